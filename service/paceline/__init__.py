@@ -1,0 +1,5 @@
+"""Paceline: a rate-aware, resilient fetch service."""
+
+from importlib.metadata import version
+
+__version__ = version("paceline")

@@ -1,0 +1,75 @@
+"""What the layers report, as frozen values; listeners turn them into metrics and log lines.
+
+A listener is a plain callable and must not raise or wait. Reporting costs one call a listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from paceline.model import Outcome, Strategy, Summary, Verdict, WaitReason
+
+
+class AttemptFinished(Struct, frozen=True):
+    """One attempt was settled; `status` is None where no answer came."""
+
+    strategy: Strategy
+    upstream: str
+    verdict: Verdict
+    status: int | None
+    duration_s: float
+
+
+class Waited(Struct, frozen=True):
+    """One wait of one item ended."""
+
+    strategy: Strategy
+    upstream: str
+    reason: WaitReason
+    duration_s: float
+
+
+class RetryScheduled(Struct, frozen=True):
+    """An item will be tried again; `reason` is `throttled`, `status` or the error's code."""
+
+    upstream: str
+    reason: str
+
+
+class ItemFinished(Struct, frozen=True):
+    strategy: Strategy
+    upstream: str
+    outcome: Outcome
+
+
+class BatchFinished(Struct, frozen=True):
+    strategy: Strategy
+    batch_id: str
+    tenant: str
+    summary: Summary
+    elapsed_s: float
+
+
+class BudgetPaused(Struct, frozen=True):
+    """A throttle paused an upstream's budget."""
+
+    upstream: str
+    duration_s: float
+
+
+Event = AttemptFinished | Waited | RetryScheduled | ItemFinished | BatchFinished | BudgetPaused
+Listener = Callable[[Event], None]
+
+
+def tell(*listeners: Listener) -> Listener:
+    """One listener that tells all of these, in order."""
+    if len(listeners) == 1:
+        return listeners[0]
+
+    def all_of(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return all_of

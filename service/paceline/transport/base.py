@@ -1,0 +1,71 @@
+"""The seam to the wire: what every engine promises, whatever its library does.
+
+An engine sends one request over one connection and returns the whole answer. It never follows a redirect, keeps no
+cookie, reads no proxy from the environment, closes the socket of a cancelled call at once, and raises nothing but
+`AttemptError` and `EgressDenied` (and lets `CancelledError` travel). tests/integration/transport holds every engine
+to it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from paceline.model import Headers, Request, Response
+
+
+class Wire(Struct, frozen=True):
+    """How an upstream is to be reached; seconds and bytes."""
+
+    allow_private: bool = False
+    declared: bool = True
+    """Declared by the operator: any port, and private addresses where it says so."""
+    dns_timeout_s: float = 2.0
+    connect_timeout_s: float = 3.0
+    max_response: int = 10 * 1024 * 1024
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    proxy: str | None = None
+
+
+class Transport(Protocol):
+    """One engine, open for one upstream."""
+
+    async def send(self, request: Request) -> Response:
+        """Send once and read the whole answer.
+
+        Fills `request.exchange` as it goes. The caller bounds the time by cancelling.
+
+        Raises:
+            EgressDenied: an address the guard refuses.
+            AttemptError: anything else that brought no whole answer; `sent` is false only when certain.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection; calls still in flight fail."""
+        ...
+
+
+# RFC 9110 section 7.6.1 and what an engine frames or negotiates by itself.
+_OURS = frozenset(
+    "host connection upgrade te trailer keep-alive transfer-encoding content-length expect accept-encoding".split()
+)
+
+
+def forwardable(headers: Headers) -> list[tuple[str, str]]:
+    """The caller's headers without those that belong to one hop, the framing or the engine.
+
+    What a Connection header names goes too.
+    """
+    named: frozenset[str] = frozenset()
+    for name, value in headers:
+        if name.lower() == "connection":
+            named |= {token.strip().lower() for token in value.split(",")}
+    return [
+        (name, value)
+        for name, value in headers
+        if (low := name.lower()) not in _OURS and low not in named and not low.startswith("proxy-")
+    ]
