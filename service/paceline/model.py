@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 Headers = tuple[tuple[str, str], ...]
 Cost = Mapping[str, float]
 
-ONE_REQUEST: Cost = {"requests": 1.0}
+ONE_REQUEST: Cost = MappingProxyType({"requests": 1.0})
 
 
 class Strategy(StrEnum):

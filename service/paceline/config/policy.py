@@ -1,0 +1,255 @@
+"""The policy of one upstream: every key an upstream may have, its default and what it means."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from paceline.config.fields import (
+    BaseUrl,
+    HeaderName,
+    HeaderValue,
+    PositiveNumber,
+    PositiveSeconds,
+    PositiveSize,
+    PositiveWhole,
+    ProxyUrl,
+    Seconds,
+    SecretWord,
+    Section,
+    Status,
+    Whole,
+    private_host,
+)
+from paceline.model import Rate, RetryPolicy
+
+
+class RateWindow(Section):
+    """At most `limit` units in any stretch of `per`."""
+
+    limit: PositiveNumber
+    """How many units fit into any stretch of `per`."""
+    per: PositiveSeconds
+    """The length of the window."""
+    burst: PositiveNumber | None = None
+    """How many of them may go at once; `limit` unless given, 1 is an even beat."""
+    unit: str = Field(default="requests", pattern=r"^[a-z][a-z0-9_-]*$")
+    """What is counted: `requests`, or a unit that items name in their `cost`, such as `tokens`."""
+
+    @field_validator("burst")
+    @classmethod
+    def _burst_within_limit(cls, burst: float | None, seen: ValidationInfo) -> float | None:
+        limit = seen.data.get("limit")
+        if burst is not None and limit is not None and burst > limit:
+            raise ValueError("must not be above limit; lower burst or raise limit")
+        return burst
+
+    def rate(self) -> Rate:
+        """This window as the core knows it."""
+        return Rate(self.limit, self.per, self.limit if self.burst is None else self.burst, self.unit)
+
+
+class Adaptive(Section):
+    """How many calls `adaptive` keeps in flight where no limit is declared."""
+
+    initial: PositiveWhole = Field(default=20, le=200)
+    """Calls in flight under `adaptive`; above 200, declare `concurrency.limit` instead."""
+
+
+class Concurrency(Section):
+    """How many calls may be in flight: a declared `limit`, or `adaptive`."""
+
+    limit: PositiveWhole | None = None
+    """Calls in flight, whatever the strategy."""
+    adaptive: Adaptive = Adaptive()
+    """Binds the `adaptive` strategy where no `limit` is declared."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Concurrency:
+        if self.limit is not None and "adaptive" in self.model_fields_set:
+            raise ValueError("has both limit and adaptive; keep one of them")
+        return self
+
+    @property
+    def initial(self) -> int:
+        """Calls in flight under `adaptive` where `limit` is None."""
+        return self.adaptive.initial
+
+
+class Basic(Section):
+    """A user and password."""
+
+    user: str = Field(pattern=r"^[^:\x00-\x1f\x7f]*$")
+    """The user, without a colon."""
+    password: SecretStr
+    """The password."""
+
+
+class HeaderAuth(Section):
+    """A credential in a header of the upstream's own."""
+
+    name: HeaderName
+    """The header's name."""
+    value: HeaderValue
+    """The header's value."""
+
+
+class Auth(Section):
+    """The credential attached to every call of one upstream; exactly one kind."""
+
+    bearer: SecretWord | None = None
+    """A token for `Authorization: Bearer`."""
+    basic: Basic | None = None
+    """A user and password for `Authorization: Basic`."""
+    header: HeaderAuth | None = None
+    """A header of the upstream's own, such as `X-Shopify-Access-Token`."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Auth:
+        if sum(kind is not None for kind in (self.bearer, self.basic, self.header)) != 1:
+            raise ValueError("needs exactly one credential; keep one of bearer, basic and header")
+        return self
+
+    def as_header(self) -> tuple[str, str]:
+        """The header to attach: its lower-case name and its value in the clear."""
+        if self.header is not None:
+            return self.header.name, self.header.value.get_secret_value()
+        if self.basic is not None:
+            pair = f"{self.basic.user}:{self.basic.password.get_secret_value()}"
+            return "authorization", "Basic " + b64encode(pair.encode()).decode()
+        assert self.bearer is not None
+        return "authorization", f"Bearer {self.bearer.get_secret_value()}"
+
+
+class Retry(Section):
+    """How often and how long apart an item is tried again."""
+
+    attempts: PositiveWhole = 3
+    """Attempts in all; 1 means never again, not even after a throttle."""
+    throttles: Whole = 10
+    """How many refusals for rate are waited out besides."""
+    base: PositiveSeconds = 0.1
+    """The first backoff's upper bound; it doubles, and full jitter picks a moment within it."""
+    cap: PositiveSeconds = 20.0
+    """The longest backoff of our own; a longer Retry-After is still obeyed."""
+    statuses: frozenset[Status] = frozenset()
+    """Further statuses to try again, beside 408, 425, 500, 502, 503, 504, 520 to 524 and 529."""
+
+    @field_validator("cap")
+    @classmethod
+    def _cap_not_below_base(cls, cap: float, seen: ValidationInfo) -> float:
+        if cap < seen.data.get("base", 0):
+            raise ValueError("must not be shorter than base; raise cap or lower base")
+        return cap
+
+
+class Timeout(Section):
+    """How long each step may take."""
+
+    dns: PositiveSeconds = 2.0
+    """Looking up the host."""
+    connect: PositiveSeconds = 3.0
+    """Connecting, with TLS."""
+    attempt: PositiveSeconds = 10.0
+    """One attempt, up to the last byte of its answer."""
+    item: PositiveSeconds = 30.0
+    """An item's time in flight and in backoff, over all its attempts."""
+
+
+class Tls(Section):
+    """Trust and identity, as PEM files; relative paths start at the configuration's folder."""
+
+    ca_file: str | None = None
+    """Certificate authorities to trust instead of the usual ones."""
+    cert_file: str | None = None
+    """Our own certificate, for an upstream that asks for one."""
+    key_file: str | None = None
+    """The private key of `cert_file`."""
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Tls:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("needs cert_file and key_file together; give both or neither")
+        return self
+
+
+class Policy(Section):
+    """How an upstream is called: the keys of `defaults`, and of every upstream."""
+
+    engine: Literal["aiohttp", "httpx"] = "aiohttp"
+    """The HTTP engine."""
+    allow_unpaced: bool = False
+    """Let `/v1/compare` with `unpaced: true` call it outside its declared windows."""
+    rate: tuple[RateWindow, ...] = ()
+    """What the upstream allows; every window binds."""
+    transit: Seconds = 0.05
+    """The longest a request takes to be counted by the upstream once it is written."""
+    max_pause: PositiveSeconds = 900.0
+    """The longest the upstream's own word may pause it."""
+    concurrency: Concurrency = Concurrency()
+    """How many calls may be in flight."""
+    partition: Literal["upstream"] = "upstream"
+    """What shares one budget."""
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Sent with every call unless the item gives its own."""
+    retry: Retry = Retry()
+    """How often and how long apart an item is tried again."""
+    timeout: Timeout = Timeout()
+    """How long each step may take."""
+    max_response: PositiveSize = 10 * 1024 * 1024
+    """The most an answer's body may hold, decoded."""
+    idempotency_header: HeaderName | None = None
+    """A header, such as `Idempotency-Key`, that gets a key which is the same over all attempts of an item."""
+    tls: Tls = Tls()
+    """Trust and identity."""
+    proxy: ProxyUrl | None = None
+    """A forward proxy to go through, `http://host:port`."""
+
+    def rates(self) -> tuple[Rate, ...]:
+        """The declared windows as the core knows them."""
+        return tuple(window.rate() for window in self.rate)
+
+    def retry_policy(self) -> RetryPolicy:
+        """The retries as the core knows them."""
+        return RetryPolicy(
+            attempts=self.retry.attempts,
+            throttles=self.retry.throttles,
+            base_s=self.retry.base,
+            cap_s=self.retry.cap,
+            max_pause_s=self.max_pause,
+            statuses=self.retry.statuses,
+        )
+
+    def header_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The configured headers: lower-case names, values in the clear."""
+        return tuple((name, value.get_secret_value()) for name, value in self.headers.items())
+
+    def proxy_url(self) -> str | None:
+        """The proxy in the clear, its password included."""
+        return None if self.proxy is None else self.proxy.get_secret_value()
+
+
+class Upstream(Policy):
+    """A remote API: where it is, who we are to it, and its policy."""
+
+    allow_private: bool = False
+    """It may be on a private or loopback address."""
+    base_url: BaseUrl
+    """Scheme, host and path that its items' paths are appended to."""
+    auth: Auth | None = None
+    """The credential to attach; it replaces a caller's header of that name."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _private_only_where_allowed(cls, url: str, seen: ValidationInfo) -> str:
+        host = private_host(url)
+        if host is not None and not seen.data.get("allow_private", True):
+            raise ValueError(f"{host} is not a public address; add allow_private: true if it is meant")
+        return url
+
+    def default_headers(self) -> tuple[tuple[str, str], ...]:
+        """What an item's own headers are laid over: the configured headers without the credential's name."""
+        name = None if self.auth is None else self.auth.as_header()[0]
+        return tuple(pair for pair in self.header_pairs() if pair[0] != name)

@@ -1,0 +1,121 @@
+"""Durations and sizes as people write them, to seconds and bytes, and back.
+
+Every refusal is a `ValueError` that reads `problem; fix`.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_S = 366 * 24 * 3600.0
+"""A year: past it a duration is a slip of the pen, and timers stop being exact."""
+
+LARGEST_BYTES = 1 << 40
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+}
+
+DURATION_PATTERN = r"[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h|d)"
+SIZE_PATTERN = r"[0-9]{1,15}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)"
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(B|KB|MB|GB|KiB|MiB|GiB)")
+_BARE = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `"250ms"`, `"30s"`, `"2m"`, `"1h"`, `"1d"` or a number of seconds; zero is a duration.
+
+    Raises:
+        ValueError: anything else, a negative, NaN, an infinity, or more than a year.
+    """
+    # Numbers first, as the API reads one for every item; by exact type, as a bool is an int to isinstance.
+    if type(value) is float or type(value) is int:
+        if 0 <= value <= LONGEST_S:
+            return float(value)
+    elif type(value) is str:
+        match = _DURATION.fullmatch(value)
+        if match is not None:
+            # As the nearest float of the written number: 0.1 s and 100 ms must be equal.
+            unit = match[2]
+            seconds = float(match[1]) / 1000 if unit == "ms" else float(match[1]) * _SECONDS[unit]
+            if seconds <= LONGEST_S:
+                return seconds
+    raise ValueError(_duration_problem(value))
+
+
+def _duration_problem(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return 'must be a duration; write it as "250ms", "30s", "2m" or a number of seconds'
+    if isinstance(value, str):
+        if _BARE.fullmatch(value):
+            return f'{value!r} has no unit; write "{value}s", or a number of seconds without the quotes'
+        if _DURATION.fullmatch(value):
+            return f"{value!r} is longer than 366 days; write a shorter one"
+        return f'{_short(value)} is not a duration; write it as "250ms", "30s", "2m" or "1h"'
+    if value != value:
+        return "NaN is not a duration; write a number of seconds"
+    if value < 0:
+        return "a duration cannot be negative; write zero or more seconds"
+    return "is longer than 366 days; write a shorter duration"
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `"8MiB"`, `"64KiB"`, `"10MB"` or a whole number of bytes; zero is a size.
+
+    Raises:
+        ValueError: anything else, a negative, a fraction of a byte, or more than 1 TiB.
+    """
+    if type(value) is int:
+        if 0 <= value <= LARGEST_BYTES:
+            return value
+        raise ValueError("is out of range; write a size between 0 and 1024GiB")
+    if type(value) is not str:
+        raise ValueError('must be a size; write it as "8MiB", "64KiB" or a whole number of bytes')
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        if _BARE.fullmatch(value):
+            raise ValueError(f'{value!r} has no unit; write "{value}B", or a number without the quotes')
+        raise ValueError(f'{_short(value)} is not a size; write it as "8MiB", "64KiB" or "10MB"')
+    size = float(match[1]) * _BYTES[match[2]]
+    if not size.is_integer():
+        raise ValueError(f"{value!r} is not a whole number of bytes; write a whole number")
+    if size > LARGEST_BYTES:
+        raise ValueError("is out of range; write a size between 0 and 1024GiB")
+    return int(size)
+
+
+def write_duration(seconds: float) -> str:
+    """A duration in its largest unit, as `parse_duration` reads it: `60.0` is `1m`, `0.25` is `250ms`."""
+    if seconds == 0:
+        return "0s"
+    if seconds < 1:
+        return f"{_plain(round(seconds * 1000, 9))}ms"
+    for unit in ("d", "h", "m"):
+        if seconds % _SECONDS[unit] == 0:
+            return f"{_plain(seconds / _SECONDS[unit])}{unit}"
+    return f"{_plain(seconds)}s"
+
+
+def write_size(size: int) -> str:
+    """A size as `parse_size` reads it back, in the largest unit that fits: `8388608` is `8MiB`."""
+    for unit in ("GiB", "MiB", "KiB", "GB", "MB", "KB"):
+        if size and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return f"{size}B"
+
+
+def _plain(number: float) -> str:
+    return f"{number:.9f}".rstrip("0").rstrip(".")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
