@@ -1,0 +1,1 @@
+"""What the tests share: virtual time, scripted and demo upstreams, the real command as a child."""
