@@ -1,0 +1,69 @@
+"""A cap or rate of the caller's own (one batch's, or the process's sockets) that several gates draw on.
+
+Pure. A flow that may not go is parked here and entered again when something comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from paceline.model import Cost, Rate
+from paceline.rate.window import Hold, Window
+
+
+class Allowance:
+    """At most `limit` in flight, and `rate` where given."""
+
+    __slots__ = ("_blocked", "_transit_s", "_window", "in_flight", "limit")
+
+    def __init__(self, limit: float = inf, rate: Rate | None = None, transit_s: float = 0.05) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self._window = Window(rate) if rate else None
+        self._transit_s = transit_s
+        self._blocked: dict[object, Callable[[], None]] = {}
+
+    @property
+    def free(self) -> bool:
+        return self.in_flight < self.limit
+
+    @property
+    def rate(self) -> Rate | None:
+        return self._window.rate if self._window else None
+
+    def due(self, cost: Cost, now: float) -> float:
+        """When the own rate allows this cost; in the past where there is none."""
+        if self._window is None:
+            return -inf
+        return self._window.due(cost["requests"], now, self._transit_s)
+
+    def take(self, cost: Cost, moment: float) -> Hold | None:
+        self.in_flight += 1
+        return self._window.take(cost["requests"], moment) if self._window else None
+
+    def written(self, hold: Hold | None, now: float) -> None:
+        if self._window and hold:
+            self._window.written(hold, now)
+
+    def settle(self, hold: Hold | None, answered_at: float | None) -> None:
+        """The call is over: its place comes back, and its tokens as the window says."""
+        self.in_flight -= 1
+        if self._window and hold:
+            if hold.written_at is None:
+                self._window.give_back(hold)
+            elif answered_at is not None:
+                self._window.answered(hold, answered_at, 0.0, self._transit_s)
+
+    def block(self, who: object, wake: Callable[[], None]) -> None:
+        """Call `wake` once when there is room again."""
+        self._blocked[who] = wake
+
+    def forget(self, who: object) -> None:
+        self._blocked.pop(who, None)
+
+    def wake(self) -> None:
+        """Wake who is blocked, first come first, while there is room."""
+        while self._blocked and self.free:
+            who = next(iter(self._blocked))
+            self._blocked.pop(who)()

@@ -1,0 +1,95 @@
+"""Who goes next: start-time fair queueing over priority class, tenant, batch; first come first served within a batch.
+
+Each level is a `Share`: it serves its child with the least start tag and, when a child was served a cost c, moves that
+child's tag on by c / weight (Goyal, Vin, Cheng 1996). A share that was idle, or that might not go, starts at its
+parent's virtual time, so nobody saves up credit. Offer, withdraw and serve are O(log of batches), whatever the number
+of waiters.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paceline.admission.gate import Waiter
+
+_sequence = count(1)
+
+
+class Share:
+    """One level's member: a class, a tenant, or (as `Flow`) a batch."""
+
+    __slots__ = ("_children", "entry", "finish", "live", "parent", "start", "virtual", "weight")
+
+    def __init__(self, parent: Share | None, weight: float = 1.0) -> None:
+        self.parent = parent
+        self.weight = weight
+        self.start = self.finish = self.virtual = 0.0
+        self.entry = 0
+        """Its place in the parent's heap; 0 while it has nothing to be served."""
+        self.live = 0
+        self._children: list[tuple[float, int, Share]] = []
+
+    def first(self) -> Share:
+        """The child to serve next; only for a share with `live` children."""
+        heap = self._children
+        while heap[0][1] != heap[0][2].entry:
+            heappop(heap)
+        return heap[0][2]
+
+    def enter(self) -> None:
+        """It has work: it queues at its parent, and the parent at its own."""
+        share = self
+        while (parent := share.parent) is not None and not share.entry:
+            share.start = max(parent.virtual, share.finish)
+            share._queue(parent)
+            parent.live += 1
+            share = parent
+
+    def leave(self) -> None:
+        """It has no work that may be served now."""
+        share = self
+        while (parent := share.parent) is not None and share.entry:
+            share.entry = 0
+            parent.live -= 1
+            if not parent.live:
+                parent._children.clear()
+            else:
+                return
+            share = parent
+
+    def charge(self, cost: float) -> None:
+        """It was served: move its tag, and that of every level above, on by the cost it took."""
+        share = self
+        while (parent := share.parent) is not None:
+            parent.virtual = max(parent.virtual, share.start)
+            share.finish = max(share.start, parent.virtual) + cost / share.weight
+            if share.entry:
+                share.start = share.finish
+                share._queue(parent)
+            share = parent
+
+    def _queue(self, parent: Share) -> None:
+        self.entry = next(_sequence)
+        heap = parent._children
+        if len(heap) > 2 * parent.live + 64:
+            # What left without being served is still in here; sweep before it outgrows what lives.
+            heap[:] = [place for place in heap if place[1] == place[2].entry]
+            heapify(heap)
+        heappush(heap, (self.start, self.entry, self))
+
+
+class Flow(Share):
+    """One batch's waiters at one gate, in order of arrival."""
+
+    __slots__ = ("waiters",)
+
+    def __init__(self, parent: Share) -> None:
+        super().__init__(parent)
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+
+    def head(self) -> Waiter:
+        return next(iter(self.waiters))

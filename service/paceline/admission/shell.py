@@ -1,0 +1,155 @@
+"""The asyncio shell of a gate: one timer, and a future for each waiter that has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.gate import Gate, Waiter
+from paceline.errors import InvalidRequest
+from paceline.model import Exchange, Rate, Verdict
+
+_SOONEST_S = 0.001
+"""Event loops keep time in milliseconds; one wake releases all that is due."""
+
+
+class Admitter:
+    """Admits attempts through one gate."""
+
+    def __init__(
+        self,
+        rates: Sequence[Rate],
+        *,
+        limit: float,
+        adaptive_limit: float,
+        transit_s: float,
+        max_pause_s: float,
+        sockets: Allowance,
+        on_pause: Callable[[float], None],
+    ) -> None:
+        self.gate = Gate(
+            rates,
+            limit=limit,
+            adaptive_limit=adaptive_limit,
+            transit_s=transit_s,
+            max_pause_s=max_pause_s,
+            sockets=sockets,
+            wake=self.look,
+        )
+        self._on_pause = on_pause
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._looking = False
+        self._look_again = False
+
+    async def admit(self, waiter: Waiter) -> None:
+        """Return when this attempt may go; it must then be settled.
+
+        Raises:
+            InvalidRequest: its cost can never be paid, or cannot any more after a retune.
+        """
+        refusal = self.gate.refusal(waiter.cost, waiter.flow.own)
+        if refusal is not None:
+            raise InvalidRequest(refusal)
+        if self.gate.offer(waiter, time.perf_counter()):
+            self.look()
+        if waiter.granted_at is not None:
+            return
+        waiter.future = asyncio.get_running_loop().create_future()
+        try:
+            await waiter.future
+        except asyncio.CancelledError:
+            if waiter.granted_at is not None:
+                self.settle(waiter, Verdict.IGNORED, Exchange())
+            elif waiter in waiter.flow.waiters:
+                self.gate.withdraw(waiter, time.perf_counter())
+                self.look()
+            raise
+
+    def written(self, waiter: Waiter, now: float) -> None:
+        """This attempt's head went to the socket: its tokens have a day of return now."""
+        self.gate.written(waiter, now)
+        if self.gate.queued and self._timer is None:
+            self.look()
+
+    def settle(
+        self, waiter: Waiter, verdict: Verdict, exchange: Exchange, retry_after_s: float | None = None
+    ) -> float | None:
+        """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
+        pause_s = self.gate.settle(
+            waiter,
+            verdict,
+            time.perf_counter(),
+            answered_at=exchange.answered_at,
+            reused=exchange.reused,
+            retry_after_s=retry_after_s,
+        )
+        if pause_s is not None:
+            self._on_pause(pause_s)
+        if self.gate.queued:
+            self.look()
+        return pause_s
+
+    def retune(self, rates: Sequence[Rate]) -> None:
+        """Change the windows; waiters that can never be paid any more are refused."""
+        for waiter in self.gate.retune(rates, time.perf_counter()):
+            if waiter.future is not None and not waiter.future.done():
+                waiter.future.set_exception(
+                    InvalidRequest(self.gate.refusal(waiter.cost, None) or "the upstream's limit was changed")
+                )
+        self.look()
+
+    def set_paused(self, paused: bool) -> None:
+        """The operator's pause: nobody goes until it is lifted; what is in flight goes on."""
+        self.gate.paused = paused
+        self.look()
+
+    def reset(self, rates: Sequence[Rate]) -> None:
+        """Back to the configuration, what was learned forgotten."""
+        self.gate.paused = False
+        self.gate.forget_learned()
+        self.retune(rates)
+
+    def look(self) -> None:
+        """Release all who may go now and set the timer for the next."""
+        if self._looking:
+            self._look_again = True
+            return
+        self._looking = True
+        try:
+            again = self._release()
+            while self._look_again:
+                self._look_again = False
+                again = self._release()
+        finally:
+            self._looking = False
+        self._arm(again)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        self._arm(inf)
+
+    def _release(self) -> float:
+        granted, again = self.gate.look(time.perf_counter())
+        for waiter in granted:
+            if waiter.future is not None and not waiter.future.done():
+                waiter.future.set_result(None)
+        return again
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            if at == self._timer_at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = at
+        if at < inf:
+            delay_s = max(_SOONEST_S, at - time.perf_counter())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.look()
