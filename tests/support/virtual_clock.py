@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import selectors
 import time
 from collections.abc import Callable, Coroutine
@@ -42,9 +43,15 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self.now = start
         self._threads = 0
         super().__init__(_JumpingSelector(self))
+        self.jump(start)
 
     def time(self) -> float:
         return self.now
+
+    def jump(self, moment: float) -> None:
+        self.now = max(self.now, moment)
+        # The loop runs what is due within this: one step of a float, so that no timer fires early.
+        self._clock_resolution = math.ulp(self.now)
 
     def next_timer(self) -> float | None:
         """The moment of the earliest live timer; the loop has dropped cancelled ones from the head by now."""
@@ -101,7 +108,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         moment = self._loop.next_timer()
         if moment is None:
             raise Deadlock(_stuck(self._loop))
-        self._loop.now = max(self._loop.now, moment)
+        self._loop.jump(moment)
         return super().select(0)
 
 

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.cli.demo_upstream import SlidingWindow
+from support.children import STARTED, DemoUpstream, StartDemo, child
+
+
+def test_a_window_allows_its_limit_and_refuses_the_next() -> None:
+    window = SlidingWindow(3, 1.0)
+    assert [window.arrive(0.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_an_arrival_leaves_the_window_exactly_one_period_later() -> None:
+    window = SlidingWindow(1, 1.0)
+    assert window.arrive(5.0)
+    assert not window.arrive(5.999)
+    assert window.arrive(6.0)
+
+
+def test_a_refused_arrival_counts_only_if_asked() -> None:
+    lenient, strict = SlidingWindow(1, 1.0), SlidingWindow(1, 1.0, count_refused=True)
+    for window in (lenient, strict):
+        assert window.arrive(0.0)
+        assert not window.arrive(0.9)
+    assert lenient.arrive(1.0)
+    assert not strict.arrive(1.0)
+
+
+def test_the_wait_is_told_to_the_moment() -> None:
+    window = SlidingWindow(2, 1.0)
+    assert window.wait_s(0.0) == 0.0
+    window.arrive(0.0)
+    window.arrive(0.25)
+    assert window.wait_s(0.5) == 0.5
+    assert window.arrive(0.5 + window.wait_s(0.5))
+
+
+def test_the_wait_after_counted_refusals_is_until_enough_of_them_left() -> None:
+    window = SlidingWindow(1, 1.0, count_refused=True)
+    for moment in (0.0, 0.25, 0.5):
+        window.arrive(moment)
+    assert window.wait_s(0.75) == 0.75
+    assert not SlidingWindow.arrive(window, 1.49)
+
+
+@given(
+    limit=st.integers(1, 5),
+    gaps=st.lists(st.integers(0, 40), max_size=60),
+    count_refused=st.booleans(),
+)
+def test_no_stretch_of_a_period_ever_lets_more_than_the_limit_through(
+    limit: int, gaps: list[int], count_refused: bool
+) -> None:
+    window = SlidingWindow(limit, 64.0, count_refused=count_refused)
+    now = 0.0
+    accepted: list[float] = []
+    for gap in gaps:
+        now += gap
+        if window.arrive(now):
+            accepted.append(now)
+    for first, over in zip(accepted, accepted[limit:], strict=False):
+        assert over - first >= 64.0
+
+
+async def talk(upstream: DemoUpstream, sent: bytes) -> bytes:
+    """Everything the upstream says to these bytes until it closes."""
+    at = urlsplit(upstream.url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    writer.write(sent)
+    said = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    await writer.wait_closed()
+    return said
+
+
+async def test_requests_above_the_limit_are_refused_and_counted(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=5, per="1m", retry_after=True)
+    async with aiohttp.ClientSession() as session:
+        statuses = []
+        for n in range(8):
+            async with session.get(f"{upstream.url}/items/{n}?q=1") as answer:
+                statuses.append(answer.status)
+                content = await answer.json()
+    assert statuses == [200] * 5 + [429] * 3
+    assert content == {"error": "rate limit exceeded"}
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    stats = await upstream.stats()
+    assert (stats["accepted"], stats["refused"], stats["in_flight"]) == (5, 3, 0)
+    assert stats["arrivals"][0] == stats["first_at"] <= stats["last_at"] == stats["arrivals"][-1]
+    assert len(stats["arrivals"]) == 5
+
+
+async def test_an_answer_names_its_path_and_its_number(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=100)
+    async with aiohttp.ClientSession() as session:
+        for n in (1, 2):
+            async with session.post(f"{upstream.url}/items?page=2", data=b"x" * 100_000) as answer:
+                assert await answer.json() == {"path": "/items", "n": n}
+    assert (await upstream.stats())["connections"] >= 1
+
+
+async def test_reset_forgets_and_is_not_counted(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=1, per="1m")
+    async with aiohttp.ClientSession() as session:
+        for expected in (200, 429):
+            async with session.get(upstream.url + "/a") as answer:
+                assert answer.status == expected
+        await upstream.reset()
+        assert (await upstream.stats())["accepted"] == 0
+        async with session.get(upstream.url + "/a") as answer:
+            assert answer.status == 200
+
+
+async def test_latency_keeps_requests_in_flight(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=100, latency="300ms")
+    loop = asyncio.get_running_loop()
+
+    async def get(session: aiohttp.ClientSession) -> float:
+        began = loop.time()
+        async with session.get(upstream.url + "/slow") as answer:
+            await answer.read()
+        return loop.time() - began
+
+    async with aiohttp.ClientSession() as session:
+        took = await asyncio.gather(*(get(session) for _ in range(4)))
+    assert min(took) >= 0.295
+    assert (await upstream.stats())["in_flight_max"] >= 2
+
+
+async def test_pipelined_requests_are_answered_in_order(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=2, per="1m", latency="30ms", jitter="20ms")
+    one = b"GET /%d HTTP/1.1\r\nhost: x\r\n%b\r\n"
+    said = await talk(
+        upstream, one % (1, b"") + one % (2, b"") + one % (3, b"") + one % (4, b"connection: close\r\n")
+    )
+    assert said.count(b"HTTP/1.1 200") == 2
+    assert said.count(b"HTTP/1.1 429") == 2
+    places = [said.find(b'"path":"/%d"' % n) for n in (1, 2, 3, 4)]
+    found = [place for place in places if place >= 0]
+    assert found == sorted(found)
+
+
+async def test_a_head_request_gets_no_body(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=9)
+    said = await talk(upstream, b"HEAD /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200")
+    assert said.endswith(b"\r\n\r\n")
+
+
+async def test_what_is_not_http_closes_the_connection(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=9)
+    assert await talk(upstream, b"\x16\x03\x01 nonsense\r\n\r\n") == b""
+    assert (await upstream.stats())["accepted"] == 0
+
+
+async def test_sigterm_answers_what_is_in_flight_and_exits_0(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=9, latency="500ms")
+    async with aiohttp.ClientSession() as session:
+        flying = asyncio.create_task(session.get(upstream.url + "/late"))
+        while (await upstream.stats())["in_flight"] == 0:  # noqa: ASYNC110 - asks another program
+            await asyncio.sleep(0.01)
+        upstream.child.signal(signal.SIGTERM)
+        answer = await flying
+        assert answer.status == 200
+        answer.release()
+    assert await upstream.child.ended() == 0
+
+
+async def test_it_serves_https(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    own = authority.issue_cert("localhost", "127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    own.cert_chain_pems[0].write_to_path(cert)
+    own.private_key_pem.write_to_path(key)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with child(
+        sys.executable, "-m", "paceline.cli.demo_upstream", "--tls", str(cert), str(key)
+    ) as running:
+        url = (await running.says(STARTED))[1]
+        assert url.startswith("https://")
+        async with aiohttp.ClientSession() as session, session.get(url + "/x", ssl=trusting) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("bad", [["--limit", "0"], ["--per", "soon"], ["--per", "0s"]])
+async def test_bad_options_are_refused_with_a_word(bad: list[str]) -> None:
+    async with child(sys.executable, "-m", "paceline.cli.demo_upstream", *bad) as running:
+        assert await running.ended() == 2
+        assert bad[0] in running.logs()
+        assert "Traceback" not in running.logs()

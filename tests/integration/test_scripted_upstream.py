@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from support import scripted
+from support.scripted import Act, ScriptedUpstream
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+async def status(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(url) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def test_a_script_is_played_in_order_and_then_every_path_answers_200(
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession
+) -> None:
+    upstream.answer("/x", status=503, times=2)
+    upstream.answer("/x", status=404, times=1)
+    statuses = [await status(session, f"{upstream.url}/x?n={n}") for n in range(5)]
+    assert statuses == [503, 503, 404, 200, 200]
+    assert await status(session, upstream.url + "/other") == 200
+
+
+async def test_the_script_of_a_path_comes_before_that_of_every_path(
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession
+) -> None:
+    upstream.answer(status=500)
+    upstream.answer("/x", json={"n": 1}, headers={"x-kind": "json"}, times=1)
+    async with session.get(upstream.url + "/x") as answer:
+        assert await answer.json() == {"n": 1}
+        assert answer.headers["x-kind"] == "json"
+    assert await status(session, upstream.url + "/x") == 500
+
+
+async def test_it_records_what_was_sent(upstream: ScriptedUpstream, session: aiohttp.ClientSession) -> None:
+    began = time.perf_counter()
+    async with session.post(upstream.url + "/a?b=c", json={"k": 1}, headers={"X-Token": "t"}):
+        pass
+    (request,) = upstream.received("/a")
+    assert (request.method, request.target, request.json) == ("POST", "/a?b=c", {"k": 1})
+    assert request.header("x-token") == "t"
+    assert began <= request.at <= time.perf_counter()
+    assert request.connection == 1
+
+
+async def test_held_requests_show_in_the_high_water_mark(
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession
+) -> None:
+    opened = asyncio.Event()
+    upstream.answer(hold=opened)
+    flying = [asyncio.create_task(status(session, f"{upstream.url}/{n}")) for n in range(5)]
+    await upstream.until(lambda it: it.in_hand == 5)
+    opened.set()
+    assert await asyncio.gather(*flying) == [200] * 5
+    assert (upstream.in_hand, upstream.in_hand_max, upstream.connections) == (0, 5, 5)
+
+
+async def test_a_caller_that_leaves_is_no_longer_in_hand(
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession
+) -> None:
+    upstream.play("/x", scripted.silent())
+    flying = asyncio.create_task(status(session, upstream.url + "/x"))
+    await upstream.until(lambda it: it.in_hand == 1)
+    flying.cancel()
+    await upstream.until(lambda it: it.in_hand == 0 and it.open_connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (scripted.reset(), aiohttp.ClientOSError),
+        (scripted.reset(after=scripted.head(200, {"content-length": "9"})), aiohttp.ClientOSError),
+        (scripted.hangs_up(), aiohttp.ServerDisconnectedError),
+        (scripted.truncated(), aiohttp.ClientPayloadError),
+        (scripted.garbage(), aiohttp.ClientResponseError),
+        (scripted.silent(), TimeoutError),
+        (scripted.dripping(), TimeoutError),
+        (scripted.early_hints(every_s=0.01), TimeoutError),
+        (scripted.endless(), TimeoutError),
+    ],
+    ids=[
+        "reset",
+        "reset-in-body",
+        "hangs-up",
+        "truncated",
+        "garbage",
+        "silent",
+        "dripping",
+        "103s",
+        "endless",
+    ],
+)
+async def test_a_broken_upstream_breaks_as_it_says(
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Act, error: type[Exception]
+) -> None:
+    upstream.play("/x", act)
+    with pytest.raises(error):
+        async with asyncio.timeout(0.5), session.get(upstream.url + "/x") as answer:
+            async for _ in answer.content.iter_chunked(65_536):
+                pass
+
+
+async def test_a_delayed_answer_is_delayed(
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession
+) -> None:
+    upstream.answer("/x", delay_s=0.1)
+    began = time.perf_counter()
+    assert await status(session, upstream.url + "/x") == 200
+    assert time.perf_counter() - began >= 0.099
+
+
+async def test_the_busiest_stretch_is_found(upstream: ScriptedUpstream) -> None:
+    for moment in (0.0, 0.9, 1.0, 1.5, 1.8, 2.5):
+        upstream.requests.append(scripted.Received("GET", "/", (), b"", moment, 1))
+    assert upstream.most_within(1.0) == 4
+    assert upstream.most_within(0.1) == 1
+
+
+async def test_a_fault_in_a_test_s_own_act_fails_the_test() -> None:
+    async def act(request: scripted.Received, peer: scripted.Peer) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with ScriptedUpstream() as upstream, aiohttp.ClientSession() as session:
+            upstream.play("/x", act)
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await status(session, upstream.url + "/x")

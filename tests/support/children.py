@@ -1,0 +1,150 @@
+"""Real commands as children of a test: started, read line by line, ended by SIGTERM, judged by their exit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from urllib.request import Request, urlopen
+
+STARTED = re.compile(r"listening on (https?://\S+)")
+START_WITHIN_S = 60.0
+END_WITHIN_S = 60.0
+
+
+class Child:
+    """One running command. `lines` grows as it prints; stdout and stderr are kept apart."""
+
+    def __init__(self, process: Process, argv: Sequence[str]) -> None:
+        self.process = process
+        self.argv = argv
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._news = asyncio.Event()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._readers = [
+            asyncio.create_task(self._read(process.stdout, self.stdout)),
+            asyncio.create_task(self._read(process.stderr, self.stderr)),
+        ]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def logs(self) -> str:
+        """Everything printed so far, stdout first."""
+        return "\n".join([*self.stdout, *self.stderr])
+
+    async def says(self, pattern: re.Pattern[str], *, within_s: float = START_WITHIN_S) -> re.Match[str]:
+        """Wait for a line, on either stream, that has `pattern` in it.
+
+        Raises:
+            AssertionError: it ended, or the time is over; the message holds what it said.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                while (match := pattern.search(self.logs())) is None:
+                    if all(reader.done() for reader in self._readers):
+                        raise AssertionError(f"{' '.join(self.argv)} ended:\n{self.logs()}")
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {pattern.pattern!r} within {within_s} s:\n{self.logs()}") from None
+        return match
+
+    async def ended(self, *, within_s: float = END_WITHIN_S) -> int:
+        """Wait for the end and return the exit code, with everything it printed read."""
+        async with asyncio.timeout(within_s):
+            code = await self.process.wait()
+            await asyncio.gather(*self._readers)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
+        while line := await stream.readline():
+            into.append(line.decode(errors="replace").rstrip("\n"))
+            self._news.set()
+        self._news.set()
+
+
+@asynccontextmanager
+async def child(*argv: str, env: dict[str, str] | None = None) -> AsyncIterator[Child]:
+    """Run a command, without our proxies and PACELINE_* settings; whatever happens it is gone afterwards."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().endswith("_PROXY") and not name.startswith("PACELINE_")
+    }
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=64 * 1024 * 1024,
+        env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
+    )
+    running = Child(process, argv)
+    try:
+        yield running
+    finally:
+        running.signal(signal.SIGTERM)
+        try:
+            await running.ended()
+        finally:
+            running.signal(signal.SIGKILL)
+
+
+class DemoUpstream:
+    """The demo API, running; `url` has no trailing slash."""
+
+    def __init__(self, url: str, running: Child) -> None:
+        self.url = url
+        self.child = running
+
+    async def stats(self) -> dict[str, Any]:
+        """What it counted: accepted, refused, first_at, last_at, in_flight_max, arrivals..."""
+        return dict(json.loads(await self._call("GET", "/stats")))
+
+    async def reset(self) -> None:
+        await self._call("POST", "/reset")
+
+    async def _call(self, method: str, path: str) -> bytes:
+        def call() -> bytes:
+            with urlopen(Request(self.url + path, method=method), timeout=30) as response:
+                return bytes(response.read())
+
+        return await asyncio.to_thread(call)
+
+
+class StartDemo(Protocol):
+    async def __call__(
+        self, *, limit: int, per: str = "1s", latency: str = "0ms", **more: str | bool
+    ) -> DemoUpstream: ...
+
+
+@asynccontextmanager
+async def start_demo(*, limit: int, **options: str | bool) -> AsyncIterator[DemoUpstream]:
+    """Run the demo API; `retry_after=True` becomes `--retry-after`, `jitter="5ms"` becomes `--jitter 5ms`."""
+    argv = [sys.executable, "-m", "paceline.cli.demo_upstream", "--port", "0", "--limit", str(limit)]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            argv.append(flag)
+        elif value is not False:
+            argv += [flag, str(value)]
+    async with child(*argv) as running:
+        yield DemoUpstream((await running.says(STARTED))[1], running)
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0, running.logs()
+        assert running.stderr == []

@@ -1,0 +1,408 @@
+"""An upstream whose answers the test scripts, on a real socket, on the test's own loop.
+
+    async with ScriptedUpstream() as upstream:
+        upstream.answer("/x", status=503, times=2)  # then a plain 200, as every unscripted path gives
+        upstream.answer("/y", status=429, headers={"retry-after": "1"}, times=1)
+        upstream.answer("/y", json={"ok": True})  # from the second time on
+        upstream.play("/z", truncated(after=10))  # anything a socket can do
+
+It records every request and how many were in hand at once. A request is in hand from its last byte until it
+is answered or its connection is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import socket
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import httptools
+
+FOREVER = None
+EVERY_PATH = "*"
+_REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request as it arrived; `at` is `time.perf_counter()` when its head was complete."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    at: float
+    connection: int
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    def header(self, name: str) -> str | None:
+        """The first field of this name, in any case, or None."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def json(self) -> Any:
+        return jsonlib.loads(self.body)
+
+
+Act = Callable[[Received, "Peer"], Awaitable[None]]
+"""What the upstream does about one request; it is cancelled when the connection goes."""
+
+
+@dataclass(slots=True)
+class _Line:
+    act: Act
+    left: int | None
+
+
+class ScriptedUpstream:
+    """Serves on 127.0.0.1 while the context is open; `url` has no trailing slash."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.requests: list[Received] = []
+        self.in_hand = 0
+        self.in_hand_max = 0
+        self.connections = 0
+        self._host, self._tls = host, tls
+        self._script: dict[str, deque[_Line]] = {}
+        self._peers: set[Peer] = set()
+        self._faults: list[Exception] = []
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Peer(self), self._host, 0, ssl=self._tls, backlog=1024
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        peers = list(self._peers)
+        for peer in peers:
+            peer.abort()
+        await asyncio.gather(*(peer.ended() for peer in peers))
+        await self._server.wait_closed()
+        if self._faults:
+            raise self._faults[0]
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._peers)
+
+    def answer(
+        self,
+        path: str = EVERY_PATH,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | str = b"",
+        json: Any = None,
+        delay_s: float = 0.0,
+        hold: asyncio.Event | None = None,
+        times: int | None = FOREVER,
+    ) -> None:
+        """Script a whole answer; earlier lines for the same path are used up first."""
+        self.play(
+            path,
+            answering(status=status, headers=headers, body=body, json=json, delay_s=delay_s, hold=hold),
+            times=times,
+        )
+
+    def play(self, path: str, act: Act, *, times: int | None = FOREVER) -> None:
+        """Script whatever `act` does with the connection."""
+        self._script.setdefault(path, deque()).append(_Line(act, times))
+
+    def received(self, path: str) -> list[Received]:
+        return [request for request in self.requests if request.path == path]
+
+    def most_within(self, stretch_s: float) -> int:
+        """The most requests that arrived in any stretch of this length (its end not counted)."""
+        recent: deque[float] = deque()
+        most = 0
+        for moment in sorted(request.at for request in self.requests):
+            recent.append(moment)
+            while moment - recent[0] >= stretch_s:
+                recent.popleft()
+            most = max(most, len(recent))
+        return most
+
+    async def until(self, condition: Callable[[Self], bool], *, within_s: float = 10.0) -> None:
+        """Wait until the condition on this upstream holds.
+
+        Raises:
+            TimeoutError: it did not come true in time.
+        """
+        async with asyncio.timeout(within_s):
+            while not condition(self):  # noqa: ASYNC110 - the condition is the test's, no event tells of it
+                await asyncio.sleep(0.002)
+
+    def _next_act(self, path: str) -> Act:
+        for key in (path, EVERY_PATH):
+            lines = self._script.get(key)
+            if not lines:
+                continue
+            line = lines[0]
+            if line.left is not None:
+                line.left -= 1
+                if line.left == 0:
+                    lines.popleft()
+            return line.act
+        return answering(json={"path": path})
+
+
+@dataclass(slots=True)
+class _Head:
+    target: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    at: float = 0.0
+
+
+class Peer(asyncio.Protocol):
+    """One connection, as an act sees it. Its requests are served one at a time, in order."""
+
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self._upstream = upstream
+        self._parser = httptools.HttpRequestParser(self)
+        self._head = _Head()
+        self._waiting: asyncio.Queue[Received] = asyncio.Queue()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._gone = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._upstream.connections += 1
+        self.number = self._upstream.connections
+        self._upstream._peers.add(self)
+        self._serving = asyncio.get_running_loop().create_task(self._serve())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._upstream._peers.discard(self)
+        self._gone.set()
+        self._serving.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a fault of ours, not of the caller's bytes
+        except httptools.HttpParserError:
+            self.abort()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def on_message_begin(self) -> None:
+        self._head = _Head()
+
+    def on_url(self, url: bytes) -> None:
+        self._head.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head.headers.append((name.decode("latin-1"), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self._head.at = time.perf_counter()
+
+    def on_body(self, body: bytes) -> None:
+        self._head.body += body
+
+    def on_message_complete(self) -> None:
+        head = self._head
+        method = self._parser.get_method().decode()
+        request = Received(
+            method, head.target.decode("latin-1"), tuple(head.headers), bytes(head.body), head.at, self.number
+        )
+        self._upstream.requests.append(request)
+        self._waiting.put_nowait(request)
+
+    def write(self, chunk: bytes) -> None:
+        self._transport.write(chunk)
+
+    async def drain(self) -> None:
+        """Wait until the other side reads on."""
+        await self._writable.wait()
+
+    def close(self) -> None:
+        """Send what is written, then close."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Break the connection with a TCP reset."""
+        raw: socket.socket = self._transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    async def gone(self) -> None:
+        """Wait until the connection is closed, by either side."""
+        await self._gone.wait()
+
+    async def ended(self) -> None:
+        await self._gone.wait()
+        await asyncio.wait([self._serving])
+
+    async def _serve(self) -> None:
+        upstream = self._upstream
+        while True:
+            request = await self._waiting.get()
+            upstream.in_hand += 1
+            upstream.in_hand_max = max(upstream.in_hand_max, upstream.in_hand)
+            try:
+                await upstream._next_act(request.path)(request, self)
+            except Exception as fault:
+                upstream._faults.append(fault)
+                self.abort()
+            finally:
+                upstream.in_hand -= 1
+
+
+def head(status: int, headers: Mapping[str, str] | None = None) -> bytes:
+    """A status line and these fields, and nothing added."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    return f"HTTP/1.1 {status} {_REASONS.get(status, 'Scripted')}\r\n{fields}\r\n".encode("latin-1")
+
+
+def answering(
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | str = b"",
+    json: Any = None,
+    delay_s: float = 0.0,
+    hold: asyncio.Event | None = None,
+) -> Act:
+    """A whole answer, after `delay_s` and once `hold` is set."""
+    fields = dict(headers or {})
+    content = body.encode() if isinstance(body, str) else body
+    if json is not None:
+        content = jsonlib.dumps(json).encode()
+        fields.setdefault("content-type", "application/json")
+    if status not in (204, 304):
+        fields.setdefault("content-length", str(len(content)))
+    whole = head(status, fields)
+
+    async def act(request: Received, peer: Peer) -> None:
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        if hold is not None:
+            await hold.wait()
+        peer.write(whole if request.method == "HEAD" else whole + content)
+        await peer.drain()
+
+    return act
+
+
+def raw(*chunks: bytes, close: bool = False) -> Act:
+    """These bytes exactly, then (if asked) the end of the connection."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        for chunk in chunks:
+            peer.write(chunk)
+            await peer.drain()
+        if close:
+            peer.close()
+
+    return act
+
+
+def reset(after: bytes = b"") -> Act:
+    """A TCP reset, by default before any byte of an answer."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        if after:
+            peer.write(after)
+            await asyncio.sleep(0.02)  # let the bytes arrive: a reset overtakes what is unread
+        peer.reset()
+        await peer.gone()
+
+    return act
+
+
+def hangs_up() -> Act:
+    """An orderly close without an answer."""
+    return raw(close=True)
+
+
+def truncated(after: int = 10, length: int = 100) -> Act:
+    """A body that promises `length` bytes and ends with `after`."""
+    return raw(head(200, {"content-length": str(length)}) + b"x" * after, close=True)
+
+
+def garbage() -> Act:
+    """Bytes that are not HTTP."""
+    return raw(b"\x00\x16\x03 this is not HTTP at all\r\n\r\n" * 4, close=True)
+
+
+def silent() -> Act:
+    """No answer at all; the connection stays open until the caller gives up."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        await peer.gone()
+
+    return act
+
+
+def dripping(every_s: float = 0.05, length: int = 1_000_000) -> Act:
+    """A whole head at once, then a body one byte at a time."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        peer.write(head(200, {"content-length": str(length)}))
+        for _ in range(length):
+            peer.write(b"x")
+            await asyncio.sleep(every_s)
+
+    return act
+
+
+def early_hints(every_s: float = 0.0) -> Act:
+    """103 after 103 and never an answer."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        while True:
+            peer.write(head(103, {"link": "</style.css>; rel=preload"}))
+            await peer.drain()
+            await asyncio.sleep(every_s)
+
+    return act
+
+
+def endless(chunk: bytes = b"x" * 65_536, headers: Mapping[str, str] | None = None) -> Act:
+    """A chunked body without end, as fast as the caller reads."""
+    frame = b"%x\r\n%b\r\n" % (len(chunk), chunk)
+
+    async def act(request: Received, peer: Peer) -> None:
+        peer.write(head(200, {"transfer-encoding": "chunked", **(headers or {})}))
+        while True:
+            peer.write(frame)
+            await peer.drain()
+            await asyncio.sleep(0)
+
+    return act
