@@ -26,6 +26,7 @@ always travels on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from paceline.model import OutcomeKind
@@ -125,9 +126,9 @@ class DeadlineExceeded(Expired):
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. `str()` names file, key and fix."""
+    """A configuration that cannot be used. `str()` names file, key and fix, and so for each of `others`."""
 
-    def __init__(self, file: str, key: str, problem: str, fix: str) -> None:
+    def __init__(self, file: str, key: str, problem: str, fix: str, others: Sequence[ConfigError] = ()) -> None:
         where = f"{file}: {key}" if key else file
-        super().__init__(f"{where}: {problem}\n  fix: {fix}")
-        self.file, self.key, self.problem, self.fix = file, key, problem, fix
+        super().__init__("\n".join([f"{where}: {problem}\n  fix: {fix}", *map(str, others)]))
+        self.file, self.key, self.problem, self.fix, self.others = file, key, problem, fix, tuple(others)

@@ -53,18 +53,16 @@ def parse_duration(value: object) -> float:
 
 
 def _duration_problem(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return 'must be a duration; write it as "250ms", "30s", "2m" or a number of seconds'
+    # The value itself is not repeated: it may have come out of a secret.
     if isinstance(value, str):
         if _BARE.fullmatch(value):
-            return f'{value!r} has no unit; write "{value}s", or a number of seconds without the quotes'
-        if _DURATION.fullmatch(value):
-            return f"{value!r} is longer than 366 days; write a shorter one"
-        return f'{_short(value)} is not a duration; write it as "250ms", "30s", "2m" or "1h"'
-    if value != value:
-        return "NaN is not a duration; write a number of seconds"
-    if value < 0:
-        return "a duration cannot be negative; write zero or more seconds"
+            return 'has no unit; add one, as in "30s", or write a number without quotes'
+        if not _DURATION.fullmatch(value):
+            return 'is not a duration; write it as "250ms", "30s", "2m", "1h" or a number of seconds'
+    elif isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return 'is not a duration; write it as "250ms", "30s", "2m", "1h" or a number of seconds'
+    elif value < 0:
+        return "is negative; write zero or more seconds"
     return "is longer than 366 days; write a shorter duration"
 
 
@@ -79,15 +77,15 @@ def parse_size(value: object) -> int:
             return value
         raise ValueError("is out of range; write a size between 0 and 1024GiB")
     if type(value) is not str:
-        raise ValueError('must be a size; write it as "8MiB", "64KiB" or a whole number of bytes')
+        raise ValueError('is not a size; write it as "8MiB", "64KiB", "10MB" or a whole number of bytes')
     match = _SIZE.fullmatch(value)
     if match is None:
         if _BARE.fullmatch(value):
-            raise ValueError(f'{value!r} has no unit; write "{value}B", or a number without the quotes')
-        raise ValueError(f'{_short(value)} is not a size; write it as "8MiB", "64KiB" or "10MB"')
+            raise ValueError('has no unit; add one, as in "8MiB", or write a number without quotes')
+        raise ValueError('is not a size; write it as "8MiB", "64KiB", "10MB" or a whole number of bytes')
     size = float(match[1]) * _BYTES[match[2]]
     if not size.is_integer():
-        raise ValueError(f"{value!r} is not a whole number of bytes; write a whole number")
+        raise ValueError("is not a whole number of bytes; write one that is")
     if size > LARGEST_BYTES:
         raise ValueError("is out of range; write a size between 0 and 1024GiB")
     return int(size)
@@ -115,7 +113,3 @@ def write_size(size: int) -> str:
 
 def _plain(number: float) -> str:
     return f"{number:.9f}".rstrip("0").rstrip(".")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

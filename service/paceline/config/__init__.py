@@ -1,5 +1,6 @@
 """The configuration: what an operator may say, read from one file. `load` is pure and can be called again."""
 
+from paceline.config.loading import load
 from paceline.config.policy import (
     Adaptive,
     Auth,
@@ -13,6 +14,7 @@ from paceline.config.policy import (
     Tls,
     Upstream,
 )
+from paceline.config.schema import json_schema
 from paceline.config.server import ApiKey, Compare, Config, Egress, Server, Target
 
 __all__ = [
@@ -33,4 +35,7 @@ __all__ = [
     "Timeout",
     "Tls",
     "Upstream",
+    "json_schema",
+    "load",
+    "reference",
 ]

@@ -44,11 +44,9 @@ _REFERENCE = r"|.*\$\{.*"
 
 
 class Section(BaseModel):
-    """A part of the configuration: closed, frozen, and mute about its values when it is refused."""
+    """A part of the configuration: closed, frozen, and mute about its values when refused."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 def _no_bool(value: Any) -> Any:
@@ -87,9 +85,7 @@ _SIZE_SCHEMA = WithJsonSchema(
 )
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), _DURATION_SCHEMA]
-PositiveSeconds = Annotated[
-    float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero), _DURATION_SCHEMA
-]
+PositiveSeconds = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero), _DURATION_SCHEMA]
 PositiveSize = Annotated[int, BeforeValidator(parse_size), AfterValidator(_larger_than_zero), _SIZE_SCHEMA]
 Whole = Annotated[int, Field(ge=0), BeforeValidator(_no_bool)]
 PositiveWhole = Annotated[int, Field(gt=0), BeforeValidator(_no_bool)]
@@ -148,12 +144,7 @@ def host_or_network(entry: str) -> str:
     try:
         return str(ipaddress.ip_network(entry))
     except ValueError:
-        pass
-    try:
-        network = ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        raise ValueError("is neither a host name nor a range; write it as 10.0.0.0/8") from None
-    raise ValueError(f"has bits set past its prefix; write {network}")
+        raise ValueError("is not a range; write its first address and prefix, as in 10.0.0.0/8") from None
 
 
 def base_url(url: str) -> str:
@@ -177,12 +168,12 @@ def proxy_url(value: SecretStr) -> SecretStr:
     return value
 
 
-def private_host(url: str) -> str | None:
-    """The host of a URL when its very text says that it is not a public one."""
+def is_private(url: str) -> bool:
+    """True when the very text of a URL's host says that it is not a public one."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
-        return host
-    return host if _is_address(host) and not ipaddress.ip_address(host).is_global else None
+        return True
+    return _is_address(host) and not ipaddress.ip_address(host).is_global
 
 
 def _split_url(url: str) -> Any:

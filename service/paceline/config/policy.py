@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
@@ -21,7 +21,7 @@ from paceline.config.fields import (
     Section,
     Status,
     Whole,
-    private_host,
+    is_private,
 )
 from paceline.model import Rate, RetryPolicy
 
@@ -207,6 +207,13 @@ class Policy(Section):
     proxy: ProxyUrl | None = None
     """A forward proxy to go through, `http://host:port`."""
 
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _each_header_once(cls, headers: Any) -> Any:
+        if isinstance(headers, dict) and len({str(name).lower() for name in headers}) < len(headers):
+            raise ValueError("has one header in two spellings; keep one of them")
+        return headers
+
     def rates(self) -> tuple[Rate, ...]:
         """The declared windows as the core knows them."""
         return tuple(window.rate() for window in self.rate)
@@ -244,9 +251,8 @@ class Upstream(Policy):
     @field_validator("base_url")
     @classmethod
     def _private_only_where_allowed(cls, url: str, seen: ValidationInfo) -> str:
-        host = private_host(url)
-        if host is not None and not seen.data.get("allow_private", True):
-            raise ValueError(f"{host} is not a public address; add allow_private: true if it is meant")
+        if is_private(url) and not seen.data.get("allow_private", True):
+            raise ValueError("is at a private address; add allow_private: true beside it if that is meant")
         return url
 
     def default_headers(self) -> tuple[tuple[str, str], ...]:

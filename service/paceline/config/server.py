@@ -83,18 +83,13 @@ class Server(Section):
     @field_validator("api_keys")
     @classmethod
     def _callers_differ(cls, api_keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
-        names: set[str] = set()
-        owners: dict[str, str] = {}
-        for entry in api_keys:
-            secret = entry.key.get_secret_value()
-            if entry.name in names:
-                raise ValueError(f"two entries are named {entry.name!r}; give each caller its own name")
-            if secret in owners:
-                raise ValueError(
-                    f"{owners[secret]!r} and {entry.name!r} have the same key; give each its own"
-                )
-            names.add(entry.name)
-            owners[secret] = entry.name
+        names: dict[str, int] = {}
+        secrets: dict[str, int] = {}
+        for at, entry in enumerate(api_keys):
+            if (first := names.setdefault(entry.name, at)) != at:
+                raise ValueError(f"[{first}] and [{at}] have the same name; give each caller its own")
+            if (first := secrets.setdefault(entry.key.get_secret_value(), at)) != at:
+                raise ValueError(f"[{first}] and [{at}] have the same key; give each caller its own")
         return api_keys
 
 

@@ -1,0 +1,65 @@
+"""The configuration described by itself: a JSON schema for editors, and the table of settings for the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, get_origin
+
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+
+from paceline.config.keys import section_of
+from paceline.config.server import Config
+from paceline.units import parse_duration, parse_size, write_duration, write_size
+
+_WRITERS: dict[Any, Any] = {parse_duration: write_duration, parse_size: write_size}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Paceline"}
+
+
+def reference() -> str:
+    """A Markdown table of every setting: key, default, meaning."""
+    rows = [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in settings()]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def settings(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Key, default and meaning of every setting below a section.
+
+    `defaults` is left out: it has the keys of an upstream.
+    """
+    for name, field in section.model_fields.items():
+        if section is Config and name == "defaults":
+            continue
+        key, part = prefix + name, section_of(field.annotation)
+        if part is None:
+            yield key, _default(field), field.description or ""
+        else:
+            collection = get_origin(field.annotation)
+            mark = "[]" if collection is tuple else ".<name>" if collection is dict else ""
+            yield from settings(part, f"{key}{mark}.")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    for marker in field.metadata:
+        if isinstance(marker, BeforeValidator) and marker.func in _WRITERS:
+            value = _WRITERS[marker.func](value)
+    if value is None or (not isinstance(value, str | int | float) and not value):
+        return ""
+    return f"`{_written(value)}`"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return str(value.value)
+    return str(list(value) if isinstance(value, tuple) else value)
