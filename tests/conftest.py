@@ -23,9 +23,7 @@ async def demo_upstream() -> AsyncIterator[StartDemo]:
     """Start the rate-limited demo API as a process of its own: `await demo_upstream(limit=50, per="1s")`."""
     async with AsyncExitStack() as stack:
 
-        async def start(
-            *, limit: int, per: str = "1s", latency: str = "0ms", **more: str | bool
-        ) -> DemoUpstream:
+        async def start(*, limit: int, per: str = "1s", latency: str = "0ms", **more: str | bool) -> DemoUpstream:
             return await stack.enter_async_context(start_demo(limit=limit, per=per, latency=latency, **more))
 
         yield start

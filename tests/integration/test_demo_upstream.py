@@ -142,9 +142,7 @@ async def test_latency_keeps_requests_in_flight(demo_upstream: StartDemo) -> Non
 async def test_pipelined_requests_are_answered_in_order(demo_upstream: StartDemo) -> None:
     upstream = await demo_upstream(limit=2, per="1m", latency="30ms", jitter="20ms")
     one = b"GET /%d HTTP/1.1\r\nhost: x\r\n%b\r\n"
-    said = await talk(
-        upstream, one % (1, b"") + one % (2, b"") + one % (3, b"") + one % (4, b"connection: close\r\n")
-    )
+    said = await talk(upstream, one % (1, b"") + one % (2, b"") + one % (3, b"") + one % (4, b"connection: close\r\n"))
     assert said.count(b"HTTP/1.1 200") == 2
     assert said.count(b"HTTP/1.1 429") == 2
     places = [said.find(b'"path":"/%d"' % n) for n in (1, 2, 3, 4)]
@@ -186,9 +184,7 @@ async def test_it_serves_https(tmp_path: Path) -> None:
     own.private_key_pem.write_to_path(key)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    async with child(
-        sys.executable, "-m", "paceline.cli.demo_upstream", "--tls", str(cert), str(key)
-    ) as running:
+    async with child(sys.executable, "-m", "paceline.cli.demo_upstream", "--tls", str(cert), str(key)) as running:
         url = (await running.says(STARTED))[1]
         assert url.startswith("https://")
         async with aiohttp.ClientSession() as session, session.get(url + "/x", ssl=trusting) as answer:

@@ -10,7 +10,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.request import Request, urlopen
 
@@ -22,7 +22,7 @@ END_WITHIN_S = 60.0
 class Child:
     """One running command. `lines` grows as it prints; stdout and stderr are kept apart."""
 
-    def __init__(self, process: Process, argv: Sequence[str]) -> None:
+    def __init__(self, process: Process, argv: Sequence[str], stdin: bytes) -> None:
         self.process = process
         self.argv = argv
         self.stdout: list[str] = []
@@ -34,6 +34,7 @@ class Child:
             asyncio.create_task(self._read(process.stdout, self.stdout)),
             asyncio.create_task(self._read(process.stderr, self.stderr)),
         ]
+        self._writer = asyncio.create_task(self._write(process.stdin, stdin))
 
     @property
     def pid(self) -> int:
@@ -64,12 +65,19 @@ class Child:
         """Wait for the end and return the exit code, with everything it printed read."""
         async with asyncio.timeout(within_s):
             code = await self.process.wait()
-            await asyncio.gather(*self._readers)
+            await asyncio.gather(*self._readers, self._writer)
         return code
 
     def signal(self, number: signal.Signals) -> None:
         if self.process.returncode is None:
             self.process.send_signal(number)
+
+    async def _write(self, stream: asyncio.StreamWriter | None, content: bytes) -> None:
+        if stream is not None:
+            stream.write(content)
+            with suppress(ConnectionError):  # it may end without reading all of it
+                await stream.drain()
+            stream.close()
 
     async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
         while line := await stream.readline():
@@ -79,7 +87,7 @@ class Child:
 
 
 @asynccontextmanager
-async def child(*argv: str, env: dict[str, str] | None = None) -> AsyncIterator[Child]:
+async def child(*argv: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> AsyncIterator[Child]:
     """Run a command, without our proxies and PACELINE_* settings; whatever happens it is gone afterwards."""
     inherited = {
         name: value
@@ -88,21 +96,23 @@ async def child(*argv: str, env: dict[str, str] | None = None) -> AsyncIterator[
     }
     process = await asyncio.create_subprocess_exec(
         *argv,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
         limit=64 * 1024 * 1024,
         env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
     )
-    running = Child(process, argv)
+    running = Child(process, argv, stdin)
     try:
         yield running
     finally:
         running.signal(signal.SIGTERM)
         try:
             await running.ended()
-        finally:
+        except TimeoutError:
             running.signal(signal.SIGKILL)
+            await running.ended()
+            raise AssertionError(f"{' '.join(argv)} ignored SIGTERM:\n{running.logs()}") from None
 
 
 class DemoUpstream:

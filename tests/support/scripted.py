@@ -80,9 +80,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Peer(self), self._host, 0, ssl=self._tls, backlog=1024
-        )
+        self._server = await loop.create_server(lambda: Peer(self), self._host, 0, ssl=self._tls, backlog=1024)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -88,9 +88,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         if self.get_map():  # the first is the loop's own wake-up pipe
-            raise RuntimeError(
-                "no sockets in virtual time: use an in-memory transport, or a plain async test"
-            )
+            raise RuntimeError("no sockets in virtual time: use an in-memory transport, or a plain async test")
         return super().register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:

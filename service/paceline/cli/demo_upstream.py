@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import math
 import random
-import re
 import signal
 import ssl
 import time
@@ -23,6 +22,8 @@ from typing import cast
 import httptools
 import msgspec
 import uvloop
+
+from paceline.units import parse_duration
 
 _KEPT_ARRIVALS = 100_000
 _GRACE_S = 5.0
@@ -273,12 +274,11 @@ async def serve(options: Options, host: str, port: int, tls: ssl.SSLContext | No
         await asyncio.sleep(0.01)
 
 
-def seconds(text: str) -> float:
-    """`20ms`, `1s`, `2m`, or plain seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 20ms, 1s or 2m")
-    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2] or "s"]
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -286,9 +286,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--limit", type=int, default=50, help="requests in any stretch of --per")
-    parser.add_argument("--per", type=seconds, default=1.0)
-    parser.add_argument("--latency", type=seconds, default=0.0, help="each answer takes this long")
-    parser.add_argument("--jitter", type=seconds, default=0.0, help="0 to this, on the way there and back")
+    parser.add_argument("--per", type=_seconds, default=1.0)
+    parser.add_argument("--latency", type=_seconds, default=0.0, help="each answer takes this long")
+    parser.add_argument("--jitter", type=_seconds, default=0.0, help="0 to this, on the way there and back")
     parser.add_argument("--retry-after", action="store_true", help="a refusal says when to come back")
     parser.add_argument("--count-refused", action="store_true", help="a refused request counts too")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="serve https with these PEM files")
@@ -299,9 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.tls:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(*given.tls)
-    options = Options(
-        given.limit, given.per, given.latency, given.jitter, given.retry_after, given.count_refused
-    )
+    options = Options(given.limit, given.per, given.latency, given.jitter, given.retry_after, given.count_refused)
     uvloop.run(serve(options, given.host, given.port, tls))
 
 

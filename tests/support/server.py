@@ -1,0 +1,117 @@
+"""`paceline serve` as a child of the test, with a configuration the test writes, and the other commands."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+import yaml
+
+from support.children import START_WITHIN_S, STARTED, Child, child
+
+PACELINE = (sys.executable, "-m", "paceline")
+
+
+class Server:
+    """The service, ready. `http` is a session on its base URL: `async with server.http.post("/v1/batch", ...)`."""
+
+    def __init__(self, base_url: str, running: Child, http: aiohttp.ClientSession) -> None:
+        self.base_url = base_url
+        self.child = running
+        self.http = http
+
+    def logs(self) -> str:
+        """Everything it has printed so far."""
+        return self.child.logs()
+
+    def terminate(self) -> None:
+        """Ask it to drain and end."""
+        self.child.signal(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """Wait for its end and return the exit code."""
+        return await self.child.ended()
+
+    async def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any]:
+        """Send a JSON body; gives the status and the decoded answer, problem documents included."""
+        async with self.http.post(path, json=body, **options) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def get(self, path: str, **options: Any) -> tuple[int, Any]:
+        async with self.http.get(path, **options) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def metrics(self) -> str:
+        async with self.http.get("/metrics") as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+
+class StartServer(Protocol):
+    async def __call__(self, config: dict[str, Any], *arguments: str, env: dict[str, str] | None = None) -> Server: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class RunCommand(Protocol):
+    async def __call__(self, *arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Ran: ...
+
+
+def declared(base_url: str, **policy: Any) -> dict[str, Any]:
+    """An upstream's configuration, on loopback and so private."""
+    return {"base_url": base_url, "allow_private": True, **policy}
+
+
+@asynccontextmanager
+async def start_server(
+    config: dict[str, Any], file: Path, *arguments: str, env: dict[str, str] | None = None
+) -> AsyncIterator[Server]:
+    """Serve a configuration; at the end SIGTERM, exit code 0, no traceback."""
+    argv = (*PACELINE, "serve", "--config", _written(config, file), "--port", "0", *arguments)
+    async with child(*argv, env=env) as running:
+        base_url = (await running.says(STARTED))[1]
+        async with aiohttp.ClientSession(base_url, cookie_jar=aiohttp.DummyCookieJar()) as http:
+            await _ready(http, running)
+            yield Server(base_url, running, http)
+        running.signal(signal.SIGTERM)
+        code = await running.ended()
+        assert code == 0, f"exit code {code}:\n{running.logs()}"
+        assert "Traceback" not in running.logs(), running.logs()
+
+
+async def run_paceline(*arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Ran:
+    """Run a command to its end."""
+    async with child(*PACELINE, *arguments, stdin=stdin, env=env) as running:
+        code = await running.ended()
+    return Ran(code, "\n".join(running.stdout), "\n".join(running.stderr))
+
+
+def _written(config: dict[str, Any], file: Path) -> str:
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+async def _ready(http: aiohttp.ClientSession, running: Child) -> None:
+    try:
+        async with asyncio.timeout(START_WITHIN_S):
+            while True:
+                async with http.get("/readyz") as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not ready within {START_WITHIN_S} s:\n{running.logs()}") from None
