@@ -51,7 +51,19 @@ class Transport(Protocol):
 
 # RFC 9110 section 7.6.1 and what an engine frames or negotiates by itself.
 _OURS = frozenset(
-    "host connection upgrade te trailer keep-alive transfer-encoding content-length expect accept-encoding".split()
+    {
+        "host",
+        "connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "keep-alive",
+        "transfer-encoding",
+        "content-length",
+        "expect",
+        "accept-encoding",
+    }
+)
 )
 
 
