@@ -64,7 +64,6 @@ _OURS = frozenset(
         "accept-encoding",
     }
 )
-)
 
 
 def forwardable(headers: Headers) -> list[tuple[str, str]]:
