@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+import trustme
 
 from support import scripted
 from support.scripted import Act, ScriptedUpstream
@@ -141,3 +143,18 @@ async def test_a_fault_in_a_test_s_own_act_fails_the_test() -> None:
             await status(session, upstream.url + "/x")
     with pytest.raises(ZeroDivisionError):
         await upstream.__aexit__()
+
+
+async def test_it_speaks_tls_where_asked() -> None:
+    authority = trustme.CA()
+    serving, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    authority.configure_trust(trusting)
+    async with ScriptedUpstream(tls=serving) as upstream, aiohttp.ClientSession() as session:
+        upstream.answer("/x", status=204)
+        async with session.get(upstream.url + "/x", ssl=trusting) as answer:
+            assert answer.status == 204
+        upstream.play("/y", scripted.reset())
+        with pytest.raises(aiohttp.ClientOSError):
+            await session.get(upstream.url + "/y", ssl=trusting)
+    assert upstream.open_connections == 0
