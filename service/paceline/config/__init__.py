@@ -14,7 +14,7 @@ from paceline.config.policy import (
     Tls,
     Upstream,
 )
-from paceline.config.schema import json_schema
+from paceline.config.schema import json_schema, reference
 from paceline.config.server import ApiKey, Compare, Config, Egress, Server, Target
 
 __all__ = [

@@ -6,6 +6,7 @@ Stricter than YAML: one document, a mapping at the top, every key a string and w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _DATE = "tag:yaml.org,2002:timestamp"
 
+_QUOTED = re.compile(r" (?:'[^<].*'|\"[^<].*\")")
 _BadKey = tuple[KeyPath, int, str, str]
 
 
@@ -48,10 +50,11 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         return _parse(file, text)
     except yaml.MarkedYAMLError as error:
-        # Not str(error): it quotes the line, and the line may hold a secret.
+        # Not str(error): it quotes the line, and the line may hold a secret; so may what the problem quotes.
         mark = error.problem_mark
         line = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        problem = f"{line}not valid YAML: {error.problem or error.context}"
+        what = _QUOTED.sub("", error.problem or error.context or "")
+        problem = f"{line}not valid YAML: {what}"
         raise ConfigError(file, "", problem, "check indentation, colons and quotes there") from None
     except yaml.YAMLError:
         raise ConfigError(file, "", "holds characters YAML does not allow", "remove control characters") from None

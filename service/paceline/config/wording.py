@@ -29,6 +29,7 @@ _BY_KIND = {
     "tuple": ("must be a list", "write it as [first, second]"),
     "frozen": ("must be a list", "write it as [first, second]"),
 }
+_OTHERWISE = ("cannot be used", "write it as docs/configuration.md has it")
 
 
 def problem_and_fix(error: ErrorDetails) -> tuple[str, str]:
@@ -39,7 +40,7 @@ def problem_and_fix(error: ErrorDetails) -> tuple[str, str]:
         return problem, fix
     if kind == "extra_forbidden":
         return _unknown_key(error)
-    problem, fix = _BY_TYPE.get(kind) or _BY_KIND[kind.partition("_")[0]]
+    problem, fix = _BY_TYPE.get(kind) or _BY_KIND.get(kind.partition("_")[0], _OTHERWISE)
     return problem.format(**context), fix.format(**context)
 
 

@@ -1,0 +1,114 @@
+"""Settings of one process, from PACELINE_* environment variables and command flags; a flag wins.
+
+What belongs to the service rather than to a process is in the configuration file; host and ports are in both, and
+the process has the last word.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from paceline.config import Config, load
+from paceline.config.fields import Host, Port
+from paceline.config.wording import problem_and_fix
+from paceline.errors import ConfigError
+
+DEFAULT_CONFIG = Path("config/paceline.yaml")
+"""Read when no file is named and this one is there; else the built-in defaults hold."""
+
+
+class Settings(BaseSettings):
+    """What one process is told from outside."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PACELINE_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    config: Path | None = None
+    """The configuration file; `config/paceline.yaml` where that exists."""
+    host: Host | None = None
+    """The address to listen on, instead of `server.host`."""
+    port: Port | None = None
+    """The port to listen on, instead of `server.port`."""
+    admin_port: Port | None = None
+    """The port for health, readiness and metrics, instead of `server.admin_port`."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is logged."""
+    log_format: Literal["json", "console"] = "json"
+    """One JSON object a line, or lines for people."""
+    insecure: bool = False
+    """Listen beyond loopback without `server.api_keys`."""
+
+
+def read_settings(**flags: Any) -> Settings:
+    """The settings of this process; a flag that is None was not given.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first, *others = [
+            ConfigError("environment or flags", f"PACELINE_{str(each['loc'][0]).upper()}", *problem_and_fix(each))
+            for each in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigError(first.file, first.key, first.problem, first.fix, others) from None
+
+
+def config_file(settings: Settings) -> Path | None:
+    """The file to read, or None where the built-in defaults hold."""
+    if settings.config is not None:
+        return settings.config
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def read_config(settings: Settings, environ: Mapping[str, str]) -> Config:
+    """The configuration file with this process's host and ports. Can be called again to reload.
+
+    Raises:
+        ConfigError: the file cannot be used, or both ports are the same.
+    """
+    file = config_file(settings)
+    config = Config() if file is None else load(file, environ)
+    given = settings.model_dump(include={"host", "port", "admin_port"}, exclude_none=True)
+    server = config.server.model_copy(update=given)
+    if server.admin_port == server.port:
+        raise ConfigError("environment or flags", "PACELINE_ADMIN_PORT", "is the same as port", "choose another")
+    return config.model_copy(update={"server": server})
+
+
+def check_listen(config: Config, host: str, insecure: bool, file: str = "configuration") -> None:
+    """Let a service without API keys listen on loopback only.
+
+    Raises:
+        ConfigError: `host` can be reached from elsewhere, nobody needs a key, and it is not said to be meant.
+    """
+    if not config.server.api_keys and not insecure and not is_loopback(host):
+        raise ConfigError(
+            file,
+            "server.api_keys",
+            f"anyone who reaches {host} could send requests through this service",
+            "add an API key, listen on 127.0.0.1, or give --insecure if that is meant",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine reaches a listener at `host`; other names than localhost are not looked up."""
+    if host in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
