@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from paceline.model import Outcome, Strategy, Summary, Verdict, WaitReason
+from paceline.model import Outcome, Strategy, Summary, Verdict
 
 
 class AttemptFinished(Struct, frozen=True):
@@ -22,15 +22,6 @@ class AttemptFinished(Struct, frozen=True):
     duration_s: float
 
 
-class Waited(Struct, frozen=True):
-    """One wait of one item ended."""
-
-    strategy: Strategy
-    upstream: str
-    reason: WaitReason
-    duration_s: float
-
-
 class RetryScheduled(Struct, frozen=True):
     """An item will be tried again; `reason` is `throttled`, `status` or the error's code."""
 
@@ -39,12 +30,16 @@ class RetryScheduled(Struct, frozen=True):
 
 
 class ItemFinished(Struct, frozen=True):
+    """An item has its outcome; its waits are in the outcome's timing."""
+
     strategy: Strategy
     upstream: str
     outcome: Outcome
 
 
 class BatchFinished(Struct, frozen=True):
+    """Every item of a batch has its outcome."""
+
     strategy: Strategy
     batch_id: str
     tenant: str
@@ -59,7 +54,7 @@ class BudgetPaused(Struct, frozen=True):
     duration_s: float
 
 
-Event = AttemptFinished | Waited | RetryScheduled | ItemFinished | BatchFinished | BudgetPaused
+Event = AttemptFinished | RetryScheduled | ItemFinished | BatchFinished | BudgetPaused
 Listener = Callable[[Event], None]
 
 

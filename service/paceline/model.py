@@ -7,12 +7,14 @@ when one attempt was written and answered. Moments are `time.perf_counter()` sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import Literal
 from types import MappingProxyType
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+EngineName = Literal["aiohttp", "httpx"]
 Headers = tuple[tuple[str, str], ...]
 Cost = Mapping[str, float]
 
@@ -25,7 +27,7 @@ class Strategy(StrEnum):
     SEQUENTIAL = "sequential"
     CONCURRENT = "concurrent"
     BOUNDED = "bounded"
-    TOKEN_BUCKET = "token_bucket"
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a strategy, no secret
     ADAPTIVE = "adaptive"
 
 
@@ -116,6 +118,10 @@ class Url(Struct, frozen=True):
         return self.origin + self.target
 
 
+TRANSIENT_STATUSES = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+"""Answers that another try may better, unless configured otherwise."""
+
+
 class RetryPolicy(Struct, frozen=True):
     """How often and how long apart an item is tried again (seconds)."""
 
@@ -124,7 +130,7 @@ class RetryPolicy(Struct, frozen=True):
     base_s: float = 0.1
     cap_s: float = 20.0
     max_pause_s: float = 900.0
-    statuses: frozenset[int] = frozenset()
+    statuses: frozenset[int] = TRANSIENT_STATUSES
 
 
 class Receipt(Struct):
@@ -138,10 +144,12 @@ class Receipt(Struct):
     upstream_s: float = 0.0
     attempts: int = 0
     throttles: int = 0
+    sent: bool = False
+    """Some attempt's head went to a socket: the upstream may have acted on it."""
     retry_after_s: float | None = None
-    """The wait the last answer, or the gate, named; what `error.retry_after_ms` shows."""
-    paused_budget: bool = False
-    """The last throttle paused the whole budget, so the gate makes this item wait and the retry layer need not."""
+    """The wait the last answer named, or that the budget's pause means; what `error.retry_after_ms` shows."""
+    budget_paused: bool = False
+    """The last throttle paused the whole budget: the gate makes this item wait, so the retry layer need not."""
     throttled_at: float | None = None
     """When this item was last throttled."""
 
@@ -200,6 +208,10 @@ class Response(Struct, frozen=True):
         return None
 
 
+Send = Callable[[Request], Awaitable[Response]]
+"""The rest of a pipeline, down to the wire."""
+
+
 class ItemRetry(Struct, frozen=True, forbid_unknown_fields=True):
     """What an item or a batch may say about its retries."""
 
@@ -244,6 +256,34 @@ class Defaults(Struct, frozen=True, forbid_unknown_fields=True):
     expect: Expect | UnsetType = UNSET
     cost: float | dict[str, float] | UnsetType = UNSET
     idempotent: bool = False
+
+
+class Tenant(Struct, frozen=True):
+    """Who asks: an API key's name and what it may reach."""
+
+    name: str = "anonymous"
+    max_priority: Priority = Priority.INTERACTIVE
+    upstreams: frozenset[str] | None = None
+    """The only upstreams it may reach; None is all, undeclared hosts included."""
+
+
+class Batch(Struct, frozen=True):
+    """A batch that was checked as a whole: its items may still prove unusable one by one."""
+
+    items: Sequence[Item]
+    strategy: Strategy = Strategy.ADAPTIVE
+    max_concurrency: int | None = None
+    rate: Rate | None = None
+    deadline_s: float = 50.0
+    priority: Priority = Priority.NORMAL
+    halt: bool = False
+    retry: ItemRetry = ItemRetry()
+    defaults: Defaults = Defaults()
+    tenant: Tenant = Tenant()
+    unpaced: bool = False
+    """Outside the upstreams' windows, feeding nothing: only for a comparison, and only where an upstream allows it."""
+    engine: EngineName | None = None
+    """An engine other than the upstream's own."""
 
 
 class Timing(Struct, frozen=True):

@@ -6,8 +6,8 @@ Rules:
   permit and tokens are then taken together, so nobody holds the one while waiting for the other;
 * what the operator declared binds everybody; what was learned (throttle pauses, the adaptive limit) binds the adaptive
   lane only, but is fed by everybody;
-* the head of the queue is never skipped for a cheaper waiter behind it; a class or batch that may not go now (bulk without
-  a spare permit, a batch at its own cap) blocks nobody else;
+* the head of the queue is never skipped for a cheaper waiter behind it; a class or batch that may not go now (bulk
+  without a spare permit, a batch at its own cap) blocks nobody else;
 * a grant is settled exactly once; one never written gives permit and tokens back, one written keeps its tokens until
   the upstream has forgotten it.
 
@@ -136,9 +136,7 @@ class Gate:
         self._wake = wake
         self._root = Share(None)
         self._classes = {
-            (lane, priority): Share(self._root, weight)
-            for lane in Lane
-            for priority, weight in _WEIGHTS.items()
+            (lane, priority): Share(self._root, weight) for lane in Lane for priority, weight in _WEIGHTS.items()
         }
         self._tenants: dict[tuple[Lane, Priority, str], Share] = {}
         self._granted: set[Waiter] = set()
@@ -150,8 +148,6 @@ class Gate:
         self._since = 0.0
         self._rate_due: float | None = None
         """When the rate alone would have let the head go, where the rate alone held it."""
-
-    # -- the queue ------------------------------------------------------------------------------------------------
 
     def open(self, lane: Lane, priority: Priority, tenant: str, own: Allowance | None) -> BatchFlow:
         """A place in the queue for one batch."""
@@ -169,8 +165,8 @@ class Gate:
         for rate in rates:
             if cost.get(rate.unit, 0.0) > rate.limit:
                 return (
-                    f"cost {cost[rate.unit]:g} {rate.unit} is above the window's limit of {rate.limit:g} per {rate.per_s:g} s: "
-                    "it can never be paid; split the request or raise the limit"
+                    f"cost {cost[rate.unit]:g} {rate.unit} is above the window's limit of {rate.limit:g} "
+                    f"per {rate.per_s:g} s: it can never be paid; split the request or raise the limit"
                 )
         return None
 
@@ -213,8 +209,6 @@ class Gate:
         self.queued -= 1
         if not flow.waiters:
             self._empty(flow)
-
-    # -- the decision ---------------------------------------------------------------------------------------------
 
     def look(self, now: float) -> tuple[list[Waiter], float]:
         """Grant all that may go now. Returns them, and when to look again (`inf`: when something happens)."""
@@ -326,8 +320,6 @@ class Gate:
         flow.charge(waiter.cost["requests"])
         self._dequeue(waiter)
 
-    # -- what became of a grant -----------------------------------------------------------------------------------
-
     def written(self, waiter: Waiter, now: float) -> None:
         """Its head went to the socket."""
         waiter.written_at = now
@@ -368,9 +360,7 @@ class Gate:
         self._sockets.wake()
         return pause_s
 
-    def _feed(
-        self, waiter: Waiter, verdict: Verdict, now: float, retry_after_s: float | None
-    ) -> float | None:
+    def _feed(self, waiter: Waiter, verdict: Verdict, now: float, retry_after_s: float | None) -> float | None:
         written_at = waiter.written_at
         if verdict is Verdict.SUCCESS and written_at is not None:
             self.pause.succeeded(written_at)
@@ -386,8 +376,6 @@ class Gate:
             self.pause.unanswered(waiter.granted_at)
         return None
 
-    # -- live control ---------------------------------------------------------------------------------------------
-
     def retune(self, rates: Sequence[Rate], now: float) -> list[Waiter]:
         """Change the windows and keep what was counted. Returns the waiters that can never be paid now, withdrawn."""
         before = {(window.rate.per_s, window.rate.unit): window for window in self.windows}
@@ -401,10 +389,7 @@ class Gate:
             self.windows.append(window)
         self._rate_due = None
         unpayable = [
-            waiter
-            for flow in self._flows
-            for waiter in flow.waiters
-            if self.refusal(waiter.cost, None) is not None
+            waiter for flow in self._flows for waiter in flow.waiters if self.refusal(waiter.cost, None) is not None
         ]
         for waiter in unpayable:
             self.withdraw(waiter, now)
@@ -424,6 +409,12 @@ class Gate:
                     window.written(hold, waiter.written_at)
         return window
 
+    def set_declared(self, transit_s: float, max_pause_s: float) -> None:
+        """Change what the operator declared beside the windows; what was learned stays."""
+        self.transit_s = max(transit_s, self.transit_s if self.transit_s != self._declared_transit_s else 0.0)
+        self._declared_transit_s = transit_s
+        self.pause.max_pause_s = max_pause_s
+
     def forget_learned(self) -> None:
         """Back to the configuration: pauses, transit and round trip as on the first day. Counted sends stay counted."""
         self.pause.clear()
@@ -440,8 +431,6 @@ class Gate:
             and self.pause.until <= now
             and all(window.remaining(now, self.transit_s) >= window.rate.limit for window in self.windows)
         )
-
-    # -- parked batches and blocked time --------------------------------------------------------------------------
 
     def _park(self, flow: BatchFlow, own_due: float, now: float) -> None:
         """Take a batch that its own allowance holds back out of the running."""

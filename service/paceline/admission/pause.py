@@ -23,15 +23,15 @@ class ThrottlePause:
     __slots__ = (
         "_backoff_s",
         "_began_at",
-        "_max_pause_s",
         "_next_probe_at",
         "_success_written_at",
+        "max_pause_s",
         "throttled",
         "until",
     )
 
     def __init__(self, max_pause_s: float) -> None:
-        self._max_pause_s = max_pause_s
+        self.max_pause_s = max_pause_s
         self.clear()
 
     def clear(self) -> None:
@@ -65,9 +65,7 @@ class ThrottlePause:
         if granted_at >= self._began_at:
             self._next_probe_at = -inf
 
-    def throttle(
-        self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float
-    ) -> float | None:
+    def throttle(self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float) -> float | None:
         """A throttle was met: how long the budget pauses for it, or None where it is the item's alone."""
         before, receipt.throttled_at = receipt.throttled_at, now
         if before is not None and self._success_written_at > before:
@@ -75,7 +73,7 @@ class ThrottlePause:
             return None
         fresh = written_at >= self._began_at and now >= self.until
         if retry_after_s:
-            pause_s = min(retry_after_s, self._max_pause_s)
+            pause_s = min(retry_after_s, self.max_pause_s)
         elif fresh:
             pause_s = self._backoff_s
             self._backoff_s = min(_LONGEST_S, 2 * self._backoff_s)

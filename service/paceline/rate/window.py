@@ -4,12 +4,13 @@ Two rules hold at once (limit L per W seconds, burst B, beat T = W/L; docs/decis
 
 * smooth: GCRA (ITU-T I.371) on an absolute schedule. A cost c is due at `tat - (B - min(c, B)) * T`; taking it sets
   `tat = max(tat, moment) + c * T`. `moment` is when the rate allowed it, which a late timer does not move.
-* exact: a token comes back only when the upstream must have forgotten it. Until written it is held; written at `s` and
-  answered at `r` it is free at the earlier of `r + W + 1 ms - m` and `s + W + transit`, m a safe floor of the round trip.
+* exact: a token comes back only when the upstream must have forgotten it. Until written it is held; written at `s`
+  and answered at `r` it is free at the earlier of `r + W + 1 ms - m` and `s + W + transit`, where m is a safe floor of
+  the round trip.
 
 Pure: every moment is an argument (`time.perf_counter()` seconds). Memory is bounded by what is in flight plus
-`_BUCKETS` counters, whatever the limit: freed tokens are logged in buckets of W / _BUCKETS, rounded up, so a window of a
-million a day never under-counts and never keeps a million moments.
+`_BUCKETS` counters, whatever the limit: freed tokens are logged in buckets of W / _BUCKETS, rounded up, so a window
+of a million a day never under-counts and never keeps a million moments.
 """
 
 from __future__ import annotations

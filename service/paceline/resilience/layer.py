@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
-from paceline.model import Request, Response
-
-Send = Callable[[Request], Awaitable[Response]]
+from paceline.model import Request, Response, Send
 
 
 class Layer(Protocol):

@@ -1,0 +1,58 @@
+"""Admission as a layer: wait for the grant, send, settle exactly once."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from paceline.admission.gate import BatchFlow, Lane, Waiter
+from paceline.admission.shell import Admitter
+from paceline.errors import PacelineError, Rejected
+from paceline.events import AttemptFinished, Listener
+from paceline.model import Request, Response, Send, Strategy, Verdict
+from paceline.resilience.retry_after import retry_after_s
+from paceline.resilience.verdict import verdict_of
+
+
+class Admission:
+    """One batch's way through one upstream's gate."""
+
+    def __init__(self, admitter: Admitter, flow: BatchFlow, strategy: Strategy, upstream: str, tell: Listener) -> None:
+        self._admitter = admitter
+        self._flow = flow
+        self._strategy = strategy
+        self._upstream = upstream
+        self._tell = tell
+
+    async def __call__(self, request: Request, call_next: Send) -> Response:
+        receipt, exchange = request.receipt, request.exchange
+        waiter = Waiter(self._flow, request.cost, receipt)
+        await self._admitter.admit(waiter)
+        began_at = waiter.granted_at
+        assert began_at is not None
+        receipt.attempts += 1
+        exchange.on_written = partial(self._admitter.written, waiter)
+        verdict, status, named_s = Verdict.IGNORED, None, None
+        try:
+            response = await call_next(request)
+            status = response.status
+            verdict = verdict_of(response, request.retry.statuses)
+            if verdict is Verdict.THROTTLED:
+                named_s = retry_after_s(response)
+            return response
+        except Rejected:
+            receipt.attempts -= 1
+            raise
+        except PacelineError as error:
+            verdict = verdict_of(error, request.retry.statuses)
+            raise
+        finally:
+            paused_s = self._admitter.settle(waiter, verdict, exchange, named_s)
+            if verdict is Verdict.THROTTLED:
+                receipt.budget_paused = paused_s is not None and self._flow.lane is Lane.ADAPTIVE
+                receipt.retry_after_s = paused_s
+            if exchange.written_at is not None:
+                receipt.sent = True
+            took_s = time.perf_counter() - began_at
+            receipt.upstream_s += took_s
+            self._tell(AttemptFinished(self._strategy, self._upstream, verdict, status, took_s))

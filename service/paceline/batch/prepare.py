@@ -1,0 +1,203 @@
+"""One item becomes one request, or a refusal that says what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from paceline.errors import ForbiddenUpstream, InvalidRequest
+from paceline.model import (
+    ONE_REQUEST,
+    Batch,
+    Cost,
+    Exchange,
+    Headers,
+    Item,
+    Receipt,
+    Request,
+    RetryPolicy,
+    Url,
+)
+from paceline.units import parse_duration
+from paceline.upstream.registry import OTHER, Registry, Upstream
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
+_JSON_TYPE = ("content-type", "application/json")
+_TEXT_TYPE = ("content-type", "text/plain; charset=utf-8")
+
+
+class Preparation:
+    """Turns the items of one batch into requests; what they share is worked out once."""
+
+    def __init__(self, registry: Registry, batch: Batch, deadline: float) -> None:
+        self._registry = registry
+        self._batch = batch
+        self._deadline = deadline
+        self._defaults = batch.defaults
+        self._default_headers = _fields(batch.defaults.headers)
+        self._default_cost = _cost(batch.defaults.cost)
+        self._shared: dict[Upstream, tuple[Headers, RetryPolicy]] = {}
+
+    def request(self, item: Item) -> tuple[Upstream, Request]:
+        """The upstream and the request of one item.
+
+        Raises:
+            Rejected: the item cannot be sent, and why.
+        """
+        upstream, url = self._place(item)
+        allowed = self._batch.tenant.upstreams
+        if allowed is not None and upstream.name not in allowed:
+            what = "undeclared hosts" if upstream.name == OTHER else f"the upstream {upstream.name!r}"
+            raise ForbiddenUpstream(f"this API key may not reach {what}; it reaches: {', '.join(sorted(allowed))}")
+        method = self._method(item)
+        params = _merged(self._defaults.params, item.params)
+        if params:
+            url = _with_params(url, params)
+        body, content_type = _body(item)
+        headers, retry = self._shared.get(upstream) or self._share(upstream)
+        if item.headers is not UNSET or content_type is not None:
+            headers = _lay_over(headers, _fields(item.headers), upstream.auth, content_type)
+        repeatable = method in _SAFE or item.idempotent or self._defaults.idempotent or _has(headers, "idempotency-key")
+        key = upstream.policy.idempotency_header
+        if key is not None and not repeatable:
+            if not _has(headers, key):
+                headers = (*headers, (key, uuid4().hex))
+            repeatable = True
+        timeout_s, attempt_timeout_s = self._timeouts(item, upstream)
+        if item.retry is not UNSET:
+            retry = _retry(retry, item.retry.attempts, item.retry.throttles)
+        return upstream, Request(
+            method=method,
+            url=url,
+            headers=headers,
+            body=body,
+            deadline=self._deadline,
+            receipt=Receipt(),
+            exchange=Exchange(),
+            retry=retry,
+            repeatable=repeatable,
+            cost=self._default_cost if item.cost is UNSET else _cost(item.cost),
+            timeout_s=timeout_s,
+            attempt_timeout_s=attempt_timeout_s,
+        )
+
+    def _place(self, item: Item) -> tuple[Upstream, Url]:
+        if item.url is not UNSET:
+            if item.upstream is not UNSET or item.path is not UNSET:
+                raise InvalidRequest("an item has either a url, or an upstream and a path; remove one of them")
+            return self._registry.at(item.url)
+        name = item.upstream if item.upstream is not UNSET else self._defaults.upstream
+        if name is UNSET:
+            raise InvalidRequest("an item needs a url, or an upstream and a path; add one of them")
+        return self._registry.within(name, "" if item.path is UNSET else item.path)
+
+    def _method(self, item: Item) -> str:
+        method = item.method if item.method is not UNSET else self._defaults.method
+        if method is UNSET:
+            return "GET"
+        if method in _SAFE:
+            return method
+        method = method.upper()
+        if method == "CONNECT" or not _TOKEN(method):
+            raise InvalidRequest(f"the method {method[:40]!r} cannot be sent; use GET, POST, PUT, PATCH, DELETE, HEAD")
+        return method
+
+    def _share(self, upstream: Upstream) -> tuple[Headers, RetryPolicy]:
+        headers = _lay_over(upstream.headers, self._default_headers, None, None)
+        if upstream.auth is not None:
+            headers = (*(pair for pair in headers if pair[0] != upstream.auth[0]), upstream.auth)
+        retry = _retry(upstream.retry, self._batch.retry.attempts, self._batch.retry.throttles)
+        self._shared[upstream] = headers, retry
+        return headers, retry
+
+    def _timeouts(self, item: Item, upstream: Upstream) -> tuple[float, float]:
+        """The item's timeout, and its attempts': one given on the item also raises the attempt's to it."""
+        limits = upstream.policy.timeout
+        given = item.timeout if item.timeout is not UNSET else self._defaults.timeout
+        if given is UNSET:
+            return limits.item, limits.attempt
+        seconds = parse_duration(given)
+        return seconds, max(limits.attempt, seconds)
+
+
+def _retry(policy: RetryPolicy, attempts: int | UnsetType, throttles: int | UnsetType) -> RetryPolicy:
+    if attempts is not UNSET:
+        policy = replace(policy, attempts=attempts)
+    if throttles is not UNSET:
+        policy = replace(policy, throttles=throttles)
+    return policy
+
+
+def _cost(cost: float | Mapping[str, float] | UnsetType) -> Cost:
+    if cost is UNSET or cost == 1:
+        return ONE_REQUEST
+    return {"requests": 1.0, **cost} if isinstance(cost, Mapping) else {"requests": cost}
+
+
+def _fields(headers: Mapping[str, str | list[str]] | UnsetType) -> Headers:
+    """Checked header fields, names in lower case, one pair for each value."""
+    if headers is UNSET:
+        return ()
+    fields: list[tuple[str, str]] = []
+    for name, values in headers.items():
+        if not _TOKEN(name):
+            raise InvalidRequest(f"the header name {name[:40]!r} cannot be sent; use letters, digits and dashes")
+        for value in (values,) if isinstance(values, str) else values:
+            if not _FIELD_VALUE(value):
+                raise InvalidRequest(f"the header {name!r} has a control character in its value; remove it")
+            fields.append((name.lower(), value.strip(" \t")))
+    return tuple(fields)
+
+
+def _lay_over(
+    under: Headers, over: Headers, auth: tuple[str, str] | None, content_type: tuple[str, str] | None
+) -> Headers:
+    """`over` replaces the fields of the same name in `under`; an upstream's credential replaces both."""
+    kept = over if auth is None else tuple(pair for pair in over if pair[0] != auth[0])
+    names = {name for name, _ in kept}
+    headers = (*(pair for pair in under if pair[0] not in names), *kept)
+    if content_type is not None and not _has(headers, "content-type"):
+        return (*headers, content_type)
+    return headers
+
+
+def _has(headers: Headers, name: str) -> bool:
+    return any(key == name for key, _ in headers)
+
+
+def _merged(
+    under: Mapping[str, str | list[str]] | UnsetType, over: Mapping[str, str | list[str]] | UnsetType
+) -> Mapping[str, str | list[str]]:
+    if under is UNSET:
+        return {} if over is UNSET else over
+    return under if over is UNSET else {**under, **over}
+
+
+def _with_params(url: Url, params: Mapping[str, str | list[str]]) -> Url:
+    query = urlencode(params, doseq=True, quote_via=quote, errors="surrogatepass")
+    if not query:
+        return url
+    joint = "&" if "?" in url.target else "?"
+    return Url(url.scheme, url.host, url.port, url.target + joint + query)
+
+
+def _body(item: Item) -> tuple[bytes, tuple[str, str] | None]:
+    """The body's bytes and the content type it has unless a header says otherwise."""
+    if item.body is not UNSET:
+        return item.body.encode("utf-8", "surrogatepass"), _TEXT_TYPE
+    if item.body_base64 is not UNSET:
+        try:
+            return b64decode(item.body_base64, validate=True), None
+        except (Base64Error, ValueError):
+            raise InvalidRequest("body_base64 is not valid base64; encode it by RFC 4648 section 4") from None
+    body = bytes(item.json)
+    return (body, _JSON_TYPE) if body else (b"", None)

@@ -1,0 +1,298 @@
+"""The fan-out of one batch: every item ends as exactly one `Outcome`, whatever happens to it.
+
+All strategies run here and differ only in their layers and in whether items take turns. A caller that gives up cancels
+the run and with it every item; `halt` and the service's own stop end the items but not the run, so each still gets its
+outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from uuid import uuid4
+
+from msgspec import UNSET, UnsetType
+
+from paceline.batch.outcome import Subject, answered, failed, refused
+from paceline.batch.prepare import Preparation
+from paceline.errors import PacelineError
+from paceline.events import BatchFinished, ItemFinished, Listener
+from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Strategy, Summary
+from paceline.upstream.pipeline import own_allowance, own_layers, pipeline
+from paceline.upstream.registry import Registry, Upstream
+
+_SLICE = 64
+"""Items started before the event loop gets a turn."""
+
+OnOutcome = Callable[[Outcome], None]
+
+
+class Ending(Enum):
+    """Why a run's items are ended before their time: code, and what is said to those never sent and to the others."""
+
+    HALT = ("an item before it failed and the batch says on_failure: halt", "halted")
+    STOP = ("the service is shutting down; send it again", "overloaded")
+
+
+class Run:
+    """One batch on its way. `item` may be awaited for many items at once."""
+
+    def __init__(self, registry: Registry, tell: Listener, batch: Batch) -> None:
+        self.batch_id = uuid4().hex
+        self._batch = batch
+        self._tell = tell
+        self._began_at = time.perf_counter()
+        self._preparation = Preparation(registry, batch, self._began_at + batch.deadline_s)
+        self._own = own_layers(batch)
+        self._allowance = own_allowance(batch)
+        self._pipelines: dict[Upstream, Send] = {}
+        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._ending: Ending | None = None
+        self._counts = [0, 0, 0, 0, 0, 0]
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._began_at
+
+    @property
+    def summary(self) -> Summary:
+        return Summary(*self._counts)
+
+    def start(self, index: int, item: Item, needs: Sequence[asyncio.Task[Outcome]] = ()) -> asyncio.Task[Outcome]:
+        """Set an item on its way; its task never fails, and is cancelled only with the run."""
+        task = asyncio.get_running_loop().create_task(self._item(index, item, needs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def end(self, ending: Ending) -> None:
+        """End every item that has no outcome yet; each gets one."""
+        if self._ending is None:
+            self._ending = ending
+            for task in self._tasks:
+                task.cancel()
+
+    def finish(self) -> Summary:
+        """Report the batch; once, when all its items are done."""
+        summary = self.summary
+        batch = self._batch
+        self._tell(BatchFinished(batch.strategy, self.batch_id, batch.tenant.name, summary, self.elapsed_s))
+        return summary
+
+    async def cancel(self) -> None:
+        """Cancel what is still on its way and wait until it has let go."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _item(self, index: int, item: Item, needs: Sequence[asyncio.Task[Outcome]]) -> Outcome:
+        subject = Subject(
+            id=str(index) if item.id is UNSET else item.id,
+            index=index,
+            expect=self._expect(item.expect),
+            start_s=0.0,
+            receipt=Receipt(),
+        )
+        ready_at = self._began_at
+        try:
+            broken = await _first_failure(needs) if needs else None
+            ready_at = time.perf_counter()
+            subject.start_s = ready_at - self._began_at
+            if broken is not None:
+                outcome = failed(
+                    subject,
+                    OutcomeKind.DEPENDENCY_FAILED,
+                    "dependency_failed",
+                    f"it depends on {broken.id!r}, which ended as {broken.outcome.value}",
+                    0.0,
+                )
+            elif self._ending is not None:
+                outcome = self._ended(subject, self._ending, 0.0)
+            else:
+                outcome = await self._send(subject, item, ready_at)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._ending is None or task is None:
+                raise
+            task.uncancel()
+            outcome = self._ended(subject, self._ending, time.perf_counter() - ready_at)
+        self._count(outcome)
+        return outcome
+
+    async def _send(self, subject: Subject, item: Item, ready_at: float) -> Outcome:
+        try:
+            upstream, request = self._preparation.request(item)
+            subject.upstream = upstream.name
+            subject.receipt = request.receipt
+            subject.method = request.method
+            subject.transient = request.retry.statuses
+            send = self._pipelines.get(upstream) or self._open(upstream)
+            response = await send(request)
+        except PacelineError as error:
+            return refused(subject, error, time.perf_counter() - ready_at)
+        return answered(subject, response, time.perf_counter() - ready_at)
+
+    def _open(self, upstream: Upstream) -> Send:
+        send = self._pipelines[upstream] = pipeline(self._batch, upstream, self._own, self._allowance, self._tell)
+        return send
+
+    def _ended(self, subject: Subject, ending: Ending, total_s: float) -> Outcome:
+        message, code = ending.value
+        if subject.receipt.attempts:
+            return failed(subject, OutcomeKind.CANCELLED, "cancelled", message, total_s, sent=subject.receipt.sent)
+        return failed(subject, OutcomeKind.REJECTED, code, message, total_s)
+
+    def _count(self, outcome: Outcome) -> None:
+        counts = self._counts
+        counts[0] += 1
+        if outcome.outcome is OutcomeKind.SUCCESS:
+            counts[1] += 1
+        elif outcome.outcome is OutcomeKind.REJECTED:
+            counts[3] += 1
+        else:
+            counts[2] += 1
+        counts[4] += outcome.attempts
+        counts[5] += max(0, outcome.attempts - 1)
+        self._tell(ItemFinished(self._batch.strategy, outcome.upstream, outcome))
+        if self._batch.halt and outcome.outcome is not OutcomeKind.SUCCESS:
+            self.end(Ending.HALT)
+
+    def _expect(self, expect: Expect | UnsetType) -> Expect:
+        if expect is UNSET:
+            expect = self._batch.defaults.expect
+        return Expect.AUTO if expect is UNSET else expect
+
+
+class Runner:
+    """Runs batches and knows which are on their way."""
+
+    def __init__(self, registry: Registry, tell: Listener) -> None:
+        self._registry = registry
+        self._tell = tell
+        self._runs: set[Run] = set()
+
+    def open(self, batch: Batch) -> Run:
+        """A run to start items on one by one; the caller closes it with `finish` and `forget`."""
+        run = Run(self._registry, self._tell, batch)
+        self._runs.add(run)
+        return run
+
+    def forget(self, run: Run) -> None:
+        self._runs.discard(run)
+
+    @property
+    def active(self) -> int:
+        """Batches on their way."""
+        return len(self._runs)
+
+    def stop(self) -> None:
+        """End every item of every batch now; each gets its outcome."""
+        for run in list(self._runs):
+            run.end(Ending.STOP)
+
+    async def run(self, batch: Batch, on_outcome: OnOutcome, run: Run | None = None) -> Summary:
+        """Run a checked batch and report each outcome as it comes, in order of completion.
+
+        Cancelling this cancels every item.
+        """
+        run = run or self.open(batch)
+        try:
+            if batch.strategy is Strategy.SEQUENTIAL:
+                await _one_by_one(run, batch, on_outcome)
+            else:
+                await _all_at_once(run, batch, on_outcome)
+            return run.finish()
+        finally:
+            await run.cancel()
+            self.forget(run)
+
+
+async def _one_by_one(run: Run, batch: Batch, on_outcome: OnOutcome) -> None:
+    needs, order = plan(batch.items)
+    tasks: dict[int, asyncio.Task[Outcome]] = {}
+    for index in order:
+        task = tasks[index] = run.start(index, batch.items[index], [tasks[need] for need in needs.get(index, ())])
+        on_outcome(await task)
+
+
+async def _all_at_once(run: Run, batch: Batch, on_outcome: OnOutcome) -> None:
+    needs, order = plan(batch.items)
+    tasks: dict[int, asyncio.Task[Outcome]] = {}
+    pending: set[asyncio.Task[Outcome]] = set()
+    done = asyncio.Event()
+
+    def finished(task: asyncio.Task[Outcome]) -> None:
+        pending.discard(task)
+        if not task.cancelled():
+            on_outcome(task.result())
+        if not pending:
+            done.set()
+
+    for started, index in enumerate(order):
+        if started % _SLICE == _SLICE - 1:
+            await asyncio.sleep(0)
+        task = tasks[index] = run.start(index, batch.items[index], [tasks[need] for need in needs.get(index, ())])
+        pending.add(task)
+        task.add_done_callback(finished)
+    while pending:
+        done.clear()
+        await done.wait()
+
+
+def needs_of(item: Item) -> Sequence[str]:
+    """The ids an item waits for, by either spelling."""
+    if item.depends_on is not UNSET:
+        return item.depends_on
+    return () if item.dependsOn is UNSET else item.dependsOn
+
+
+def plan(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequence[int]]:
+    """What each item waits for, by index, and an order in which everything comes after what it waits for.
+
+    Raises:
+        ValueError: an unknown id or a cycle; the message names the items.
+    """
+    waiting = [index for index, item in enumerate(items) if needs_of(item)]
+    if not waiting:
+        return {}, range(len(items))
+    index_of = {str(index) if item.id is UNSET else item.id: index for index, item in enumerate(items)}
+    needs: dict[int, list[int]] = {}
+    for index in waiting:
+        unknown = [name for name in needs_of(items[index]) if name not in index_of]
+        if unknown:
+            raise ValueError(f"requests[{index}].depends_on names {unknown[0]!r}, which is no id of this batch")
+        needs[index] = [index_of[name] for name in needs_of(items[index])]
+    order = _in_order(needs, len(items))
+    if len(order) < len(items):
+        placed = set(order)
+        stuck = ", ".join(str(index) for index in needs if index not in placed)
+        raise ValueError(f"depends_on goes round in a circle among requests {stuck}")
+    return needs, order
+
+
+def _in_order(needs: dict[int, list[int]], total: int) -> list[int]:
+    """Indexes in a stable topological order (Kahn 1962); without those that wait for one another."""
+    missing = {index: len(set(wanted)) for index, wanted in needs.items()}
+    followers: dict[int, list[int]] = {}
+    for index, wanted in needs.items():
+        for need in set(wanted):
+            followers.setdefault(need, []).append(index)
+    order = [index for index in range(total) if index not in missing]
+    for index in order:  # grows as it goes
+        for follower in followers.get(index, ()):
+            missing[follower] -= 1
+            if not missing[follower]:
+                order.append(follower)
+    return order
+
+
+async def _first_failure(needs: Sequence[asyncio.Task[Outcome]]) -> Outcome | None:
+    """Wait for what an item depends on; the first of it that was no success ends the wait."""
+    for need in needs:
+        outcome = await asyncio.shield(need)
+        if outcome.outcome is not OutcomeKind.SUCCESS:
+            return outcome
+    return None

@@ -1,0 +1,29 @@
+"""The semaphore of the `bounded` and `token_bucket` strategies: at most so many of a batch past this point."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from paceline.model import Request, Response, Send
+
+
+class ConcurrencyCap:
+    """A batch's own cap; the wait for it is on the receipt as `queue_s`."""
+
+    def __init__(self, limit: int) -> None:
+        self._semaphore = asyncio.Semaphore(limit)
+
+    async def __call__(self, request: Request, call_next: Send) -> Response:
+        if self._semaphore.locked():
+            began_at = time.perf_counter()
+            try:
+                await self._semaphore.acquire()
+            finally:
+                request.receipt.queue_s += time.perf_counter() - began_at
+        else:
+            await self._semaphore.acquire()
+        try:
+            return await call_next(request)
+        finally:
+            self._semaphore.release()

@@ -1,0 +1,40 @@
+"""What one attempt says: the one function that retry, admission and metrics go by."""
+
+from __future__ import annotations
+
+from paceline.errors import AttemptError, ItemTimeout, PacelineError
+from paceline.model import Response, Verdict
+from paceline.resilience.retry_after import retry_after_s
+
+_REMAINING = frozenset({"x-ratelimit-remaining", "ratelimit-remaining", "x-rate-limit-remaining"})
+
+
+def verdict_of(answer: Response | BaseException, transient: frozenset[int]) -> Verdict:
+    """Judge an attempt's answer; `transient` are the statuses that another try may better."""
+    if isinstance(answer, Response):
+        status = answer.status
+        if status < 400:
+            return Verdict.SUCCESS
+        if status == 429 or (status in (403, 503) and _refused_for_rate(answer)):
+            return Verdict.THROTTLED
+        return Verdict.TRANSIENT if status in transient else Verdict.PERMANENT
+    if isinstance(answer, AttemptError):
+        return Verdict.PERMANENT if answer.code == "body_too_large" else Verdict.TRANSIENT
+    if isinstance(answer, ItemTimeout):
+        return Verdict.TRANSIENT
+    return Verdict.IGNORED
+
+
+def safe_to_repeat(repeatable: bool, answer: Response | PacelineError, verdict: Verdict) -> bool:
+    """May it be sent again: a safe request, or one the upstream certainly did not act on."""
+    if repeatable:
+        return True
+    if isinstance(answer, Response):
+        return verdict is Verdict.THROTTLED and answer.status != 503
+    return not answer.sent
+
+
+def _refused_for_rate(response: Response) -> bool:
+    if retry_after_s(response) is not None:
+        return True
+    return any(name in _REMAINING and value.strip() in ("0", "0.0") for name, value in response.headers)

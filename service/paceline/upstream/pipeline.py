@@ -1,0 +1,62 @@
+"""The order of the layers, written here and nowhere else.
+
+| strategy       | layers, outermost first                                                          |
+|----------------|----------------------------------------------------------------------------------|
+| `sequential`   | deadline > retry > admission > attempt timeout > send (one item after another)    |
+| `concurrent`   | deadline > retry > admission > attempt timeout > send                             |
+| `bounded`      | deadline > retry > semaphore > admission > attempt timeout > send                 |
+| `token_bucket` | deadline > retry > semaphore > token bucket > admission > attempt timeout > send  |
+| `adaptive`     | deadline > retry > admission > attempt timeout > send                             |
+
+Retry stands outside every permit, so that an item in backoff holds nothing; the token is the last wait before
+admission.
+"""
+
+from __future__ import annotations
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.gate import Lane
+from paceline.admission.layer import Admission
+from paceline.events import Listener
+from paceline.model import Batch, Send, Strategy
+from paceline.rate.token_bucket import TokenBucket
+from paceline.resilience.deadline import AttemptLimit, Deadline
+from paceline.resilience.layer import Layer, stack
+from paceline.resilience.retry import Retry
+from paceline.resilience.semaphore import ConcurrencyCap
+from paceline.upstream.registry import Upstream
+
+DEFAULT_CONCURRENCY = 20
+
+
+def own_layers(batch: Batch) -> list[Layer]:
+    """The layers that belong to the batch as a whole, shared by its way through every upstream."""
+    layers: list[Layer] = []
+    if batch.strategy in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET):
+        layers.append(ConcurrencyCap(batch.max_concurrency or DEFAULT_CONCURRENCY))
+    if batch.strategy is Strategy.TOKEN_BUCKET:
+        assert batch.rate is not None
+        layers.append(TokenBucket(batch.rate))
+    return layers
+
+
+def own_allowance(batch: Batch) -> Allowance | None:
+    """An `adaptive` batch's own cap and rate, which its gates keep."""
+    if batch.strategy is not Strategy.ADAPTIVE or (batch.max_concurrency is None and batch.rate is None):
+        return None
+    return Allowance(batch.max_concurrency or float("inf"), batch.rate)
+
+
+def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allowance | None, tell: Listener) -> Send:
+    """One batch's way to one upstream."""
+    lane = Lane.ADAPTIVE if batch.strategy is Strategy.ADAPTIVE else Lane.CLASSIC
+    admitter = upstream.unpaced() if batch.unpaced else upstream.admitter
+    flow = admitter.gate.open(lane, batch.priority, batch.tenant.name, allowance)
+    layers: list[Layer] = [
+        Deadline(),
+        Retry(upstream.name, tell),
+        *own,
+        Admission(admitter, flow, batch.strategy, upstream.name, tell),
+        AttemptLimit(),
+    ]
+    return stack(layers, upstream.transport(batch.engine).send)

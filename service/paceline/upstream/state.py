@@ -1,0 +1,80 @@
+"""An upstream's live state, as the API shows it and the gauges read it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from paceline.config import Upstream as Declared
+from paceline.units import write_duration
+from paceline.upstream.registry import Upstream
+
+
+class WindowState(Struct, frozen=True):
+    """One window: tokens that are free now, and where the limit comes from."""
+
+    limit: float
+    per: str
+    unit: str
+    remaining: float
+    source: str = "declared"
+
+
+class BudgetState(Struct, frozen=True):
+    """One budget's windows and pause; `last_rate_info` is what rate headers said last."""
+
+    key: str
+    rate_limit_per_second: float | None
+    paused_for_ms: float
+    windows: list[WindowState]
+    last_rate_info: None = None
+
+
+class UpstreamState(Struct, frozen=True):
+    """One upstream as it stands."""
+
+    name: str
+    base_url: str | None
+    engine: str
+    paused: bool
+    in_flight: int
+    queued: int
+    concurrency_limit: int
+    budgets: list[BudgetState]
+    breaker: str = "closed"
+
+
+def state_of(upstream: Upstream, now: float) -> UpstreamState:
+    """A snapshot; `now` is `time.perf_counter()`."""
+    gate = upstream.admitter.gate
+    rates = [window.rate for window in gate.windows if window.rate.unit == "requests"]
+    return UpstreamState(
+        name=upstream.name,
+        base_url=upstream.policy.base_url if isinstance(upstream.policy, Declared) else None,
+        engine=upstream.policy.engine,
+        paused=gate.paused,
+        in_flight=gate.in_flight,
+        queued=gate.queued,
+        concurrency_limit=int(min(gate.limit, gate.adaptive_limit)),
+        budgets=[
+            BudgetState(
+                key="upstream",
+                rate_limit_per_second=min((rate.per_second for rate in rates), default=None),
+                paused_for_ms=round(1000 * max(0.0, gate.pause.blocked_until(now) - now), 3),
+                windows=[
+                    WindowState(
+                        limit=_plain(window.rate.limit),
+                        per=write_duration(window.rate.per_s),
+                        unit=window.rate.unit,
+                        remaining=_plain(window.remaining(now, gate.transit_s)),
+                    )
+                    for window in gate.windows
+                ],
+            )
+        ],
+    )
+
+
+def _plain(number: float) -> float:
+    """Whole numbers as whole numbers, so that a limit of 80 reads 80."""
+    rounded = round(number, 6)
+    return int(rounded) if rounded == int(rounded) else rounded
