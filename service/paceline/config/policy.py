@@ -23,7 +23,7 @@ from paceline.config.fields import (
     Whole,
     is_private,
 )
-from paceline.model import Rate, RetryPolicy
+from paceline.model import TRANSIENT_STATUSES, Rate, RetryPolicy
 
 
 class RateWindow(Section):
@@ -226,7 +226,7 @@ class Policy(Section):
             base_s=self.retry.base,
             cap_s=self.retry.cap,
             max_pause_s=self.max_pause,
-            statuses=self.retry.statuses,
+            statuses=TRANSIENT_STATUSES | self.retry.statuses,
         )
 
     def header_pairs(self) -> tuple[tuple[str, str], ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from paceline.model import EngineName
 from paceline.transport.base import Transport, Wire
 from paceline.transport.egress import Guard
 
-EngineName = Literal["aiohttp", "httpx"]
 DEFAULT_ENGINE: EngineName = "aiohttp"
 
 
