@@ -150,6 +150,38 @@ async def test_pipelined_requests_are_answered_in_order(demo_upstream: StartDemo
     assert found == sorted(found)
 
 
+async def test_jitter_adds_to_the_latency_and_differs(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=100, latency="100ms", jitter="100ms")
+    loop = asyncio.get_running_loop()
+
+    async def get(session: aiohttp.ClientSession) -> float:
+        began = loop.time()
+        async with session.get(upstream.url + "/slow") as answer:
+            await answer.read()
+        return loop.time() - began
+
+    async with aiohttp.ClientSession() as session:
+        took = await asyncio.gather(*(get(session) for _ in range(16)))
+    assert min(took) >= 0.098
+    stats = await upstream.stats()
+    assert stats["last_at"] - stats["first_at"] > 0.02  # the way there differs too
+
+
+async def test_a_request_counts_at_its_head_and_is_answered_after_its_body(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=9, latency="10ms")
+    at = urlsplit(upstream.url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    writer.write(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nconnection: close\r\n\r\n")
+    while (await upstream.stats())["accepted"] == 0:  # noqa: ASYNC110 - asks another program
+        await asyncio.sleep(0.01)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.2)
+    writer.write(b"hello")
+    assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_head_request_gets_no_body(demo_upstream: StartDemo) -> None:
     upstream = await demo_upstream(limit=9)
     said = await talk(upstream, b"HEAD /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")

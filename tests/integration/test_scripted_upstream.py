@@ -69,10 +69,11 @@ async def test_held_requests_show_in_the_high_water_mark(
     assert (upstream.in_hand, upstream.in_hand_max, upstream.connections) == (0, 5, 5)
 
 
+@pytest.mark.parametrize("act", [scripted.silent(), scripted.answering(delay_s=600)], ids=["silent", "slow"])
 async def test_a_caller_that_leaves_is_no_longer_in_hand(
-    upstream: ScriptedUpstream, session: aiohttp.ClientSession
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Act
 ) -> None:
-    upstream.play("/x", scripted.silent())
+    upstream.play("/x", act)
     flying = asyncio.create_task(status(session, upstream.url + "/x"))
     await upstream.until(lambda it: it.in_hand == 1)
     flying.cancel()
@@ -130,6 +131,13 @@ async def test_the_busiest_stretch_is_found(upstream: ScriptedUpstream) -> None:
         upstream.requests.append(scripted.Received("GET", "/", (), b"", moment, 1))
     assert upstream.most_within(1.0) == 4
     assert upstream.most_within(0.05) == 1
+    assert upstream.most_within(0.5) == 2
+
+
+async def test_a_stretch_does_not_count_its_own_end(upstream: ScriptedUpstream) -> None:
+    for moment in (0.0, 1.0, 2.0):
+        upstream.requests.append(scripted.Received("GET", "/", (), b"", moment, 1))
+    assert upstream.most_within(1.0) == 1
 
 
 async def test_a_fault_in_a_test_s_own_act_fails_the_test() -> None:
