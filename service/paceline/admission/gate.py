@@ -229,12 +229,6 @@ class Gate:
                 again = min(again, until)
                 break
             waiter = flow.head()
-            due = self._rates_due(waiter.cost, now)
-            if due > now:
-                self._rate_due = due
-                again = min(again, due)
-                reasons = [reason or WaitReason.RATE for reason in reasons]
-                break
             own = flow.own
             if own is not None:
                 own_due = own.due(waiter.cost, now)
@@ -242,6 +236,12 @@ class Gate:
                     self._park(flow, own_due, now)
                     again = min(again, parked[0][0] if parked else inf)
                     continue
+            due = self._rates_due(waiter.cost, now)
+            if due > now:
+                self._rate_due = due
+                again = min(again, due)
+                reasons = [reason or WaitReason.RATE for reason in reasons]
+                break
             self._grant(waiter, moment, now)
             granted.append(waiter)
         self._reasons = reasons

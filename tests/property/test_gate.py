@@ -1,0 +1,254 @@
+"""The gate hands out what there is, once, to whom it belongs: in simulated time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.simulation import World
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.gate import Lane, Waiter
+from paceline.model import Priority, Rate, Receipt, Verdict
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**20))
+def test_no_permit_and_no_token_is_lost_over_random_offers_withdrawals_and_settlements(seed: int) -> None:
+    draw = random.Random(seed)
+    sockets = Allowance(12)
+    world = World([Rate(50, 1.0, 50), Rate(300, 10.0, 300)], limit=7, sockets=sockets)
+    own = Allowance(3, Rate(20, 1.0, 5))
+    flows = [world.flow(draw.choice(list(Priority)), draw.choice("ab"), draw.choice(list(Lane))) for _ in range(4)]
+    flows.append(world.flow(own=own))
+    gate = world.gate
+    waiting: list[Waiter] = []
+    granted: list[Waiter] = []
+    now = world.now
+    for _ in range(600):
+        now += draw.choice([0.0, 0.001, 0.03])
+        act = draw.random()
+        if act < 0.45:
+            waiter = Waiter(draw.choice(flows), {"requests": float(draw.choice([1, 1, 2]))}, Receipt())
+            gate.offer(waiter, now)
+            waiting.append(waiter)
+        elif act < 0.6 and waiting:
+            gate.withdraw(waiting.pop(draw.randrange(len(waiting))), now)
+        elif granted:
+            waiter = granted.pop(draw.randrange(len(granted)))
+            answered = waiter.written_at is not None and draw.random() < 0.8
+            verdict = draw.choice([Verdict.SUCCESS, Verdict.TRANSIENT, Verdict.IGNORED, Verdict.PERMANENT])
+            gate.settle(waiter, verdict, now, answered_at=now if answered else None)
+        for waiter in gate.look(now)[0]:
+            waiting.remove(waiter)
+            granted.append(waiter)
+            if draw.random() < 0.8:
+                gate.written(waiter, now)
+        assert gate.in_flight == len(granted) == sockets.in_flight <= 7
+        assert gate.queued == len(waiting)
+        assert own.in_flight == sum(waiter.flow.own is own for waiter in granted) <= 3
+    for waiter in waiting:
+        gate.withdraw(waiter, now)
+    for waiter in granted:
+        gate.settle(waiter, Verdict.IGNORED, now)
+    now += 30
+    assert gate.in_flight == gate.queued == sockets.in_flight == own.in_flight == 0
+    assert [window.remaining(now, gate.transit_s) for window in gate.windows] == [50, 300]
+    assert gate.idle(now)
+
+
+@pytest.mark.parametrize("limits", [{"limit": 4}, {"adaptive_limit": 4}])
+def test_the_cap_is_hard_and_always_used(limits: dict[str, float]) -> None:
+    world = World([], serve=lambda: 0.1, **limits)
+    flow = world.flow()
+    for _ in range(40):
+        world.offer(flow)
+    world.run()
+    assert world.most_in_flight == 4
+    assert world.now == pytest.approx(100.0 + 1.0)
+
+
+def test_a_bulk_batch_delays_an_interactive_call_by_at_most_one_token_interval() -> None:
+    world = World([Rate(50, 1.0, 1)])
+    bulk = world.flow(Priority.BULK)
+    for _ in range(10_000):
+        world.offer(bulk)
+    world.run(until=world.now + 3.3333)
+    asked_at = world.now
+    waiter = world.offer(world.flow(Priority.INTERACTIVE, "other"))
+    world.run(until=world.now + 1)
+    assert waiter.granted_at is not None
+    assert waiter.granted_at - asked_at <= 1 / 50 + 1e-9
+
+
+def test_classes_share_a_hundred_to_ten_to_one() -> None:
+    world = World([Rate(1000, 1.0, 1)])
+    flows = {priority: world.flow(priority) for priority in Priority}
+    for flow in flows.values():
+        for _ in range(3_000):
+            world.offer(flow)
+    world.run(until=world.now + 1.11)
+    shares = {priority: sum(w.flow is flow for _, w in world.granted) for priority, flow in flows.items()}
+    assert shares[Priority.INTERACTIVE] / shares[Priority.NORMAL] == pytest.approx(10, rel=0.1)
+    assert shares[Priority.NORMAL] / shares[Priority.BULK] == pytest.approx(10, rel=0.2)
+
+
+def test_two_tenants_and_their_batches_get_equal_shares() -> None:
+    world = World([Rate(100, 1.0, 1)])
+    one = world.flow(tenant="one")
+    many = [world.flow(tenant="many") for _ in range(3)]
+    for flow in [one, *many]:
+        for _ in range(500):
+            world.offer(flow)
+    world.run(until=world.now + 6)
+    served = [sum(w.flow is flow for _, w in world.granted) for flow in [one, *many]]
+    assert served[0] == pytest.approx(sum(served[1:]), abs=1)
+    assert max(served[1:]) - min(served[1:]) <= 1
+
+
+def test_within_a_batch_first_come_is_first_served() -> None:
+    world = World([Rate(10, 1.0, 3)])
+    flow = world.flow()
+    waiters = [world.offer(flow) for _ in range(30)]
+    world.run()
+    assert [waiter for _, waiter in world.granted] == waiters
+
+
+def test_the_head_is_not_skipped_for_a_cheaper_waiter_behind_it() -> None:
+    world = World([Rate(10, 1.0, 10)])
+    flow = world.flow()
+    world.offer(flow, {"requests": 5.0})
+    dear = world.offer(flow, {"requests": 8.0})
+    cheap = world.offer(flow, {"requests": 1.0})
+    world.run()
+    assert [waiter for _, waiter in world.granted][1:] == [dear, cheap]
+
+
+def test_bulk_leaves_one_permit_in_ten_to_the_others() -> None:
+    world = World([], limit=20, serve=lambda: 60.0)
+    bulk = world.flow(Priority.BULK)
+    for _ in range(50):
+        world.offer(bulk)
+    assert world.gate.in_flight == 18
+    assert world.offer(world.flow(Priority.INTERACTIVE)).granted_at == world.now
+
+
+def test_a_batch_at_its_own_cap_holds_nobody_else_back() -> None:
+    world = World([], limit=10, serve=lambda: 1.0)
+    own = Allowance(2)
+    capped, free = world.flow(own=own), world.flow(tenant="free")
+    first = [world.offer(capped) for _ in range(6)]
+    others = [world.offer(free) for _ in range(5)]
+    assert sum(w.granted_at is not None for w in first) == 2
+    assert all(w.granted_at is not None for w in others)
+    world.run()
+    assert own.in_flight == 0
+    assert world.now == pytest.approx(103.0)
+
+
+def test_a_batch_keeps_its_own_rate_under_adaptive() -> None:
+    world = World([], limit=100)
+    flow = world.flow(own=Allowance(rate=Rate(20, 1.0, 1)))
+    for _ in range(101):
+        world.offer(flow)
+    world.run()
+    assert world.granted[-1][0] - world.granted[0][0] == pytest.approx(5.0, rel=0.02)
+
+
+def test_waits_are_put_down_to_what_held_the_item_and_add_up() -> None:
+    world = World([Rate(10, 1.0, 1)], limit=3, serve=lambda: 0.5)
+    flow = world.flow()
+    waiters = [world.offer(flow) for _ in range(30)]
+    world.run()
+    for waiter in waiters:
+        receipt = waiter.receipt
+        assert waiter.granted_at is not None
+        waited = receipt.rate_wait_s + receipt.queue_s + receipt.pause_s
+        assert waited == pytest.approx(waiter.granted_at - receipt.ready_at, abs=1e-9)
+    assert waiters[-1].receipt.queue_s > waiters[-1].receipt.rate_wait_s > 0
+
+
+def test_a_batch_at_its_own_cap_waits_for_concurrency_whatever_the_others_wait_for() -> None:
+    world = World([Rate(10, 1.0, 1)], serve=lambda: 2.0)
+    capped, free = world.flow(own=Allowance(1)), world.flow(tenant="free")
+    world.offer(capped)
+    waiter = world.offer(capped)
+    for _ in range(40):
+        world.offer(free)
+    world.run()
+    assert waiter.receipt.queue_s == pytest.approx(2.1, abs=0.11)
+    total = waiter.receipt.queue_s + waiter.receipt.rate_wait_s
+    assert total == pytest.approx((waiter.granted_at or 0) - waiter.receipt.ready_at)
+
+
+def test_the_operators_pause_holds_everybody_and_is_lifted() -> None:
+    world = World([])
+    world.gate.paused = True
+    waiters = [world.offer(world.flow(lane=lane)) for lane in Lane]
+    assert all(waiter.granted_at is None for waiter in waiters)
+    world.run(until=world.now + 5)
+    world.gate.paused = False
+    world.look()
+    assert all(waiter.granted_at == world.now for waiter in waiters)
+    assert [waiter.receipt.pause_s for waiter in waiters] == [5.0, 5.0]
+
+
+def test_a_cancelled_grant_that_was_never_written_gives_its_tokens_back() -> None:
+    world = World([Rate(2, 10.0, 2)], write=lambda: 1000.0)
+    flow = world.flow()
+    first, second, third = (world.offer(flow) for _ in range(3))
+    assert third.granted_at is None
+    world.gate.settle(second, Verdict.IGNORED, world.now)
+    world.look()
+    assert third.granted_at == world.now
+    world.gate.settle(first, Verdict.IGNORED, world.now)
+
+
+def test_a_cancelled_grant_in_flight_keeps_its_tokens_until_the_upstream_has_forgotten_it() -> None:
+    world = World([Rate(1, 10.0, 1)], serve=lambda: 1000.0)
+    flow = world.flow()
+    first = world.offer(flow)
+    world.run(until=world.now + 0.01)
+    world.gate.settle(first, Verdict.IGNORED, world.now)
+    second = world.offer(flow)
+    assert second.granted_at is None
+    world.run(until=world.now + 11)
+    assert second.granted_at == pytest.approx(110.05, abs=0.02)
+
+
+def test_a_new_limit_keeps_what_was_counted() -> None:
+    world = World([Rate(10, 1.0, 10)])
+    flow = world.flow()
+    for _ in range(10):
+        world.offer(flow)
+    world.run(until=world.now + 0.1)
+    world.gate.retune([Rate(15, 1.0, 15), Rate(100, 60.0, 100)], world.now)
+    for _ in range(10):
+        world.offer(flow)
+    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.windows] == [0, 85]
+
+
+def test_a_retune_refuses_those_that_can_never_be_paid_any_more() -> None:
+    world = World([Rate(10, 1.0, 10)])
+    flow = world.flow()
+    world.offer(flow, {"requests": 10.0})
+    dear, cheap = world.offer(flow, {"requests": 9.0}), world.offer(flow)
+    assert world.gate.retune([Rate(5, 1.0, 5)], world.now) == [dear]
+    world.look()
+    world.run()
+    assert cheap.granted_at is not None
+    assert dear.granted_at is None
+    assert world.gate.queued == 0
+
+
+def test_offers_and_withdrawals_behind_a_blocked_head_leave_nothing_behind() -> None:
+    world = World([])
+    world.gate.paused = True
+    world.offer(world.flow())
+    for _ in range(2_000):
+        world.withdraw(world.offer(world.flow(tenant="passing")))
+    share = next(share for share in world.gate._classes.values() if share.live)
+    assert len(share._children) < 200
+    assert world.gate.queued == 1

@@ -1,0 +1,159 @@
+"""A gate and a strict upstream in simulated time: no loop, no sockets, every delay drawn from a seeded source."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.gate import BatchFlow, Gate, Lane, Waiter
+from paceline.model import ONE_REQUEST, Cost, Priority, Rate, Receipt, Verdict
+
+Delay = Callable[[], float]
+
+
+def nothing() -> float:
+    return 0.0
+
+
+class StrictUpstream:
+    """Refuses whatever would be more than a limit in any stretch of its window, counted on arrival."""
+
+    def __init__(self, rates: Sequence[Rate]) -> None:
+        self.rates = rates
+        self._seen: list[deque[tuple[float, float]]] = [deque() for _ in rates]
+        self.refused = 0
+        self.arrivals: list[float] = []
+
+    def arrive(self, now: float, cost: Cost) -> bool:
+        for rate, seen in zip(self.rates, self._seen, strict=True):
+            while seen and seen[0][0] <= now - rate.per_s:
+                seen.popleft()
+            if sum(amount for _, amount in seen) + cost.get(rate.unit, 0.0) > rate.limit + 1e-9:
+                self.refused += 1
+                return False
+        for rate, seen in zip(self.rates, self._seen, strict=True):
+            if cost.get(rate.unit):
+                seen.append((now, cost[rate.unit]))
+        self.arrivals.append(now)
+        return True
+
+
+class World:
+    """One gate before one upstream; offers, grants, writes, arrivals and answers happen in order of time."""
+
+    def __init__(
+        self,
+        rates: Sequence[Rate],
+        *,
+        limit: float = inf,
+        adaptive_limit: float = inf,
+        sockets: Allowance | None = None,
+        upstream: StrictUpstream | None = None,
+        there: Delay = nothing,
+        back: Delay = nothing,
+        serve: Delay = nothing,
+        write: Delay = nothing,
+        timer_late: Delay = nothing,
+        seed: int = 0,
+    ) -> None:
+        self.now = 100.0
+        self.random = random.Random(seed)
+        self.gate = Gate(
+            rates,
+            limit=limit,
+            adaptive_limit=adaptive_limit,
+            transit_s=0.05,
+            max_pause_s=900.0,
+            sockets=sockets or Allowance(),
+            wake=lambda: self.at(self.now, self.look),
+        )
+        self.upstream = upstream or StrictUpstream(rates)
+        self._there, self._back, self._serve, self._write = there, back, serve, write
+        self._timer_late = timer_late
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = count()
+        self._timer = inf
+        self.written: list[float] = []
+        self.granted: list[tuple[float, Waiter]] = []
+        self.settled = 0
+        self.most_in_flight = 0
+        self.on_answer: Callable[[Waiter, Verdict], None] | None = None
+
+    def at(self, moment: float, act: Callable[[], None]) -> None:
+        heappush(self._events, (moment, next(self._sequence), act))
+
+    def flow(
+        self,
+        priority: Priority = Priority.NORMAL,
+        tenant: str = "t",
+        lane: Lane = Lane.ADAPTIVE,
+        own: Allowance | None = None,
+    ) -> BatchFlow:
+        return self.gate.open(lane, priority, tenant, own)
+
+    def offer(self, flow: BatchFlow, cost: Cost = ONE_REQUEST, receipt: Receipt | None = None) -> Waiter:
+        waiter = Waiter(flow, cost, receipt or Receipt(ready_at=self.now))
+        if self.gate.offer(waiter, self.now):
+            self.look()
+        return waiter
+
+    def withdraw(self, waiter: Waiter) -> None:
+        self.gate.withdraw(waiter, self.now)
+        self.look()
+
+    def run(self, until: float = inf) -> None:
+        while self._events and self._events[0][0] <= until:
+            self.now, _, act = heappop(self._events)
+            act()
+        if until < inf:
+            self.now = max(self.now, until)
+
+    def look(self) -> None:
+        granted, again = self.gate.look(self.now)
+        self.most_in_flight = max(self.most_in_flight, self.gate.in_flight)
+        for waiter in granted:
+            self.granted.append((self.now, waiter))
+            self.at(self.now + self._write(), lambda waiter=waiter: self._written(waiter))
+        if again < inf and again != self._timer:
+            self._timer = again
+            self.at(max(again, self.now) + self._timer_late(), lambda again=again: self._ring(again))
+
+    def _ring(self, moment: float) -> None:
+        if moment == self._timer:
+            self._timer = inf
+            self.look()
+
+    def _written(self, waiter: Waiter) -> None:
+        self.gate.written(waiter, self.now)
+        self.written.append(self.now)
+        if self.gate.queued and self._timer == inf:
+            self.look()
+        self.at(self.now + self._there(), lambda: self._arrived(waiter))
+
+    def _arrived(self, waiter: Waiter) -> None:
+        taken = self.upstream.arrive(self.now, waiter.cost)
+        verdict = Verdict.SUCCESS if taken else Verdict.THROTTLED
+        self.at(self.now + (self._serve() if taken else 0.0) + self._back(), lambda: self._answered(waiter, verdict))
+
+    def _answered(self, waiter: Waiter, verdict: Verdict) -> None:
+        self.gate.settle(waiter, verdict, self.now, answered_at=self.now, reused=True)
+        self.settled += 1
+        if self.on_answer is not None:
+            self.on_answer(waiter, verdict)
+        self.look()
+
+
+def most_within(moments: Sequence[float], stretch_s: float) -> int:
+    """The most of these moments in any half-open stretch of this length."""
+    ordered = sorted(moments)
+    most = first = 0
+    for last, moment in enumerate(ordered):
+        while moment - ordered[first] >= stretch_s:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
