@@ -213,9 +213,9 @@ class Gate:
     def look(self, now: float) -> tuple[list[Waiter], float]:
         """Grant all that may go now. Returns them, and when to look again (`inf`: when something happens)."""
         self._accrue(now)
-        moment = now
-        if self._rate_due is not None and now > self._rate_due:
-            moment = max(self._rate_due, now - _LATEST_S)
+        moment, held = now, False
+        if self._rate_due is not None and now >= self._rate_due:
+            moment, held = max(self._rate_due, now - _LATEST_S), True
         self._rate_due = None
         parked = self._parked
         while parked and parked[0][0] <= now:
@@ -242,7 +242,7 @@ class Gate:
                 again = min(again, due)
                 reasons = [reason or WaitReason.RATE for reason in reasons]
                 break
-            self._grant(waiter, moment, now)
+            self._grant(waiter, moment, held, now)
             granted.append(waiter)
         self._reasons = reasons
         return granted, again
@@ -302,12 +302,12 @@ class Gate:
                 due = max(due, window.due(amount, now, self.transit_s))
         return due
 
-    def _grant(self, waiter: Waiter, moment: float, now: float) -> None:
+    def _grant(self, waiter: Waiter, moment: float, held: bool, now: float) -> None:
         flow = waiter.flow
         for window in self.windows:
             amount = waiter.cost.get(window.rate.unit)
             if amount:
-                waiter.holds.append((window, window.take(amount, moment)))
+                waiter.holds.append((window, window.take(amount, moment, held=held)))
         if flow.own is not None:
             own_moment = max(flow.own_due, now - _LATEST_S) if flow.unparked_at == now else now
             waiter.own_hold = flow.own.take(waiter.cost, own_moment)

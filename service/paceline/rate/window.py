@@ -3,7 +3,8 @@
 Two rules hold at once (limit L per W seconds, burst B, beat T = W/L; docs/decisions/0010-pacing.md says why):
 
 * smooth: GCRA (ITU-T I.371) on an absolute schedule. A cost c is due at `tat - (B - min(c, B)) * T`; taking it sets
-  `tat = max(tat, moment) + c * T`. `moment` is when the rate allowed it, which a late timer does not move.
+  `tat = max(tat, moment) + c * T`. `moment` is when the rate allowed it, which a late timer does not move; where the
+  rate alone held the queue, it may lie one beat back, so that a token that comes back late costs no beat.
 * exact: a token comes back only when the upstream must have forgotten it. Until written it is held; written at `s`
   and answered at `r` it is free at the earlier of `r + W + 1 ms - m` and `s + W + transit`, where m is a safe floor of
   the round trip.
@@ -63,9 +64,10 @@ class Window:
             return smooth
         return max(smooth, self._next_free(transit_s))
 
-    def take(self, cost: float, moment: float) -> Hold:
-        """Take the tokens; `moment` is when the rate allowed it."""
-        self._tat = max(self._tat, moment) + cost * self.beat_s
+    def take(self, cost: float, moment: float, *, held: bool = False) -> Hold:
+        """Take the tokens; `moment` is when the rate allowed it, `held` that nothing but the rate kept it until then."""
+        earliest = moment - self.beat_s if held else moment
+        self._tat = max(self._tat, earliest) + cost * self.beat_s
         self._held += cost
         return Hold(cost)
 

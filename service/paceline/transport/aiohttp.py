@@ -49,6 +49,7 @@ ERRORS: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
     (client_exceptions.ClientConnectorError, ConnectFailed),
     (client_exceptions.ServerTimeoutError, AttemptTimeout),
     (client_exceptions.ClientError, ProtocolError),
+    (client_exceptions.WSMessageTypeError, ProtocolError),
     (http_exceptions.HttpProcessingError, ProtocolError),
     (EofStream, ProtocolError),
     (TimeoutError, AttemptTimeout),
@@ -63,12 +64,20 @@ def translate(error: Exception, exchange: Exchange) -> PacelineError | None:
     """The library's error as ours; None for what no library raises, which is a fault of this program."""
     for kind, ours in ERRORS:
         if isinstance(error, kind):
-            gone = isinstance(error, client_exceptions.ServerDisconnectedError)
-            said = "the upstream closed the connection before its answer was complete" if gone else str(error)
-            if exchange.reused and exchange.answered_at is None:
-                said += " (on a connection kept from an earlier request)"
-            return ours(said or type(error).__name__, sent=exchange.written_at is not None)
+            return ours(_said(error, exchange), sent=exchange.written_at is not None)
     return None
+
+
+def _said(error: Exception, exchange: Exchange) -> str:
+    if isinstance(error, client_exceptions.ServerDisconnectedError):
+        said = "the upstream closed the connection before it answered"
+    elif isinstance(error, http_exceptions.HttpProcessingError):
+        said = f"the answer is not HTTP as it should be: {' '.join(error.message.split())[:200]}"
+    else:
+        said = str(error) or type(error).__name__
+    if exchange.reused and exchange.answered_at is None:
+        said += " (on a connection kept from an earlier request)"
+    return said
 
 
 class _Connection(ResponseHandler):

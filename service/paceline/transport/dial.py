@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import os
 import socket
 import ssl
 import time
@@ -110,7 +112,7 @@ async def _connect(addresses: list[str], via: Url, ends_at: float) -> socket.soc
         except OSError as failed:  # TimeoutError is one
             error = failed
     if isinstance(error, OSError) and error.errno is not None:
-        raise ConnectFailed(f"{via.authority}: {error.strerror}") from error
+        raise ConnectFailed(f"{via.authority}: {os.strerror(error.errno).lower()}") from error
     raise ConnectFailed(f"{via.authority}: no connection in time") from error
 
 
@@ -123,7 +125,7 @@ async def _connect_one(address: str, port: int, within_s: float) -> socket.socke
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
         if sock.getsockname()[:2] == sock.getpeername()[:2]:
             # A local port of the ephemeral range with nobody listening can connect to itself.
-            raise ConnectionRefusedError(111, "Connection refused")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
     except BaseException:
         sock.close()
         raise

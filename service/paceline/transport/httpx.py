@@ -246,6 +246,10 @@ class _Stream(httpcore2.AsyncNetworkStream):
         return chunk
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if self._transport.is_closing():
+            raise httpcore2.WriteError(
+                "the connection is closed"
+            )  # httpcore2 then looks for an answer that came before
         self._transport.write(buffer)
         self._exchange.written(time.perf_counter())
 
