@@ -1,0 +1,60 @@
+"""The httpx engine takes any httpx transport, so that mocks and ASGI apps stand in for an upstream."""
+
+from __future__ import annotations
+
+import gzip
+import time
+
+import httpx2
+import pytest
+
+from paceline.errors import BodyTooLarge, InvalidRequest
+from paceline.transport.base import Wire
+from paceline.transport.egress import Guard
+from paceline.transport.httpx import HttpxTransport
+from wire import ask
+
+
+async def test_a_mock_transport_answers_and_the_exchange_is_filled():
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        assert request.headers["x"] == "1"
+        return httpx2.Response(201, json={"path": request.url.path, "body": request.content.decode()})
+
+    transport = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
+    request = ask("http://api.example/p?q", "POST", (("X", "1"),), b"hello")
+    before = time.perf_counter()
+    answer = await transport.send(request)
+    assert (answer.status, answer.body) == (201, b'{"path":"/p","body":"hello"}')
+    assert before <= request.exchange.written_at <= request.exchange.answered_at
+    await transport.close()
+
+
+async def test_a_mock_s_body_is_decoded_and_capped_like_any_other():
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        packed = gzip.compress(b"x" * 1000)
+        return httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=httpx2.ByteStream(packed))
+
+    wide = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
+    assert (await wide.send(ask("http://api.example/"))).body == b"x" * 1000
+    narrow = HttpxTransport(Wire(max_response=999), Guard(), httpx2.MockTransport(reply))
+    with pytest.raises(BodyTooLarge):
+        await narrow.send(ask("http://api.example/"))
+
+
+async def test_an_asgi_app_answers():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-path", scope["path"].encode())]})
+        await send({"type": "http.response.body", "body": b"from the app"})
+
+    transport = HttpxTransport(Wire(), Guard(), httpx2.ASGITransport(app))
+    answer = await transport.send(ask("http://app.example/here"))
+    assert (answer.body, answer.header("x-path")) == (b"from the app", "/here")
+
+
+async def test_a_request_that_is_refused_never_reaches_the_mock():
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        raise AssertionError("refused before it was sent")
+
+    transport = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
+    with pytest.raises(InvalidRequest):
+        await transport.send(ask("http://api.example/", "CONNECT"))

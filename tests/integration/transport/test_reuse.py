@@ -1,0 +1,166 @@
+"""A kept connection is used again only while it is certain that nothing of it belongs to somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+
+from paceline.errors import ProtocolError
+from wire import OK, PATIENCE_S, Caller, answers, ask, response, serving
+
+FORGED = response(b"stolen", "X-Forged: yes")
+
+
+async def sent(transport, url, method="GET", body=b""):
+    request = ask(url, method, body=body)
+    return await transport.send(request), request.exchange
+
+
+async def test_aiohttp_keeps_connections_and_httpx_does_not(transport, engine_name):
+    async with serving(answers(OK)) as server:
+        reused = [(await sent(transport, server.url(f"/{n}")))[1].reused for n in range(3)]
+    kept = engine_name == "aiohttp"
+    assert reused == [False, kept, kept]
+    assert server.connections == (1 if kept else 3)
+
+
+async def test_connections_of_different_origins_are_not_mixed_up(transport):
+    async with serving(answers(response(b"one"))) as one, serving(answers(response(b"two"))) as two:
+        for _ in range(2):
+            assert (await sent(transport, one.url()))[0].body == b"one"
+            assert (await sent(transport, two.url()))[0].body == b"two"
+
+
+@pytest.mark.parametrize("surplus", [FORGED, b"garbage", b"\r\n", b"H"])
+async def test_bytes_in_the_same_packet_as_the_answer_never_reach_the_next_caller(transport, surplus):
+    async def script(caller: Caller) -> None:
+        while True:
+            await caller.request()
+            await caller.say(response(b"mine"), surplus if len(server.requests) == 1 else b"")
+
+    async with serving(script) as server:
+        with suppress(ProtocolError):  # an engine may refuse the answer that had them
+            assert (await sent(transport, server.url()))[0].body == b"mine"
+        for _ in range(3):
+            assert (await sent(transport, server.url()))[0].body == b"mine"
+
+
+@pytest.mark.parametrize("surplus", [FORGED, b"garbage", b"H"])
+@pytest.mark.parametrize("seen_by_the_loop", [True, False])
+async def test_bytes_on_an_idle_connection_never_reach_the_next_caller(transport, surplus, seen_by_the_loop):
+    async def script(caller: Caller) -> None:
+        await caller.request()
+        await caller.say(response(b"mine"))
+        await asyncio.wait_for(answered.wait(), PATIENCE_S)
+        await caller.say(surplus)
+        spoken.set()
+        await caller.request()
+        await caller.say(response(b"mine"))
+
+    for _ in range(10):
+        answered, spoken = asyncio.Event(), asyncio.Event()
+        async with serving(script) as server:
+            assert (await sent(transport, server.url()))[0].body == b"mine"
+            answered.set()
+            await asyncio.wait_for(spoken.wait(), PATIENCE_S)
+            if seen_by_the_loop:
+                await asyncio.sleep(0.01)
+            else:
+                time.sleep(0.002)  # noqa: ASYNC251 - the bytes are in the kernel, and the loop has not read them
+            answer, exchange = await sent(transport, server.url())
+            assert answer.body == b"mine"
+            assert not exchange.reused
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1 200 OK\r\nConnection: close", "HTTP/1.0 200 OK"])
+async def test_a_connection_the_upstream_will_not_keep_is_closed(transport, head):
+    reply = f"{head}\r\nContent-Length: 2\r\n\r\nok".encode()
+    async with serving(answers(reply)) as server:
+        for _ in range(2):
+            answer, exchange = await sent(transport, server.url())
+            assert answer.body == b"ok"
+            assert not exchange.reused
+        await server.all_closed()
+
+
+@pytest.mark.parametrize("seen_by_the_loop", [True, False])
+async def test_a_connection_closed_while_idle_costs_the_next_call_nothing(transport, seen_by_the_loop):
+    async def once(caller: Caller) -> None:
+        await caller.request()
+        await caller.say(OK)
+        caller.writer.write_eof()
+        closed.set()
+        await caller.gone()
+
+    async with serving(once) as server:
+        for _ in range(5):
+            closed = asyncio.Event()
+            answer, exchange = await sent(transport, server.url(), "POST", b"x")
+            assert (answer.status, exchange.reused) == (200, False)
+            await asyncio.wait_for(closed.wait(), PATIENCE_S)
+            if seen_by_the_loop:
+                await asyncio.sleep(0.01)
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_that_a_kept_connection_swallows_is_never_sent_again_by_the_engine(transport, method):
+    async def script(caller: Caller) -> None:
+        await caller.request()
+        if len(server.requests) == 1:
+            await caller.say(OK)
+            await caller.request()
+        caller.reset()
+
+    async with serving(script) as server:
+        await sent(transport, server.url())
+        with pytest.raises(ProtocolError) as caught:
+            await sent(transport, server.url(), method, b"order")
+        assert caught.value.sent
+        assert len(server.requests) == 2
+
+
+async def test_a_connection_whose_request_was_not_taken_whole_is_not_kept(transport):
+    async def early(caller: Caller) -> None:
+        await caller.reader.readuntil(b"\r\n\r\n")
+        await caller.say(response(b"", status="413 Content Too Large"))
+        await caller.gone()
+
+    async with serving(early) as server:
+        answer, _ = await sent(transport, server.url(), "POST", bytes(32 << 20))
+        assert answer.status == 413
+        assert not (await sent(transport, server.url(), "POST", b"x"))[1].reused
+
+
+async def test_a_failed_call_s_connection_is_not_kept(transport):
+    async def script(caller: Caller) -> None:
+        await caller.request()
+        await caller.say(response(b"not gzip at all", "Content-Encoding: gzip"))
+        await caller.gone()
+
+    async with serving(script) as server:
+        for _ in range(2):
+            with pytest.raises(ProtocolError):
+                await sent(transport, server.url())
+        assert server.connections == 2
+        await server.all_closed()
+
+
+async def test_nothing_queues_inside_the_engine(transport):
+    async def script(caller: Caller) -> None:
+        await caller.request()
+        arrived.release()
+        await asyncio.wait_for(go.wait(), PATIENCE_S)
+        await caller.say(OK)
+        await caller.gone()
+
+    go, arrived = asyncio.Event(), asyncio.Semaphore(0)
+    async with serving(script) as server:
+        calls = [asyncio.create_task(transport.send(ask(server.url()))) for _ in range(250)]
+        for _ in calls:
+            await asyncio.wait_for(arrived.acquire(), PATIENCE_S)
+        go.set()
+        assert {(await call).status for call in calls} == {200}
