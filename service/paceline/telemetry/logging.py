@@ -1,0 +1,148 @@
+"""Structured log lines, one a batch, without secrets.
+
+Nothing global is set up in structlog: the logger made here is passed on to whoever logs. Of the standard library's
+loggers only those of the server and the engines are touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from paceline.events import BatchFinished, BudgetPaused, Event
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["json", "console"]
+
+_ENGINES = ("asyncio", "aiohttp", "httpx2")
+"""Heard from a warning on: below it they name whole URLs and headers."""
+
+_USERINFO = re.compile(r"://[^\s/?#@]*@")
+_QUERY = re.compile(r"[?#]\S+")
+_CREDENTIAL = re.compile(r"\b(bearer|basic)[ \t]+\S+", re.IGNORECASE)
+
+
+def configure(level: Level = "info", format: Format = "json", stream: TextIO | None = None) -> FilteringBoundLogger:
+    """The process's logger, writing to `stream` (standard error); the server's own lines go through it too.
+
+    Start uvicorn with `log_config=None`, or it replaces these handlers by its own. Its access log is silenced: it
+    writes whole URLs, and the metrics count requests.
+    """
+    stream = stream or sys.stderr
+    chain: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,  # plain: a traceback that shows local variables shows secrets
+        _without_secrets,
+        structlog.processors.JSONRenderer() if format == "json" else _for_people(stream),
+    ]
+    log: FilteringBoundLogger = structlog.wrap_logger(
+        _Lines(stream), processors=chain, wrapper_class=structlog.make_filtering_bound_logger(level)
+    ).bind()
+    _route_libraries(log, getattr(logging, level.upper()))
+    return log
+
+
+class BatchLog:
+    """The listener that logs: a line when a batch has finished, a warning when an upstream's throttle pauses it."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        self._paused_until: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchFinished):
+            summary = event.summary
+            self._log.info(
+                "batch finished",
+                batch_id=event.batch_id,
+                strategy=event.strategy,
+                tenant=event.tenant,
+                total=summary.total,
+                succeeded=summary.succeeded,
+                failed=summary.failed,
+                rejected=summary.rejected,
+                attempts=summary.attempts,
+                retries=summary.retries,
+                elapsed_ms=round(event.elapsed_s * 1000, 1),
+            )
+        elif isinstance(event, BudgetPaused):
+            self._paused(event)
+
+    def _paused(self, event: BudgetPaused) -> None:
+        """Warn of a pause, and again only where it grows by more than a second: every answer of a burst renews it."""
+        until = time.perf_counter() + event.duration_s
+        known = self._paused_until.get(event.upstream)
+        if known is None or until > known + 1.0:
+            self._paused_until[event.upstream] = until
+            self._log.warning("budget paused", upstream=event.upstream, for_ms=round(event.duration_s * 1000, 1))
+
+
+class _Lines:
+    """Whole lines to a stream. A line that cannot be written is lost: logging must never end a batch."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = critical = msg
+
+
+class _Forward(logging.Handler):
+    """Hands the standard library's records to the process's logger."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        level = min(logging.CRITICAL, record.levelno // 10 * 10)
+        self._log.log(level, message, logger=record.name, exc_info=record.exc_info)
+
+
+def _route_libraries(log: FilteringBoundLogger, level: int) -> None:
+    forward = _Forward(log)
+    for name, least in (("uvicorn", level), *((engine, max(level, logging.WARNING)) for engine in _ENGINES)):
+        logger = logging.getLogger(name)
+        logger.handlers = [forward]
+        logger.propagate = False
+        logger.setLevel(least)
+    errors = logging.getLogger("uvicorn.error")
+    errors.handlers, errors.propagate = [], True
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [logging.NullHandler()], False
+
+
+def _without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Drop queries, user names and passwords of URLs, and credentials, wherever they stand; put the head first."""
+    head = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
+    return {key: _scrubbed(value) for key, value in (head | dict(event)).items()}
+
+
+def _scrubbed(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = _QUERY.sub("?***", _USERINFO.sub("://***@", str(value)))
+    return _CREDENTIAL.sub(r"\1 ***", text)
+
+
+def _for_people(stream: TextIO) -> Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+    )

@@ -1,0 +1,83 @@
+"""What the events add up to, in plain numbers: the part of the metrics that every attempt pays for.
+
+Lists and dicts instead of the metrics library's own objects, because those lock: 0.4 us an observation against 1.2
+for a cached histogram child (and a counter that only repeats a histogram's count costs nothing at all). Written by
+the one thread that runs the event loop.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+
+from paceline.events import AttemptFinished, BatchFinished, Event, ItemFinished, RetryScheduled
+from paceline.model import Outcome, OutcomeKind, Strategy, WaitReason
+
+BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+"""Upper bounds of every histogram, inclusive, in seconds; what is longer is counted above the last."""
+
+_STATUS_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+
+
+def status_class(status: int) -> str:
+    """`2xx` and so on; `other` for a number that is no HTTP status."""
+    return _STATUS_CLASSES.get(status // 100, "other")
+
+
+class Durations:
+    """One histogram series: how many fell into each bucket, and their sum."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.sum_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, duration_s)] += 1
+        self.sum_s += duration_s
+
+
+class Tally:
+    """Counts events by their labels; the keys of each mapping are the label values of one metric, in order."""
+
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, ...], Durations] = defaultdict(Durations)
+        self.batches: dict[tuple[str, ...], Durations] = defaultdict(Durations)
+        self.attempts: dict[tuple[str, ...], Durations] = defaultdict(Durations)
+        self.waits: dict[tuple[str, ...], Durations] = defaultdict(Durations)
+        self.served: dict[tuple[str, ...], Durations] = defaultdict(Durations)
+        self.retries: dict[tuple[str, ...], int] = defaultdict(int)
+        self.rejections: dict[tuple[str, ...], int] = defaultdict(int)
+        self.responses: dict[tuple[str, ...], int] = defaultdict(int)
+
+    def listen(self, event: Event) -> None:
+        """Count one event."""
+        if isinstance(event, AttemptFinished):
+            self.attempts[event.strategy, event.upstream, event.verdict].add(event.duration_s)
+            if event.status is not None:
+                self.responses[event.upstream, status_class(event.status)] += 1
+        elif isinstance(event, ItemFinished):
+            self._item(event.strategy, event.upstream, event.outcome)
+        elif isinstance(event, RetryScheduled):
+            self.retries[event.upstream, event.reason] += 1
+        elif isinstance(event, BatchFinished):
+            self.batches[(event.strategy,)].add(event.elapsed_s)
+
+    def serve(self, route: str, method: str, answered: str, duration_s: float) -> None:
+        """Count one request to the service itself."""
+        self.served[route, method, answered].add(duration_s)
+
+    def _item(self, strategy: Strategy, upstream: str, outcome: Outcome) -> None:
+        timing = outcome.timing
+        self.items[strategy, upstream, outcome.outcome].add(timing.total_ms / 1000)
+        if timing.rate_wait_ms:
+            self.waits[strategy, upstream, WaitReason.RATE].add(timing.rate_wait_ms / 1000)
+        if timing.queue_ms:
+            self.waits[strategy, upstream, WaitReason.CONCURRENCY].add(timing.queue_ms / 1000)
+        if timing.backoff_ms:
+            self.waits[strategy, upstream, WaitReason.BACKOFF].add(timing.backoff_ms / 1000)
+        if timing.pause_ms:
+            self.waits[strategy, upstream, WaitReason.PAUSE].add(timing.pause_ms / 1000)
+        if outcome.outcome is OutcomeKind.REJECTED and outcome.error is not None:
+            self.rejections[upstream, outcome.error.code] += 1
