@@ -1,0 +1,54 @@
+# Everything a fresh machine needs: python3 (3.11 or later, with venv) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo serve test verify lint bench lock schema clean
+
+demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
+	$(BIN)/paceline demo $(ARGS)
+
+serve: $(VENV)/.runtime      ## start the service on http://127.0.0.1:8080
+	$(BIN)/paceline serve $(ARGS)
+
+test: $(VENV)/.development   ## every test but the long measurements, under five minutes
+	$(BIN)/pytest $(ARGS)
+
+verify: $(VENV)/.development ## what is measured over real time: rates, faults
+	$(BIN)/pytest -m verify $(ARGS)
+
+lint: $(VENV)/.development   ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.development  ## ratios against hand-written scripts, in one run
+	$(BIN)/python -m bench $(ARGS)
+
+schema: $(VENV)/.development ## regenerate the configuration's JSON schema and its table in the docs
+	$(BIN)/paceline schema > config/paceline.schema.json
+
+lock: $(VENV)/.development   ## pin every dependency by hash
+	$(BIN)/pip install --quiet pip-tools
+	$(BIN)/pip-compile $(LOCK) -o .ci/requirements.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCK) --extra test --extra lint -o .ci/requirements-dev.lock pyproject.toml
+
+LOCK := --quiet --upgrade --no-header --no-annotate --generate-hashes --allow-unsafe --strip-extras --all-build-deps \
+        --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+clean:
+	rm -rf $(VENV) .venv-httpbin build dist service/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python .ci/requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes -r .ci/requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime .ci/requirements-dev.lock
+	$(BIN)/pip install --quiet --require-hashes -r .ci/requirements-dev.lock
+	@touch $@
