@@ -143,10 +143,10 @@ def _judge6(ip: IPv6Address) -> EgressVerdict:
     if ip in _METADATA:
         return EgressVerdict.METADATA
     inner = [judge(v4) for v4 in embedded(ip)]
-    bad = next((verdict for verdict in inner if verdict is not EgressVerdict.PUBLIC), None)
-    if bad is not None:
-        # The worst reading first: what allow_private never opens stays shut inside an IPv6 address as well.
-        return next((verdict for verdict in inner if not verdict.openable), bad)
+    bad = [verdict for verdict in inner if verdict is not EgressVerdict.PUBLIC]
+    if bad:
+        # The worst reading counts: what allow_private never opens stays shut inside an IPv6 address as well.
+        return min(bad, key=lambda verdict: (verdict is not EgressVerdict.METADATA, verdict.openable))
     if inner and (ip in _MAPPED or ip in _TRANSLATED):
         return EgressVerdict.PUBLIC
     for network, verdict in _TABLE6:

@@ -9,6 +9,7 @@ when its call ends early.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from functools import lru_cache
@@ -38,6 +39,7 @@ MAX_IDLE = 1000
 MAX_INTERIM = 100
 """1xx answers before the answer; a server that sends more is flooding."""
 _MAX_LINE = 16 * 1024
+_SAID_TIMEOUT = re.compile(r"timeout=([0-9]{1,6})", re.IGNORECASE).search
 _MAX_FIELDS = 256
 _READ_BUFFER = 64 * 1024
 
@@ -54,7 +56,6 @@ ERRORS: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
     (EofStream, ProtocolError),
     (TimeoutError, AttemptTimeout),
     (OSError, ProtocolError),
-    (ValueError, ProtocolError),
 )
 
 _Origin = tuple[str, str, int]
@@ -86,7 +87,8 @@ class _Connection(ResponseHandler):
     sock: socket.socket
     origin: _Origin
     exchange: Exchange | None = None
-    idle_since: float = 0.0
+    idle_until: float = 0.0
+    keep_s: float = KEEP_ALIVE_S
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -101,7 +103,7 @@ class _Connection(ResponseHandler):
 
     def reusable(self, now: float) -> bool:
         """Alive, and nothing has arrived on it since its last answer, not even in the kernel's buffer."""
-        if self.should_close or not self.is_connected() or now - self.idle_since > KEEP_ALIVE_S:
+        if self.should_close or not self.is_connected() or now >= self.idle_until:
             return False
         try:
             self.sock.recv(1, socket.MSG_PEEK)
@@ -189,6 +191,9 @@ class AiohttpTransport:
                 what = "switched protocols unasked" if message.code == 101 else "sent nothing but interim answers"
                 raise ProtocolError(f"the upstream {what}", sent=True)
             message, payload = await connection.read()
+        if (said := message.headers.get("Keep-Alive")) is not None and (match := _SAID_TIMEOUT(said)) is not None:
+            # A second short of the upstream's own word, so that it does not close as we write.
+            connection.keep_s = min(KEEP_ALIVE_S, int(match[1]) - 1.0)
         headers = tuple(
             [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in message.raw_headers]
         )
@@ -245,7 +250,7 @@ class AiohttpTransport:
         ):
             connection.abort()
             return
-        connection.idle_since = time.perf_counter()
+        connection.idle_until = time.perf_counter() + connection.keep_s
         self._idle.setdefault(connection.origin, []).append(connection)
         self._idle_count += 1
         if self._sweep is None:
@@ -254,8 +259,8 @@ class AiohttpTransport:
     def _close_old(self) -> None:
         now = time.perf_counter()
         for origin, idle in list(self._idle.items()):
-            old = [each for each in idle if not each.is_connected() or now - each.idle_since >= KEEP_ALIVE_S]
-            idle[:] = [each for each in idle if each.is_connected() and now - each.idle_since < KEEP_ALIVE_S]
+            old = [each for each in idle if not each.is_connected() or now >= each.idle_until]
+            idle[:] = [each for each in idle if each.is_connected() and now < each.idle_until]
             self._idle_count -= len(old)
             for connection in old:
                 connection.abort()

@@ -19,7 +19,7 @@ from paceline.model import Url
 _OCTET = r"(?:[1-9]?[0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
 # The last label starts with a letter, so no reading of the name is a number.
 _ORDINARY = re.compile(
-    rf"(https?)://((?:[a-z0-9_-]+\.)*[a-z][a-z0-9_-]*|{_OCTET}(?:\.{_OCTET}){{3}})(?::([1-9][0-9]{{0,4}}))?"
+    rf"(https?)://((?:[a-z0-9_-]{{1,63}}\.)*[a-z][a-z0-9_-]{{0,62}}|{_OCTET}(?:\.{_OCTET}){{3}})(?::([1-9][0-9]{{0,4}}))?"
     r"(/[!$%&'()*+,./0-9:;=@A-Z_a-z~?\[\]-]*)?"
 ).fullmatch
 _GENERAL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL).fullmatch
@@ -57,19 +57,22 @@ def resolve_dots(path: str) -> str:
     if "." not in path and "%2" not in path:
         return path
     parts = _SEPARATOR(path)
-    kept: list[tuple[str, str]] = []  # (segment, the separator before it)
-    last = len(parts) - 1
-    for at in range(0, last + 1, 2):
-        segment, separator = parts[at], parts[at - 1] if at else ""
+    kept: list[tuple[str, str]] = []  # (the separator before it, segment)
+    freed: str | None = None  # the separator before what was taken out, for what follows it
+    for at in range(0, len(parts), 2):
+        segment = parts[at]
+        separator = freed if freed is not None else parts[at - 1] if at else ""
         plain = _DOT(".", segment)
         if plain not in (".", ".."):
-            kept.append((segment, separator))
-            continue
-        if plain == ".." and len(kept) > 1:
-            kept.pop()
-        if at == last:
-            kept.append(("", "/"))
-    joined = "".join(separator + segment for segment, separator in kept)
+            kept.append((separator, segment))
+            freed = None
+        elif plain == ".." and len(kept) > 1:
+            freed = kept.pop()[0]
+        else:
+            freed = separator
+    if freed is not None:
+        kept.append((freed, ""))
+    joined = "".join(separator + segment for separator, segment in kept)
     return "/" + joined.lstrip("/\\") if path.startswith("/") and not joined.startswith("/") else joined
 
 

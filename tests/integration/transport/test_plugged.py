@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 import time
 
 import httpx2
@@ -58,3 +60,34 @@ async def test_a_request_that_is_refused_never_reaches_the_mock():
     transport = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
     with pytest.raises(InvalidRequest):
         await transport.send(ask("http://api.example/", "CONNECT"))
+
+
+RESPX = """
+import asyncio, httpx2
+httpx2.alias_httpx()
+import respx
+from paceline.model import Exchange, Receipt, Request, RetryPolicy
+from paceline.transport.base import Wire
+from paceline.transport.egress import Guard
+from paceline.transport.httpx import HttpxTransport
+from paceline.transport.url import parse_url
+
+def ask(text):
+    return Request("GET", parse_url(text), (), b"", 1e9, Receipt(), Exchange(), RetryPolicy())
+
+async def main():
+    with respx.mock:
+        respx.get("http://api.example/everywhere").mock(return_value=httpx2.Response(200, text="patched"))
+        assert (await HttpxTransport(Wire(), Guard()).send(ask("http://api.example/everywhere"))).body == b"patched"
+    router = respx.Router()
+    router.get("http://api.example/here").respond(418, text="plugged")
+    plugged = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(router.async_handler))
+    assert (await plugged.send(ask("http://api.example/here"))).body == b"plugged"
+
+asyncio.run(main())
+"""
+
+
+def test_respx_mocks_the_engine_as_it_is_and_as_a_transport_put_in():
+    # In a process of its own: httpx2 takes httpx's name before anything has imported that.
+    subprocess.run([sys.executable, "-W", "error", "-c", RESPX], check=True)

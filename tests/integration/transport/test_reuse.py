@@ -86,6 +86,22 @@ async def test_a_connection_the_upstream_will_not_keep_is_closed(transport, head
         await server.all_closed()
 
 
+@pytest.mark.parametrize(("said", "kept"), [("timeout=1", False), ("timeout=60, max=9", True), ("max=9", True)])
+async def test_the_upstream_s_own_keep_alive_time_is_heeded(transport, engine_name, said, kept):
+    async with serving(answers(response(b"", f"Keep-Alive: {said}"))) as server:
+        await sent(transport, server.url())
+        assert (await sent(transport, server.url()))[1].reused == (kept and engine_name == "aiohttp")
+
+
+async def test_an_idle_connection_is_closed_when_it_has_grown_old(transport, monkeypatch):
+    monkeypatch.setattr("paceline.transport.aiohttp.KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr("paceline.transport.aiohttp._Connection.keep_s", 0.1)
+    async with serving(answers(OK)) as server:
+        await sent(transport, server.url())
+        await server.all_closed()
+        assert not (await sent(transport, server.url()))[1].reused
+
+
 @pytest.mark.parametrize("seen_by_the_loop", [True, False])
 async def test_a_connection_closed_while_idle_costs_the_next_call_nothing(transport, seen_by_the_loop):
     async def once(caller: Caller) -> None:
