@@ -1,0 +1,218 @@
+"""The command `paceline`. Everything a command needs is imported when it is called, so that each starts at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paceline.model import Priority, Strategy
+
+if TYPE_CHECKING:
+    from paceline.cli.client import ServiceClient
+    from paceline.config import Config
+
+USAGE = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="paceline",
+    help="Call rate-limited HTTP APIs in bulk: as fast as each allows and no faster, one outcome for every item.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The configuration; config/paceline.yaml where that exists."),
+]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="Go through this running service instead of an engine of our own."),
+]
+KeyVariable = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="NAME", help="The environment variable that holds the service's API key [PACELINE_KEY]."
+    ),
+]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", metavar="FILE", help="A file that holds the service's API key.")
+]
+RateText = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="N/TIME", help="At most N in any stretch of TIME, as in 50/1s or 100/1m."),
+]
+Burst = Annotated[
+    float | None, typer.Option("--burst", metavar="N", help="How many of --rate may go at once; 1 is an even beat.")
+]
+MaxConcurrency = Annotated[
+    int | None, typer.Option("--max-concurrency", metavar="N", min=1, help="At most N calls in flight.")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from paceline import __version__
+
+        typer.echo(f"paceline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _paceline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run", short_help="Send every item of a file, one outcome a line.")
+def _run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Items as NDJSON, one a line; - is the standard input.")],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Write the outcomes here, not to the standard output."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with OUT: skip the ids that succeeded, try the others again.")
+    ] = False,
+    config: ConfigFile = None,
+    server: ServerUrl = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+    strategy: Annotated[Strategy, typer.Option(help="How the items are fanned out.")] = Strategy.ADAPTIVE,
+    max_concurrency: MaxConcurrency = None,
+    rate: RateText = None,
+    burst: Burst = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End what is not done after TIME, as in 10m; never unless given."),
+    ] = None,
+    priority: Annotated[Priority, typer.Option(help="The class these items wait in.")] = Priority.NORMAL,
+    attempts: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Try each item up to N times; 3 unless configured.")
+    ] = None,
+    lookahead: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most N items are read and not yet written.")
+    ] = 1000,
+) -> None:
+    """Send every item of FILE and write one outcome a line, in order of completion.
+
+    Each line is an item as in POST /v1/batch, for example {"id": "a", "url": "https://api.example.com/a"}.
+    A line that is no item gets the outcome "rejected" and stops nothing. Memory does not grow with FILE, but for
+    about 20 bytes an id. Where OUT holds an id more than once, its last line counts.
+
+    Exit code: 0 all succeeded; 1 some did not; 2 it could not run, or go on, as called; 130 or 143 interrupted, and
+    --resume does the rest.
+    """
+    from paceline.cli.local import LocalRun
+    from paceline.cli.options import read_batch
+    from paceline.cli.remote import RemoteRun
+    from paceline.cli.run import Files, Way, run
+
+    batch = read_batch(
+        strategy=strategy,
+        max_concurrency=max_concurrency,
+        rate=rate,
+        burst=burst,
+        deadline=deadline,
+        priority=priority,
+        attempts=attempts,
+    )
+    client = _service(server, key, key_file, config)
+    configured = _config(config) if client is None else None
+
+    def open_way() -> Way:
+        if client is not None:
+            return RemoteRun(client, batch, lookahead)
+        assert configured is not None
+        return LocalRun(configured, batch)
+
+    raise typer.Exit(run(Files(file, output, resume), open_way, lookahead))
+
+
+@app.command("serve", short_help="Start the service.")
+def _serve(
+    config: ConfigFile = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on, instead of server.host.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port to listen on, instead of server.port; 0 picks one."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback although no API key is needed.")
+    ] = False,
+) -> None:
+    """Start the service; SIGTERM drains it, SIGHUP reloads the configuration."""
+    from paceline.cli.serve import serve
+
+    raise typer.Exit(serve(config, host, port, insecure))
+
+
+@app.command("check-config", short_help="Say what is wrong with a configuration.")
+def _check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration file.")]) -> None:
+    """Say whether FILE can be used, and if not, everything that is wrong with it: key, problem and fix.
+
+    Exit code: 0 it can, 1 it cannot.
+    """
+    from paceline.cli.check_config import check_config
+
+    raise typer.Exit(check_config(file))
+
+
+@app.command("schema", hidden=True)
+def _schema() -> None:
+    """Print the JSON schema of a configuration file, for editors."""
+    from paceline.cli.check_config import print_schema
+
+    print_schema()
+
+
+def _service(server: str | None, key: str | None, key_file: Path | None, config: Path | None) -> ServiceClient | None:
+    """The service to go through, if one is named; its key and our own configuration exclude each other."""
+    from paceline.cli.client import ServiceClient
+    from paceline.cli.options import UsageProblem, read_key
+
+    if server is None:
+        if key is not None or key_file is not None:
+            raise UsageProblem("--key and --key-file: belong to a --server; name one")
+        return None
+    if config is not None:
+        raise UsageProblem("--config: the service at --server has its own; give one of them")
+    return ServiceClient(server, read_key(key, key_file))
+
+
+def _config(file: Path | None) -> Config:
+    import os
+
+    from paceline.settings import read_config, read_settings
+
+    return read_config(read_settings(config=file), os.environ)
+
+
+def main() -> None:
+    """Run the command; what the caller did wrong is told in a line or two, never as a traceback."""
+    from paceline.cli.options import UsageProblem
+    from paceline.errors import ConfigError
+
+    try:
+        app()
+    except UsageProblem as error:
+        typer.echo(f"paceline: {error}", err=True)
+        sys.exit(USAGE)
+    except ConfigError as error:
+        typer.echo(error, err=True)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
