@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from paceline.admission.allowance import Allowance
 from paceline.batch.runner import Runner
@@ -11,6 +13,13 @@ from paceline.config import Config
 from paceline.events import Listener, tell
 from paceline.transport.egress import Guard
 from paceline.upstream.registry import Registry
+from paceline.upstream.state import UpstreamState, state_of
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from paceline.api.intake import Intake
+    from paceline.telemetry.metrics import Metrics
 
 _OWN_FILES = 100
 """Descriptors kept back for callers' connections, logs and the listeners themselves."""
@@ -40,11 +49,36 @@ class Service:
         """Close every connection; batches on their way must have ended."""
         await self.registry.close()
 
+    def states(self) -> Iterator[UpstreamState]:
+        """The live state of every upstream, undeclared hosts included."""
+        now = time.perf_counter()
+        for upstream in (*self.registry, *self.registry.undeclared):
+            yield state_of(upstream, now)
+
     def _guard(self, config: Config) -> Guard:
         egress = config.egress
         return Guard(
             mode=egress.mode, allow=egress.allow, deny=egress.deny, ports=egress.ports, listeners=self._own_addresses
         )
+
+
+def create_app(service: Service, intake: Intake, metrics: Metrics, *, loopback: bool) -> ASGIApp:
+    """The HTTP API of a service, as one ASGI app; `loopback`: it is bound where only this machine reaches it.
+
+    Batches are taken while `intake` is open.
+    """
+    # Imported here, as `run` and `compare` stand on a Service without any HTTP API and should start at once.
+    from paceline.api.application import application
+    from paceline.api.core import Core
+    from paceline.api.hosts import HostCheck
+    from paceline.api.keys import KeyCheck
+    from paceline.telemetry.http import HttpMetrics
+
+    metrics.watch(service.states)
+    app: ASGIApp = application(Core(service, intake, metrics.render))
+    app = KeyCheck(app, lambda: service.config.server.api_keys)
+    app = HostCheck(app, loopback=loopback, names=lambda: service.config.server.hosts)
+    return HttpMetrics(app, metrics.serve)
 
 
 def _socket_limit() -> int:

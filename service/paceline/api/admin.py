@@ -1,0 +1,82 @@
+"""Health, readiness and metrics on a port and a thread of their own, where load cannot starve them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from paceline.api.core import Render
+from paceline.api.errors import MethodNotAllowed, NotFound, Unavailable, problem_response
+from paceline.api.health import alive, readiness
+from paceline.api.intake import Intake
+from paceline.api.server import Server
+
+_METRICS_WITHIN_S = 1.0
+
+
+class AdminApp:
+    """The three answers, each from a thread other than the service's own."""
+
+    def __init__(self, intake: Intake, render: Render, loop: asyncio.AbstractEventLoop) -> None:
+        self._intake = intake
+        self._render = render
+        self._loop = loop
+        self._last: tuple[bytes, str] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await (await self._answer(Request(scope)))(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.url.path
+        if path not in ("/healthz", "/readyz", "/metrics"):
+            detail = "this port has /healthz, /readyz and /metrics; the API is on server.port"
+            return problem_response(request.scope, NotFound(detail))
+        if request.method != "GET":
+            detail = "this path takes GET only"
+            return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": "GET"}))
+        if path == "/healthz":
+            return alive()
+        if path == "/readyz":
+            return readiness(self._intake)
+        return await self._metrics(request)
+
+    async def _metrics(self, request: Request) -> Response:
+        """As they stand; as they last stood while the service's own loop is too busy to tell."""
+        asked = asyncio.run_coroutine_threadsafe(self._rendered(request.headers.get("accept", "")), self._loop)
+        try:
+            async with asyncio.timeout(_METRICS_WITHIN_S):
+                self._last = await asyncio.wrap_future(asked)
+        except TimeoutError:
+            if self._last is None:
+                return problem_response(request.scope, Unavailable("the service is too busy to give its metrics"))
+        body, content_type = self._last
+        return Response(body, headers={"content-type": content_type})
+
+    async def _rendered(self, accept: str) -> tuple[bytes, str]:
+        # On the service's own loop: what the gauges read may be looked at by no other thread.
+        return self._render(accept)
+
+
+class AdminServer:
+    """Serves an app from a thread of its own while the context is open."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server = Server(app, lambda: None)
+        self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._listener]))
+
+    async def __aenter__(self) -> None:
+        self._thread.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        await asyncio.to_thread(self._thread.join)

@@ -1,0 +1,175 @@
+"""The three forms of a batch's answer: one JSON document in request order, NDJSON, or server-sent events.
+
+All of them run the batch themselves, so that a caller that hangs up cancels it, and hold its items in the intake until
+the last byte is handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+import msgspec
+from msgspec.structs import replace
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from paceline.api.accept import EVENTS, JSON
+from paceline.api.caller import unless_gone
+from paceline.api.core import Core
+from paceline.api.errors import CallerGone
+from paceline.model import Batch, Failure, Outcome, OutcomeKind, Summary
+
+COMMENT_EVERY_S = 15.0
+_CHUNK = 1 << 16
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Room:
+    """How many bytes of outcomes may be kept for one caller; a body that does not fit is left out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept = 0
+        self._succeeded_less = 0
+
+    def line(self, outcome: Outcome) -> bytes:
+        """The outcome's JSON, without its body where that does not fit."""
+        line = _encode(outcome)
+        if self._kept + len(line) > self._most and outcome.body is not None:
+            if outcome.outcome is OutcomeKind.SUCCESS:
+                self._succeeded_less += 1
+            line = _encode(_without_body(outcome))
+        self._kept += len(line)
+        return line
+
+    def taken_away(self, size: int) -> None:
+        """So many bytes were handed over and are kept no longer."""
+        self._kept -= size
+
+    def summary(self, summary: Summary) -> Summary:
+        """The batch's summary with what was left out counted as failed."""
+        less = self._succeeded_less
+        if not less:
+            return summary
+        return replace(summary, succeeded=summary.succeeded - less, failed=summary.failed + less)
+
+
+class WholeAnswer(Response):
+    """One JSON document when everything is done."""
+
+    def __init__(self, core: Core, batch: Batch) -> None:
+        super().__init__(media_type=JSON)
+        self._core = core
+        self._batch = batch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limits = self._core.config.server
+        with self._core.intake.taken(len(self._batch.items), limits.max_in_flight_items):
+            content = await unless_gone(receive, self._run(limits.max_batch_response))
+            await Response(content, media_type=JSON)(scope, receive, send)
+
+    async def _run(self, most: int) -> bytes:
+        batch = self._batch
+        room = Room(most)
+        lines = [b""] * len(batch.items)
+
+        def keep(outcome: Outcome) -> None:
+            lines[outcome.index] = room.line(outcome)
+
+        run = self._core.runner.open(batch)
+        summary = await self._core.runner.run(batch, keep, run)
+        head = {
+            "batch_id": run.batch_id,
+            "strategy": batch.strategy,
+            "elapsed_ms": round(run.elapsed_s * 1000, 3),
+            "summary": room.summary(summary),
+        }
+        return b'%b,"responses":[%b]}' % (_encode(head)[:-1], b",".join(lines))
+
+
+class StreamAnswer(Response):
+    """Each outcome when it is there, the summary last; a caller that does not read does not fill our memory."""
+
+    def __init__(self, core: Core, batch: Batch, form: str) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type=form)
+        del self.headers["content-length"]
+        self._core = core
+        self._batch = batch
+        self._events = form == EVENTS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limits = self._core.config.server
+        with self._core.intake.taken(len(self._batch.items), limits.max_in_flight_items):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                await unless_gone(receive, self._run(send, limits.max_batch_response))
+            except CallerGone:
+                return
+
+    async def _run(self, send: Send, most: int) -> None:
+        room = Room(most)
+        waiting: deque[bytes] = deque()
+        news = asyncio.Event()
+
+        def keep(outcome: Outcome) -> None:
+            waiting.append(room.line(outcome))
+            news.set()
+
+        runner = self._core.runner
+        running = asyncio.get_running_loop().create_task(runner.run(self._batch, keep))
+        running.add_done_callback(lambda _: news.set())
+        comment_at = time.perf_counter() + COMMENT_EVERY_S
+        try:
+            while waiting or not running.done():
+                chunk = self._chunk(waiting, room)
+                if self._events and time.perf_counter() >= comment_at:
+                    comment_at += COMMENT_EVERY_S
+                    chunk += b": still at work\n\n"
+                if chunk:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                elif not running.done():
+                    news.clear()
+                    await _within(news, comment_at - time.perf_counter() if self._events else None)
+            last = _encode({"summary": room.summary(running.result())})
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        await send({"type": "http.response.body", "body": self._framed(b"summary", last), "more_body": False})
+
+    def _chunk(self, waiting: deque[bytes], room: Room) -> bytes:
+        lines: list[bytes] = []
+        size = 0
+        while waiting and size < _CHUNK:
+            line = waiting.popleft()
+            size += len(line)
+            lines.append(self._framed(b"item", line))
+        room.taken_away(size)
+        return b"".join(lines)
+
+    def _framed(self, event: bytes, line: bytes) -> bytes:
+        return b"event: %b\ndata: %b\n\n" % (event, line) if self._events else line + b"\n"
+
+
+async def _within(news: asyncio.Event, timeout_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await news.wait()
+    except TimeoutError:
+        return
+
+
+def _without_body(outcome: Outcome) -> Outcome:
+    return replace(
+        outcome,
+        outcome=OutcomeKind.TOO_LARGE,
+        body=None,
+        body_encoding="none",
+        error=Failure(
+            "batch_response_too_large",
+            "its body does not fit into server.max_batch_response; stream the batch, send smaller ones, or raise it",
+            sent=True,
+        ),
+    )

@@ -1,0 +1,24 @@
+"""The HTTP API as one ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from paceline import __version__
+from paceline.api import batches, health
+from paceline.api.core import Core
+from paceline.api.errors import ApiError, admit_fault, refuse, refuse_http
+
+
+def application(core: Core) -> FastAPI:
+    """Every route and every refusal; what stands around them is put there by the composition root."""
+    app = FastAPI(
+        title="Paceline",
+        version=__version__,
+        redirect_slashes=False,
+        exception_handlers={ApiError: refuse, HTTPException: refuse_http, Exception: admit_fault},
+    )
+    for resource in (batches, health):
+        resource.add_routes(app, core)
+    return app

@@ -1,0 +1,187 @@
+"""Errors of the API itself, as problem documents (RFC 9457). What becomes of an item is never one of them.
+
+ApiError
++-- BadRequest              400 not_json
++-- Unauthorized            401 unauthorized
++-- NotFound                404 not_found
++-- MethodNotAllowed        405 method_not_allowed
++-- NotAcceptable           406 not_acceptable
++-- NoTarget                409 no_compare_target
++-- TooLarge                413 too_large
++-- UnsupportedType         415 unsupported_media_type
++-- Misdirected             421 misdirected
++-- Invalid                 422 invalid
++-- CallerGone              no answer: the caller hung up
++-- Fault                   500 internal
++-- Unavailable             503 overloaded, draining
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import ClassVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+PROBLEM_TYPE = "application/problem+json"
+_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+class Problem(Struct, frozen=True):
+    """A problem document; `field` is where in the body the caller must look."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | UnsetType = UNSET
+
+
+class ApiError(Exception):
+    """The root: a status, a code, and a sentence that says what to change."""
+
+    status: ClassVar[int]
+    code: str
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str | UnsetType = UNSET,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.headers = dict(headers or {})
+        if code is not None:
+            self.code = code
+
+
+class BadRequest(ApiError):
+    status = 400
+    code = "not_json"
+
+
+class Unauthorized(ApiError):
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(ApiError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class NotAcceptable(ApiError):
+    status = 406
+    code = "not_acceptable"
+
+
+class NoTarget(ApiError):
+    status = 409
+    code = "no_compare_target"
+
+
+class TooLarge(ApiError):
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedType(ApiError):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Misdirected(ApiError):
+    status = 421
+    code = "misdirected"
+
+
+class Invalid(ApiError):
+    """The body is JSON and its shape or a value in it is wrong; `field` names it like `requests[3].timeout`."""
+
+    status = 422
+    code = "invalid"
+
+
+class CallerGone(ApiError):
+    """The caller hung up; there is nobody to answer."""
+
+    status = 499
+    code = "caller_gone"
+
+
+class Fault(ApiError):
+    status = 500
+    code = "internal"
+
+
+class Unavailable(ApiError):
+    status = 503
+    code = "overloaded"
+
+
+def phrase(status: int) -> str:
+    """The name of a status, as RFC 9110 has it."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
+class NoAnswer(Response):
+    """Nothing is sent: there is nobody to send it to."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        return
+
+
+def problem_response(scope: Scope, error: ApiError) -> Response:
+    """The answer an error is told with."""
+    document = Problem("about:blank", phrase(error.status), error.status, error.detail, error.code, error.field)
+    answer = Response(msgspec.json.encode(document), error.status, error.headers, PROBLEM_TYPE)
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        # The caller may wait for a 100 that never comes, and its body would be taken for the next request.
+        answer.headers["connection"] = "close"
+    return answer
+
+
+async def refuse_http(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: an unknown path, or a method that a path does not take."""
+    assert isinstance(error, HTTPException)
+    if error.status_code != 405:
+        return problem_response(request.scope, NotFound("there is nothing at this path; /docs lists what there is"))
+    methods = {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    allowed = ", ".join(sorted(methods))
+    detail = f"this path takes {allowed}; use one of these" if "," in allowed else f"this path takes {allowed} only"
+    return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": allowed}))
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """Any refusal of ours."""
+    assert isinstance(error, ApiError)
+    if isinstance(error, CallerGone):
+        return NoAnswer()
+    return problem_response(request.scope, error)
+
+
+async def admit_fault(request: Request, error: Exception) -> Response:
+    """A fault of ours: the server logs it, the caller learns nothing of it but that it happened."""
+    return problem_response(request.scope, Fault("a fault of the service itself; its log says more"))

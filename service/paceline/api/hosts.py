@@ -1,0 +1,58 @@
+"""The Host header is checked, so that a web page cannot point its own name at this service and talk to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from ipaddress import ip_address
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from paceline.api.errors import Misdirected, problem_response
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(?::[0-9]{1,5})?")
+
+NamesInForce = Callable[[], Collection[str]]
+
+
+class HostCheck:
+    """Lets through requests that were meant for this service.
+
+    On loopback only loopback's own names pass, on any port; beyond it only `names`, and all where there are none.
+    """
+
+    def __init__(self, app: ASGIApp, *, loopback: bool, names: NamesInForce) -> None:
+        self._app = app
+        self._loopback = loopback
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._meant(scope):
+            error = Misdirected(
+                "this service does not answer to the name in Host; use localhost"
+                if self._loopback
+                else "this service does not answer to the name in Host; use one of server.hosts"
+            )
+            await problem_response(scope, error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _meant(self, scope: Scope) -> bool:
+        names = () if self._loopback else self._names()
+        if not self._loopback and not names:
+            return True
+        hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
+        found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if found is None:
+            return False
+        host = found[1].strip("[]").removesuffix(".")
+        if self._loopback:
+            return host == "localhost" or _is_loopback(host)
+        return host in {name.lower().strip("[]").removesuffix(".") for name in names}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

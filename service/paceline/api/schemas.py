@@ -1,0 +1,62 @@
+"""Bodies as callers send them and answers as they get them; the types of items and outcomes are the core's own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Outcome, Priority, Strategy, Summary
+
+
+class RateBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A rate window as callers write one."""
+
+    limit: float
+    per: Duration
+    burst: float | UnsetType = UNSET
+    unit: str = "requests"
+
+
+class BatchBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `POST /v1/batch` takes."""
+
+    requests: list[Item]
+    strategy: Strategy = Strategy.ADAPTIVE
+    max_concurrency: int | UnsetType = UNSET
+    rate: RateBody | UnsetType = UNSET
+    deadline: Duration | UnsetType = UNSET
+    priority: Priority = Priority.NORMAL
+    on_failure: Literal["continue", "halt"] = "continue"
+    retry: ItemRetry = ItemRetry()
+    defaults: Defaults = Defaults()
+
+
+class BatchAnswer(Struct, frozen=True):
+    """What `POST /v1/batch` gives, in request order."""
+
+    batch_id: str
+    strategy: Strategy
+    elapsed_ms: float
+    summary: Summary
+    responses: list[Outcome]
+
+
+class CompareBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `POST /v1/compare` takes."""
+
+    request: Item
+    n: int = 200
+    strategies: list[Strategy] | UnsetType = UNSET
+    engines: list[EngineName] | UnsetType = UNSET
+    max_concurrency: int | UnsetType = UNSET
+    rate: RateBody | UnsetType = UNSET
+    unpaced: bool = False
+
+
+class UpstreamPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `PATCH /v1/upstreams/{name}` takes: at least one of these."""
+
+    reset: bool | UnsetType = UNSET
+    rate: list[RateBody] | UnsetType = UNSET
+    paused: bool | UnsetType = UNSET

@@ -1,0 +1,122 @@
+"""`paceline serve`: the HTTP API, until a signal ends it.
+
+SIGTERM or SIGINT drains: unready at once, nothing new is taken, what is in flight has `server.drain` to finish, the
+rest then gets its outcomes, every answer is delivered, exit code 0. A second signal ends the process where it stands.
+SIGHUP reads the configuration again; a file that cannot be used changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from paceline.config import Config
+from paceline.errors import ConfigError
+from paceline.settings import Settings, check_listen, config_file, is_loopback, read_config, read_settings
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(config: Path | None, host: str | None, port: int | None, insecure: bool) -> int:
+    """Serve until told to end; the exit code.
+
+    Port 0 takes any free port; the line `listening on http://HOST:PORT` says which.
+
+    Raises:
+        ConfigError: the configuration or the settings cannot be served.
+    """
+    settings = read_settings(config=config, host=host, port=port or None, insecure=insecure or None)
+    read = _read(settings)
+    bound = read.server.host
+    try:
+        listener = _listen(bound, read.server.port if port is None else port)
+        admin = None if read.server.admin_port is None else _listen(bound, read.server.admin_port)
+    except OSError as error:
+        print(f"cannot listen on {bound}: {error.strerror}; choose another host or port", file=sys.stderr)
+        return 1
+    import uvloop  # dear to import, and not needed to say what is wrong with a configuration
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(read, settings, listener, admin))
+    return 0
+
+
+async def _serve(config: Config, settings: Settings, listener: socket.socket, admin: socket.socket | None) -> None:
+    from paceline.api.admin import AdminApp, AdminServer
+    from paceline.api.hosts import HostCheck
+    from paceline.api.intake import Intake
+    from paceline.api.server import LAST_WORDS_S, Server
+    from paceline.app import Service, create_app
+    from paceline.telemetry.logging import BatchLog, configure
+    from paceline.telemetry.metrics import Metrics
+
+    log = configure(settings.log_level, settings.log_format)
+    metrics, intake = Metrics(), Intake()
+    own = [each.getsockname()[:2] for each in (listener, admin) if each is not None]
+    service = Service(config, [metrics.listen, BatchLog(log)], own)
+    loopback = is_loopback(config.server.host)
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def started() -> None:
+        intake.open()
+        host, port = own[0]
+        print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
+
+    def end() -> None:
+        intake.close()
+        told.set()
+        for each in _ENDING:  # the next one is the system's: it ends the process
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    def reload() -> None:
+        try:
+            service.apply(_read(settings))
+        except ConfigError as error:
+            log.error("configuration not reloaded, the old one stays", problem=str(error))
+        else:
+            log.info("configuration reloaded")
+
+    server = Server(create_app(service, intake, metrics, loopback=loopback), started)
+    for each in _ENDING:
+        loop.add_signal_handler(each, end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
+        if admin is not None:
+            app = AdminApp(intake, metrics.render, loop)
+            names = HostCheck(app, loopback=loopback, names=lambda: service.config.server.hosts)
+            await stack.enter_async_context(AdminServer(names, admin))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve([listener]))
+            await told.wait()
+            log.info("draining", batches=service.runner.active, items=intake.items)
+            if not await intake.emptied(service.config.server.drain):
+                service.runner.stop()
+                await intake.emptied(LAST_WORDS_S)
+            server.should_exit = True
+
+
+def _read(settings: Settings) -> Config:
+    """The configuration, as a process with these settings may serve it."""
+    config = read_config(settings, os.environ)
+    file = config_file(settings)
+    check_listen(config, config.server.host, settings.insecure, *([str(file)] if file else []))
+    return config
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
