@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from paceline.batch.outcome import Subject, answered, failed, refused
 from paceline.batch.prepare import Preparation
 from paceline.errors import PacelineError
-from paceline.events import BatchFinished, ItemFinished, Listener
+from paceline.events import BatchFinished, ItemFinished, Listener, tell
 from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Strategy, Summary
 from paceline.upstream.pipeline import own_allowance, own_layers, pipeline
 from paceline.upstream.registry import Registry, Upstream
@@ -174,9 +174,12 @@ class Runner:
         self._tell = tell
         self._runs: set[Run] = set()
 
-    def open(self, batch: Batch) -> Run:
-        """A run to start items on one by one; the caller closes it with `finish` and `forget`."""
-        run = Run(self._registry, self._tell, batch)
+    def open(self, batch: Batch, also: Listener | None = None) -> Run:
+        """A run to start items on one by one; the caller closes it with `finish` and `forget`.
+
+        `also` is told what happens in this run alone.
+        """
+        run = Run(self._registry, self._tell if also is None else tell(self._tell, also), batch)
         self._runs.add(run)
         return run
 
