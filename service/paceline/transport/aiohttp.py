@@ -101,6 +101,22 @@ class _Connection(ResponseHandler):
             exchange.answered_at = time.perf_counter()
         super().data_received(data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # aiohttp asks after every read, and would run the parser over nothing
+            super().resume_reading(resume_parser)
+
+    def expect(self, bodyless: bool) -> None:
+        """Make ready for one answer, with a new parser: an old one may hold the first bytes of an answer nobody asked."""
+        self.set_response_params(
+            skip_payload=bodyless,
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
+            max_headers=_MAX_FIELDS,
+        )
+
     def reusable(self, now: float) -> bool:
         """Alive, and nothing has arrived on it since its last answer, not even in the kernel's buffer."""
         if self.should_close or not self.is_connected() or now >= self.idle_until:
@@ -169,15 +185,7 @@ class AiohttpTransport:
 
     async def _exchange(self, connection: _Connection, request: Request, head: bytes) -> Response:
         is_head = request.method == "HEAD"
-        connection.set_response_params(
-            skip_payload=is_head,
-            read_until_eof=True,
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
-            max_line_size=_MAX_LINE,
-            max_field_size=_MAX_LINE,
-            max_headers=_MAX_FIELDS,
-        )
+        connection.expect(bodyless=is_head)
         transport = connection.transport
         if transport is None or transport.is_closing():
             raise ConnectFailed(f"{request.url.authority}: the connection closed as soon as it was open")
