@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,14 @@ from paceline.model import Priority, Strategy
 if TYPE_CHECKING:
     from paceline.cli.client import ServiceClient
     from paceline.config import Config
+
+
+class Engine(StrEnum):
+    """The engines by name, as the command line offers them."""
+
+    AIOHTTP = "aiohttp"
+    HTTPX = "httpx"
+
 
 USAGE = 2
 INTERRUPTED = 130
@@ -136,6 +145,68 @@ def _run(
         return LocalRun(configured, batch)
 
     raise typer.Exit(run(Files(file, output, resume), open_way, lookahead))
+
+
+@app.command("compare", short_help="The same request under every strategy, measured.")
+def _compare(
+    url: Annotated[str, typer.Argument(metavar="URL", help="What to GET.")],
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many requests under each strategy.")] = 200,
+    strategies: Annotated[
+        list[Strategy] | None, typer.Option("--strategies", help="Only this one; can be given several times.")
+    ] = None,
+    engines: Annotated[
+        list[Engine] | None, typer.Option("--engines", help="On this engine; can be given several times.")
+    ] = None,
+    max_concurrency: MaxConcurrency = None,
+    rate: RateText = None,
+    burst: Burst = None,
+    unpaced: Annotated[
+        bool, typer.Option("--unpaced", help="The classic four as if no limit were known; adaptive keeps to it.")
+    ] = False,
+    attempts: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Try each request up to N times; 3 unless configured.")
+    ] = None,
+    config: ConfigFile = None,
+    server: ServerUrl = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Send N requests to URL under each strategy in turn, and print a table and a plot of latency.
+
+    A host that the configuration does not declare is taken to have the limit --rate. --unpaced needs
+    allow_unpaced: true on a declared one: it will be overrun.
+    """
+    from paceline.cli.compare import Wanted, compare
+    from paceline.cli.options import UsageProblem, read_rate
+
+    if burst is not None and rate is None:
+        raise UsageProblem("--burst: belongs to a --rate; add one, as in --rate 50/1s")
+    wanted = Wanted(
+        url=url,
+        n=n,
+        strategies=strategies,
+        engines=None if engines is None else [engine.value for engine in engines],
+        max_concurrency=max_concurrency,
+        rate=None if rate is None else read_rate(rate, burst),
+        unpaced=unpaced,
+        attempts=attempts,
+    )
+    raise typer.Exit(compare(wanted, config, _service(server, key, key_file, config)))
+
+
+@app.command("demo", short_help="Watch five strategies fetch a rate-limited API on this machine.")
+def _demo(
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many requests under each strategy.")] = 200,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="The API's limit, in any stretch of --per.")] = 50,
+    per: Annotated[str, typer.Option(metavar="TIME", help="The length of its window.")] = "1s",
+) -> None:
+    """Start a rate-limited HTTP API as a process of its own, fetch it with five strategies over real sockets, and
+    show what each got and what the API saw. Takes about 20 seconds and leaves nothing behind.
+    """
+    from paceline.cli.demo import Demo, demo
+    from paceline.cli.options import read_duration
+
+    raise typer.Exit(demo(Demo(n, limit, read_duration("--per", per))))
 
 
 @app.command("serve", short_help="Start the service.")
