@@ -6,8 +6,10 @@ import asyncio
 import io
 import json
 import logging
+import logging.config
 
 import pytest
+from uvicorn.config import LOGGING_CONFIG
 
 from paceline.app import Service
 from paceline.config import Config
@@ -168,6 +170,18 @@ def test_configuring_twice_writes_each_line_once():
     assert len(lines(stream)) == 1
 
 
+def test_what_the_server_set_up_for_itself_is_replaced():
+    theirs, stream = io.StringIO(), io.StringIO()
+    logging.config.dictConfig(LOGGING_CONFIG)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).addHandler(logging.StreamHandler(theirs))
+    configure("debug", stream=stream)
+    logging.getLogger("uvicorn.error").debug("once")
+    logging.getLogger("uvicorn.access").info("never")
+    assert [line["event"] for line in lines(stream)] == ["once"]
+    assert theirs.getvalue() == ""
+
+
 def test_nothing_else_of_the_process_is_touched():
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
@@ -220,7 +234,7 @@ def test_no_query_password_or_credential_is_written(style, text):
     stream = io.StringIO()
     log = configure("info", style, stream)
     log.info(text)
-    log.info("event", field=text, nested={"deep": [text]}, error=RuntimeError(text))
+    log.info("event", field=text, nested={"deep": [text]}, listed=[text], error=RuntimeError(text))
     try:
         raise ConnectionError(text)
     except ConnectionError:

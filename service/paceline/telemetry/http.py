@@ -46,7 +46,7 @@ class HttpMetrics:
 
         async def noting_the_start(message: Message) -> None:
             nonlocal answered
-            if answered is None and message["type"] == "http.response.start":
+            if message["type"] == "http.response.start":
                 answered = status_class(message["status"])
             await send(message)
 

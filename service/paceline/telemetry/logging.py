@@ -125,6 +125,7 @@ def _route_libraries(log: FilteringBoundLogger, level: int) -> None:
         logger.setLevel(least)
     errors = logging.getLogger("uvicorn.error")
     errors.handlers, errors.propagate = [], True
+    errors.setLevel(logging.NOTSET)
     access = logging.getLogger("uvicorn.access")
     access.handlers, access.propagate = [logging.NullHandler()], False
 
