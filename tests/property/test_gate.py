@@ -7,11 +7,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.simulation import World
 
 from paceline.admission.allowance import Allowance
-from paceline.admission.gate import Lane, Waiter
+from paceline.admission.lineup import Lane, Waiter
 from paceline.model import Priority, Rate, Receipt, Verdict
+from support.simulation import World
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,7 +55,7 @@ def test_no_permit_and_no_token_is_lost_over_random_offers_withdrawals_and_settl
         gate.settle(waiter, Verdict.IGNORED, now)
     now += 30
     assert gate.in_flight == gate.queued == sockets.in_flight == own.in_flight == 0
-    assert [window.remaining(now, gate.transit_s) for window in gate.windows] == [50, 300]
+    assert [window.remaining(now, gate.transit_s) for window in gate.budgets[0].windows] == [50, 300]
     assert gate.idle(now)
 
 
@@ -227,7 +227,7 @@ def test_a_new_limit_keeps_what_was_counted() -> None:
     world.gate.retune([Rate(15, 1.0, 15), Rate(100, 60.0, 100)], world.now)
     for _ in range(10):
         world.offer(flow)
-    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.windows] == [0, 85]
+    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.budgets[0].windows] == [0, 85]
 
 
 def test_a_retune_refuses_those_that_can_never_be_paid_any_more() -> None:
@@ -249,6 +249,6 @@ def test_offers_and_withdrawals_behind_a_blocked_head_leave_nothing_behind() -> 
     world.offer(world.flow())
     for _ in range(2_000):
         world.withdraw(world.offer(world.flow(tenant="passing")))
-    share = next(share for share in world.gate._classes.values() if share.live)
+    share = next(share for share in world.gate.budgets[0].lineups[Lane.ADAPTIVE].classes.values() if share.live)
     assert len(share._children) < 200
     assert world.gate.queued == 1

@@ -7,9 +7,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.simulation import StrictUpstream, World, most_within
 
 from paceline.model import Rate
+from support.simulation import StrictUpstream, World, most_within
 
 
 def drained(world: World, items: int, cost: dict[str, float] | None = None) -> float:
@@ -165,7 +165,7 @@ def test_a_million_a_day_keeps_a_bounded_log() -> None:
     for _ in range(20_000):
         world.offer(flow)
         world.run(until=world.now + 0.5)
-    window = world.gate.windows[0]
+    window = world.gate.budgets[0].windows[0]
     assert len(window._log) < 5_000
     assert window.remaining(world.now, 0.05) == 1_000_000 - 20_000
     world.run(until=world.now + 86_500)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.simulation import World
 
-from paceline.admission.gate import Lane, Waiter
+from paceline.admission.lineup import Lane, Waiter
 from paceline.model import Receipt, Verdict
+from support.simulation import World
 
 
 def throttle(world: World, waiter: Waiter, retry_after_s: float | None = None) -> float | None:
@@ -105,7 +105,7 @@ def test_a_burst_that_is_refused_together_doubles_the_pause_once() -> None:
         world.gate.written(waiter, world.now)
     for waiter in burst:
         throttle(world, waiter)
-    assert world.gate.pause.until == pytest.approx(world.now + 0.1)
+    assert world.gate.paused_until == pytest.approx(world.now + 0.1)
 
 
 def test_the_probe_is_somebody_else_than_the_throttled_item_where_there_is_one() -> None:
@@ -146,6 +146,6 @@ def test_a_reset_forgets_the_pause() -> None:
     flow = world.flow()
     throttle(world, world.offer(flow), 60.0)
     waiter = world.offer(flow)
-    world.gate.forget_learned()
+    world.gate.forget_learned(world.now)
     world.look()
     assert waiter.granted_at == world.now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from paceline.admission.gate import BatchFlow, Lane, Waiter
+from paceline.admission.lineup import BatchFlow, Lane, Waiter
 from paceline.admission.shell import Admitter
 from paceline.errors import PacelineError, Rejected
 from paceline.events import AttemptFinished, Listener
@@ -49,7 +49,7 @@ class Admission:
         finally:
             paused_s = self._admitter.settle(waiter, verdict, exchange, named_s)
             if verdict is Verdict.THROTTLED:
-                receipt.budget_paused = paused_s is not None and self._flow.lane is Lane.ADAPTIVE
+                receipt.budget_paused = paused_s is not None and self._flow.lineup.lane is Lane.ADAPTIVE
                 receipt.retry_after_s = paused_s
             if exchange.written_at is not None:
                 receipt.sent = True

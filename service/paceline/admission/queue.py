@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paceline.admission.gate import Waiter
+    from paceline.admission.lineup import Waiter
 
 _sequence = count(1)
 
@@ -22,7 +22,7 @@ _sequence = count(1)
 class Share:
     """One level's member: a class, a tenant, or (as `Flow`) a batch."""
 
-    __slots__ = ("_children", "entry", "finish", "live", "parent", "start", "virtual", "weight")
+    __slots__ = ("_children", "_only", "entry", "finish", "live", "parent", "start", "virtual", "weight")
 
     def __init__(self, parent: Share | None, weight: float = 1.0) -> None:
         self.parent = parent
@@ -32,6 +32,8 @@ class Share:
         """Its place in the parent's heap; 0 while it has nothing to be served."""
         self.live = 0
         self._children: list[tuple[float, int, Share]] = []
+        self._only: Share | None = None
+        """An only child that was served: its place in the heap is not moved until another comes."""
 
     def first(self) -> Share:
         """The child to serve next; only for a share with `live` children."""
@@ -45,6 +47,10 @@ class Share:
         share = self
         while (parent := share.parent) is not None and not share.entry:
             share.start = max(parent.virtual, share.finish)
+            if parent._only is not None:
+                only, parent._only = parent._only, None
+                if only.entry:
+                    only._queue(parent)
             share._queue(parent)
             parent.live += 1
             share = parent
@@ -55,21 +61,25 @@ class Share:
         while (parent := share.parent) is not None and share.entry:
             share.entry = 0
             parent.live -= 1
-            if not parent.live:
-                parent._children.clear()
-            else:
+            if parent.live:
                 return
+            parent._children.clear()
+            parent._only = None
             share = parent
 
     def charge(self, cost: float) -> None:
         """It was served: move its tag, and that of every level above, on by the cost it took."""
         share = self
         while (parent := share.parent) is not None:
-            parent.virtual = max(parent.virtual, share.start)
-            share.finish = max(share.start, parent.virtual) + cost / share.weight
+            if share.start > parent.virtual:
+                parent.virtual = share.start
+            share.finish = parent.virtual + cost / share.weight
             if share.entry:
                 share.start = share.finish
-                share._queue(parent)
+                if parent.live > 1:
+                    share._queue(parent)
+                else:
+                    parent._only = share
             share = parent
 
     def _queue(self, parent: Share) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from paceline.admission.allowance import Allowance
-from paceline.admission.gate import Gate, Waiter
+from paceline.admission.gate import Gate
+from paceline.admission.lineup import Waiter
 from paceline.errors import InvalidRequest
 from paceline.model import Exchange, Rate, Verdict
 
@@ -110,7 +111,7 @@ class Admitter:
     def reset(self, rates: Sequence[Rate]) -> None:
         """Back to the configuration, what was learned forgotten."""
         self.gate.paused = False
-        self.gate.forget_learned()
+        self.gate.forget_learned(time.perf_counter())
         self.retune(rates)
 
     def look(self) -> None:

@@ -15,8 +15,8 @@ admission.
 from __future__ import annotations
 
 from paceline.admission.allowance import Allowance
-from paceline.admission.gate import Lane
 from paceline.admission.layer import Admission
+from paceline.admission.lineup import Lane
 from paceline.events import Listener
 from paceline.model import Batch, Send, Strategy
 from paceline.rate.token_bucket import TokenBucket

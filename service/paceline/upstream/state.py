@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from paceline.admission.budget import Budget
 from paceline.config import Upstream as Declared
 from paceline.units import write_duration
 from paceline.upstream.registry import Upstream
@@ -46,7 +47,6 @@ class UpstreamState(Struct, frozen=True):
 def state_of(upstream: Upstream, now: float) -> UpstreamState:
     """A snapshot; `now` is `time.perf_counter()`."""
     gate = upstream.admitter.gate
-    rates = [window.rate for window in gate.windows if window.rate.unit == "requests"]
     return UpstreamState(
         name=upstream.name,
         base_url=upstream.policy.base_url if isinstance(upstream.policy, Declared) else None,
@@ -55,21 +55,24 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
         in_flight=gate.in_flight,
         queued=gate.queued,
         concurrency_limit=int(min(gate.limit, gate.adaptive_limit)),
-        budgets=[
-            BudgetState(
-                key="upstream",
-                rate_limit_per_second=min((rate.per_second for rate in rates), default=None),
-                paused_for_ms=round(1000 * max(0.0, gate.pause.blocked_until(now) - now), 3),
-                windows=[
-                    WindowState(
-                        limit=_plain(window.rate.limit),
-                        per=write_duration(window.rate.per_s),
-                        unit=window.rate.unit,
-                        remaining=_plain(window.remaining(now, gate.transit_s)),
-                    )
-                    for window in gate.windows
-                ],
+        budgets=[_budget(budget, now) for budget in gate.budgets],
+    )
+
+
+def _budget(budget: Budget, now: float) -> BudgetState:
+    rates = [window.rate for window in budget.windows if window.rate.unit == "requests"]
+    return BudgetState(
+        key=budget.key,
+        rate_limit_per_second=min((rate.per_second for rate in rates), default=None),
+        paused_for_ms=round(1000 * max(0.0, budget.pause.blocked_until(now) - now), 3),
+        windows=[
+            WindowState(
+                limit=_plain(window.rate.limit),
+                per=write_duration(window.rate.per_s),
+                unit=window.rate.unit,
+                remaining=_plain(window.remaining(now, budget.transit_s)),
             )
+            for window in budget.windows
         ],
     )
 

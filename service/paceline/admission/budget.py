@@ -1,0 +1,146 @@
+"""One budget: the allowance shared by all calls with one partition key, and who waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+
+from paceline.admission.lineup import Lane, Lineup, Waiter
+from paceline.admission.pause import ThrottlePause
+from paceline.model import Cost, Rate, Verdict, WaitReason
+from paceline.rate.round_trip import RoundTripFloor
+from paceline.rate.window import Window
+
+_CALM_S = 3600.0
+
+
+class Budget:
+    """Windows, throttle pause and the two lanes of one partition."""
+
+    __slots__ = ("_declared_transit_s", "_floor", "_throttled_at", "dropped", "in_flight", "key", "lineups", "pause",
+                 "transit_s", "windows")  # fmt: skip
+
+    def __init__(self, key: str, rates: Sequence[Rate], transit_s: float, max_pause_s: float) -> None:
+        self.key = key
+        self.windows = [Window(rate) for rate in rates]
+        self.pause = ThrottlePause(max_pause_s)
+        self.lineups = (Lineup(self, Lane.CLASSIC), Lineup(self, Lane.ADAPTIVE))
+        self.in_flight = 0
+        self.dropped = False
+        """Forgotten by its gate, so that nobody may wait here any more."""
+        self._declared_transit_s = self.transit_s = transit_s
+        self._throttled_at = -inf
+        self._floor = RoundTripFloor()
+
+    def due(self, cost: Cost, lane: Lane, now: float) -> tuple[float, WaitReason]:
+        """When this cost may be paid at the earliest, and what holds it until then."""
+        if lane is Lane.ADAPTIVE:
+            until = self.pause.blocked_until(now)
+            if until > now:
+                return until, WaitReason.PAUSE
+        due = -inf
+        for window in self.windows:
+            amount = cost.get(window.rate.unit)
+            if amount:
+                due = max(due, window.due(amount, now, self.transit_s))
+        return due, WaitReason.RATE
+
+    def take(self, waiter: Waiter, moment: float, held: bool, now: float) -> None:
+        """Take the tokens of every window."""
+        cost = waiter.cost
+        for window in self.windows:
+            amount = cost.get(window.rate.unit)
+            if amount:
+                waiter.holds.append((window, window.take(amount, moment, held=held)))
+        self.in_flight += 1
+        if waiter.flow.lineup.lane is Lane.ADAPTIVE and self.pause.throttled is not None:
+            self.pause.probe_sent(now)
+
+    def written(self, waiter: Waiter, now: float) -> None:
+        for window, hold in waiter.holds:
+            window.written(hold, now)
+
+    def settle(self, waiter: Waiter, answered_at: float | None, reused: bool) -> None:
+        """The tokens of a call that is over: given back if it was never written, else as the windows say."""
+        self.in_flight -= 1
+        written_at = waiter.written_at
+        if written_at is not None and answered_at is not None and reused:
+            self._floor.add(answered_at - written_at, answered_at)
+        for window, hold in waiter.holds:
+            if written_at is None:
+                window.give_back(hold)
+            elif answered_at is not None:
+                window.answered(hold, answered_at, self._floor.floor_s, self.transit_s)
+
+    def feed(self, waiter: Waiter, verdict: Verdict, now: float, retry_after_s: float | None) -> float | None:
+        """Learn from a verdict. Returns how long the budget pauses for it, where it does."""
+        written_at = waiter.written_at
+        if verdict is Verdict.SUCCESS and written_at is not None:
+            self.pause.succeeded(written_at)
+            if now - self._throttled_at > _CALM_S:
+                self.transit_s = self._declared_transit_s
+        elif verdict is Verdict.THROTTLED and written_at is not None:
+            if self.windows and written_at > self._throttled_at:
+                # Refused within the limit: a request takes longer to be counted than was thought.
+                self.transit_s = min(2 * self.transit_s, max(window.rate.per_s for window in self.windows))
+                self._throttled_at = now
+            return self.pause.throttle(waiter.receipt, written_at, retry_after_s, now)
+        elif waiter.granted_at is not None:
+            self.pause.unanswered(waiter.granted_at)
+        return None
+
+    def retune(self, rates: Sequence[Rate], granted: Iterable[Waiter], now: float) -> None:
+        """Change the windows and keep what was counted."""
+        before = {(window.rate.per_s, window.rate.unit): window for window in self.windows}
+        known = list(self.windows)
+        self.windows = []
+        for rate in rates:
+            window = before.pop((rate.per_s, rate.unit), None)
+            if window is not None:
+                window.retune(rate, now)
+            else:
+                window = _seeded(rate, known, granted)
+            self.windows.append(window)
+
+    def set_declared(self, transit_s: float, max_pause_s: float) -> None:
+        """Change what the operator declared beside the windows; what was learned stays."""
+        learned_s = self.transit_s if self.transit_s != self._declared_transit_s else 0.0
+        self._declared_transit_s = transit_s
+        self.transit_s = max(transit_s, learned_s)
+        self.pause.max_pause_s = max_pause_s
+
+    def forget_learned(self) -> None:
+        """Pauses, transit and round trip as on the first day. Counted sends stay counted."""
+        self.pause.clear()
+        self.transit_s = self._declared_transit_s
+        self._throttled_at = -inf
+        self._floor = RoundTripFloor()
+
+    def idle(self, now: float, longest_s: float) -> bool:
+        """Nobody waits or is in flight, nothing is paused, and every window of at most `longest_s` is free."""
+        return (
+            not self.in_flight
+            and not any(lineup.flows for lineup in self.lineups)
+            and self.pause.until <= now
+            and all(
+                window.remaining(now, self.transit_s) >= window.rate.limit
+                for window in self.windows
+                if window.rate.per_s <= longest_s
+            )
+        )
+
+
+def _seeded(rate: Rate, known: Sequence[Window], granted: Iterable[Waiter]) -> Window:
+    """A window that was not there before, counting what the others of its unit still remember."""
+    window = Window(rate)
+    same = [other for other in known if other.rate.unit == rate.unit]
+    if same:
+        window.seed(max(same, key=lambda other: other.rate.per_s))
+    for waiter in granted:
+        amount = waiter.cost.get(rate.unit)
+        if amount:
+            hold = window.take(amount, -inf)
+            waiter.holds.append((window, hold))
+            if waiter.written_at is not None:
+                window.written(hold, waiter.written_at)
+    return window

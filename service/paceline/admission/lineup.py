@@ -1,0 +1,190 @@
+"""One lane's queue before one budget: who is its head, and what held it back so far.
+
+A lineup is idle (nobody waits), ready (its head may go as soon as the gate has a permit) or held (its budget cannot pay
+the head, or is paused, until a moment). Time is put down to the reason of the state it passed in.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from enum import IntEnum
+from math import inf
+from typing import TYPE_CHECKING
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.queue import Flow, Share
+from paceline.admission.waits import Waits
+from paceline.model import Cost, Priority, Receipt, WaitReason
+from paceline.rate.window import Hold, Window
+
+if TYPE_CHECKING:
+    from paceline.admission.budget import Budget
+
+WEIGHTS = {Priority.INTERACTIVE: 100.0, Priority.NORMAL: 10.0, Priority.BULK: 1.0}
+
+
+class Lane(IntEnum):
+    """Who is bound by what was learned."""
+
+    CLASSIC = 0
+    ADAPTIVE = 1
+
+
+class State(IntEnum):
+    IDLE = 0
+    READY = 1
+    HELD = 2
+
+
+class BatchFlow(Flow):
+    """A batch in one lineup: its own allowance, and how its waits differ from the lineup's."""
+
+    __slots__ = ("lineup", "own", "own_due", "parked_at", "parked_mark", "parked_reason", "priority", "shift",
+                 "unparked_at")  # fmt: skip
+
+    def __init__(self, parent: Share, lineup: Lineup, priority: Priority, own: Allowance | None) -> None:
+        super().__init__(parent)
+        self.lineup = lineup
+        self.priority = priority
+        self.own = own
+        self.own_due = -inf
+        """When its own rate would have let its head go, for the look that unparked it."""
+        self.unparked_at = -inf
+        self.parked_at: float | None = None
+        self.parked_reason = WaitReason.CONCURRENCY
+        self.parked_mark = (0.0, 0.0, 0.0)
+        self.shift = Waits()
+
+    def waited(self) -> tuple[float, float, float]:
+        """Rate, concurrency and pause so far, as one of its waiters sees them."""
+        waits, shift = self.lineup.waits, self.shift
+        return (
+            waits.rate_s + shift.rate_s,
+            waits.concurrency_s + shift.concurrency_s,
+            waits.pause_s + shift.pause_s,
+        )
+
+    def park(self, now: float, own_due: float, reason: WaitReason) -> None:
+        """Its own allowance holds it back: out of the running, so that it holds nobody else."""
+        self.leave()
+        self.parked_at = now
+        self.parked_reason = reason
+        self.own_due = own_due
+        self.parked_mark = self.lineup.waits.read()
+
+    def fold(self, now: float) -> None:
+        """While it is parked, what the lineup waited for is not what this batch waited for."""
+        if self.parked_at is not None:
+            self.shift.take_back(self.lineup.waits, self.parked_mark)
+            self.shift.add(self.parked_reason, now - self.parked_at)
+            self.parked_at = now
+            self.parked_mark = self.lineup.waits.read()
+
+    def unpark(self, now: float) -> None:
+        """Back into the running."""
+        self.fold(now)
+        self.parked_at = None
+        self.unparked_at = now
+        self.own_due = min(self.own_due, now)
+        self.enter()
+
+
+class Waiter:
+    """One attempt that wants to go; once granted it is the grant."""
+
+    __slots__ = ("arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "own_hold", "receipt",
+                 "settled", "written_at")  # fmt: skip
+
+    def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
+        self.flow = flow
+        self.cost = cost
+        self.receipt = receipt
+        self.deadline = deadline
+        self.future: Future[None] | None = None
+        """The shell's, while it waits."""
+        self.granted_at: float | None = None
+        self.written_at: float | None = None
+        self.settled = False
+        self.holds: list[tuple[Window, Hold]] = []
+        self.own_hold: Hold | None = None
+        self.arrived = (0.0, 0.0, 0.0)
+
+
+class Lineup:
+    """Waiters of one lane before one budget, by class, tenant, batch and arrival."""
+
+    __slots__ = ("_mark", "_since", "_tenants", "budget", "classes", "flows", "hold_number", "lane", "rate_due",
+                 "ready_as", "reason", "root", "state", "until", "waits")  # fmt: skip
+
+    def __init__(self, budget: Budget, lane: Lane) -> None:
+        self.budget = budget
+        self.lane = lane
+        self.root = Share(None)
+        self.classes = {priority: Share(self.root, weight) for priority, weight in WEIGHTS.items()}
+        self._tenants: dict[tuple[Priority, str], Share] = {}
+        self.flows: set[BatchFlow] = set()
+        """Those with somebody waiting, parked or not."""
+        self.state = State.IDLE
+        self.ready_as: Priority | None = None
+        """The class of its head, as the gate's turns have it; None unless it is ready."""
+        self.reason = WaitReason.RATE
+        self.until = inf
+        self.hold_number = 0
+        self.rate_due: float | None = None
+        """When the rate would have let the head go, where it was the rate that held it last."""
+        self.waits = Waits()
+        self._since = 0.0
+        self._mark = (0.0, 0.0, 0.0)
+
+    def open(self, priority: Priority, tenant: str, weight: float, own: Allowance | None) -> BatchFlow:
+        """A place for one batch."""
+        share = self._tenants.get((priority, tenant))
+        if share is None:
+            share = self._tenants[priority, tenant] = Share(self.classes[priority])
+        share.weight = weight
+        return BatchFlow(share, self, priority, own)
+
+    def head_class(self, bulk: bool) -> Priority | None:
+        """The class whose turn it is; None where nobody (but bulk, unless `bulk`) waits in the running."""
+        best: Priority | None = None
+        start = inf
+        for priority, share in self.classes.items():
+            if share.live and (share.start < start or best is None) and (bulk or priority is not Priority.BULK):
+                best, start = priority, share.start
+        return best
+
+    def head_flow(self, bulk: bool) -> BatchFlow | None:
+        """The batch whose turn it is; for a probe, another than the throttled item's where there is one."""
+        priority = self.head_class(bulk)
+        if priority is None:
+            return None
+        flow = self._first(priority)
+        throttled = self.budget.pause.throttled
+        if throttled is None or self.lane is Lane.CLASSIC or flow.head().receipt is not throttled:
+            return flow
+        for other in sorted(self.classes, key=self._start):
+            if other is not priority and self.classes[other].live and (bulk or other is not Priority.BULK):
+                return self._first(other)
+        return flow
+
+    def _first(self, priority: Priority) -> BatchFlow:
+        flow = self.classes[priority].first().first()
+        assert isinstance(flow, BatchFlow)
+        return flow
+
+    def _start(self, priority: Priority) -> float:
+        return self.classes[priority].start
+
+    def become(self, state: State, now: float, gate_waits: Waits) -> None:
+        """Change state; the time until now goes to the old state's reason."""
+        self.fold(now, gate_waits)
+        self.state = state
+
+    def fold(self, now: float, gate_waits: Waits) -> None:
+        """Bring `waits` up to now."""
+        if self.state is State.READY:
+            self.waits.add_since(gate_waits, self._mark)
+        elif self.state is State.HELD:
+            self.waits.add(self.reason, now - self._since)
+        self._mark = gate_waits.read()
+        self._since = now

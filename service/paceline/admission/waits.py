@@ -1,0 +1,38 @@
+"""How long somebody was held back so far, by reason. An item's waits are the differences of two readings."""
+
+from __future__ import annotations
+
+from paceline.model import WaitReason
+
+
+class Waits:
+    """Seconds by reason; only ever grows, but for what `take_back` corrects."""
+
+    __slots__ = ("concurrency_s", "pause_s", "rate_s")
+
+    def __init__(self) -> None:
+        self.rate_s = self.concurrency_s = self.pause_s = 0.0
+
+    def add(self, reason: WaitReason, duration_s: float) -> None:
+        if reason is WaitReason.RATE:
+            self.rate_s += duration_s
+        elif reason is WaitReason.CONCURRENCY:
+            self.concurrency_s += duration_s
+        else:
+            self.pause_s += duration_s
+
+    def read(self) -> tuple[float, float, float]:
+        """Rate, concurrency, pause."""
+        return self.rate_s, self.concurrency_s, self.pause_s
+
+    def add_since(self, other: Waits, mark: tuple[float, float, float]) -> None:
+        """Add what `other` grew by since it read `mark`."""
+        self.rate_s += other.rate_s - mark[0]
+        self.concurrency_s += other.concurrency_s - mark[1]
+        self.pause_s += other.pause_s - mark[2]
+
+    def take_back(self, other: Waits, mark: tuple[float, float, float]) -> None:
+        """Take off what `other` grew by since it read `mark`."""
+        self.rate_s -= other.rate_s - mark[0]
+        self.concurrency_s -= other.concurrency_s - mark[1]
+        self.pause_s -= other.pause_s - mark[2]
