@@ -116,7 +116,7 @@ def _run(
 
     Each line is an item as in POST /v1/batch, for example {"id": "a", "url": "https://api.example.com/a"}.
     A line that is no item gets the outcome "rejected" and stops nothing. Memory does not grow with FILE, but for
-    about 20 bytes an id. Where OUT holds an id more than once, its last line counts.
+    about 30 bytes an id. Where OUT holds an id more than once, its last line counts.
 
     Exit code: 0 all succeeded; 1 some did not; 2 it could not run, or go on, as called; 130 or 143 interrupted, and
     --resume does the rest.

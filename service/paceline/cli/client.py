@@ -122,13 +122,14 @@ class ServiceClient:
     """A running service, by its base URL."""
 
     def __init__(self, server: str, key: str | None) -> None:
-        parts = urlsplit(server)
+        no_address = UsageProblem(f"--server: {server!r} is not a service's address; write it as http://127.0.0.1:8080")
         try:
+            parts = urlsplit(server)
             port = parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or "@" in server:
-            raise UsageProblem(f"--server: {server!r} is not a service's address; write it as http://127.0.0.1:8080")
+            raise no_address from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in server:
+            raise no_address
         self.address = f"{parts.scheme}://{parts.netloc}"
         self._host, self._tls = parts.hostname, parts.scheme == "https"
         self._port = port or (443 if self._tls else 80)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,15 +12,22 @@ import uvloop
 from msgspec import UNSET, Struct
 
 from paceline.app import Service
-from paceline.batch.compare import Comparing, Comparison, Measured
+from paceline.batch.compare import Comparison, Measured
+from paceline.batch.compare import compare as compare_strategies
 from paceline.cli.client import BrokenOff, ServiceClient, Unreachable
 from paceline.cli.options import UsageProblem
-from paceline.cli.report import duration, labels, plot, table
+from paceline.cli.report import plot, table
 from paceline.config import Config, RateWindow, Upstream
 from paceline.config.fields import is_private
 from paceline.errors import Rejected
-from paceline.model import EngineName, Item, ItemRetry, Rate, Strategy
+from paceline.model import EngineName, Item, ItemRetry, Rate, Strategy, Tenant
 from paceline.settings import read_config, read_settings
+from paceline.units import LONGEST_S
+from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
+from paceline.upstream.registry import Registry
+
+ORDER = (Strategy.SEQUENTIAL, Strategy.CONCURRENT, Strategy.BOUNDED, Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
+"""From the plainest to the one that knows most."""
 
 _OWN_NAME = "target"
 
@@ -63,29 +69,43 @@ def compare(wanted: Wanted, config: Path | None, client: ServiceClient | None) -
 async def _here(wanted: Wanted, config: Config) -> list[Measured]:
     declared = any(_covers(upstream.base_url, wanted.url) for upstream in config.upstreams.values())
     service = Service(config if declared else _declaring(wanted, config))
-    comparison = Comparison(
-        item=wanted.item(),
-        n=wanted.n,
-        strategies=wanted.strategies,
-        engines=wanted.engines,
-        max_concurrency=wanted.max_concurrency,
-        rate=wanted.rate if declared else None,
-        unpaced=wanted.unpaced,
-    )
-    rows = []
     try:
-        async for row in Comparing(service.registry, service.runner, comparison).run():
-            rows.append(row)
-            print(f"{labels([row])[0]} done in {duration(row.elapsed_ms)}", file=sys.stderr)
-    except Rejected as error:
-        raise UsageProblem(error.message) from None
+        return await compare_strategies(service.runner, _comparison(wanted, service.registry))
     finally:
         await service.close()
-    return rows
+
+
+def _comparison(wanted: Wanted, registry: Registry) -> Comparison:
+    item = wanted.item()
+    try:
+        upstream, _ = registry.at(wanted.url)
+    except Rejected as error:
+        raise UsageProblem(f"{wanted.url}: {error.message}") from None
+    if wanted.unpaced and not upstream.policy.allow_unpaced:
+        raise UsageProblem(f"--unpaced: the upstream {upstream.name} does not say allow_unpaced: true; add it to it")
+    rate = wanted.rate or next((rate for rate in upstream.policy.rates() if rate.unit == "requests"), None)
+    strategies = wanted.strategies or [each for each in ORDER if rate or each is not Strategy.TOKEN_BUCKET]
+    if rate is None and Strategy.TOKEN_BUCKET in strategies:
+        raise UsageProblem("--rate: token_bucket needs one; write it as --rate 50/1s")
+    return Comparison(
+        upstream=upstream,
+        item=item,
+        n=wanted.n,
+        strategies=strategies,
+        engines=wanted.engines or [upstream.policy.engine],
+        max_concurrency=wanted.max_concurrency or DEFAULT_CONCURRENCY,
+        rate=rate,
+        unpaced=wanted.unpaced,
+        deadline_s=LONGEST_S,
+        tenant=Tenant(),
+    )
 
 
 async def _there(wanted: Wanted, client: ServiceClient) -> list[Measured]:
-    body: dict[str, object] = {"request": wanted.item(), "n": wanted.n, "unpaced": wanted.unpaced}
+    request: dict[str, object] = {"url": wanted.url}
+    if wanted.attempts is not None:
+        request["retry"] = {"attempts": wanted.attempts}
+    body: dict[str, object] = {"request": request, "n": wanted.n, "unpaced": wanted.unpaced}
     if wanted.strategies:
         body["strategies"] = wanted.strategies
     if wanted.engines:
@@ -116,13 +136,13 @@ def _declaring(wanted: Wanted, config: Config) -> Config:
 
     A private address is reached only where the URL itself says so.
     """
-    parts = urlsplit(wanted.url)
-    origin = f"{parts.scheme}://{parts.netloc}"
     shared = {name: getattr(config.defaults, name) for name in config.defaults.model_fields_set}
     rate = wanted.rate
     if rate is not None:
         shared["rate"] = (RateWindow(limit=rate.limit, per=rate.per_s, burst=rate.burst),)
     try:
+        parts = urlsplit(wanted.url)
+        origin = f"{parts.scheme}://{parts.netloc}"
         shared |= {"allow_private": is_private(origin), "allow_unpaced": wanted.unpaced, "base_url": origin}
         target = Upstream(**shared)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Millions of ids in 16 to 24 bytes each."""
+"""Millions of ids in 12 to 24 bytes each."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ _LONGEST_DEADLINE_S = 900.0
 _PATIENCE_S = 30.0
 """How long a service may be out of reach, as it is while it restarts."""
 
+_NDJSON = "application/x-ndjson"
 _ITEM_OF = re.compile(r"requests\[([0-9]+)\]")
 
 
@@ -137,8 +138,10 @@ class RemoteRun:
     async def _ask(self, chunk: list[Entry], outlet: Outlet, deadline_s: float) -> tuple[list[Entry], float]:
         """One try. Returns what is to be sent again, and after how long."""
         body = b"".join((self._head, b',"deadline":%.3f,"requests":[' % deadline_s, _items(chunk), b"]}"))
-        async with self._client.post("/v1/batch", body, "application/x-ndjson") as reply:
+        async with self._client.post("/v1/batch", body, _NDJSON) as reply:
             if reply.status == 200:
+                if not reply.headers.get("content-type", "").startswith(_NDJSON):
+                    raise UsageProblem(f"{self._client.address} does not answer like Paceline; correct --server")
                 return await self._receive(chunk, reply, outlet), 0.0
             refusal = await reply.refusal()
             if reply.status in (429, 503):
@@ -149,9 +152,10 @@ class RemoteRun:
         """What can be sent all the same after a refusal, or the refusal itself."""
         at = _ITEM_OF.match(refusal.field or "")
         if refusal.status == 413 and len(chunk) > 1:
-            self._most = max(1, len(chunk) // 2)
-            await self._send(chunk[: self._most], outlet)
-            return chunk[self._most :]
+            half = len(chunk) // 2
+            self._most = min(self._most, half)
+            await self._send(chunk[:half], outlet)
+            return chunk[half:]
         if refusal.status == 413 or (refusal.status == 422 and at is not None and int(at[1]) < len(chunk)):
             place = int(at[1]) if at is not None else 0
             self._fail([chunk[place]], outlet, OutcomeKind.REJECTED, str(refusal), "invalid_request")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import floor, log10
 
 from paceline.batch.compare import Measured
+from paceline.model import OutcomeKind
 
 _WIDTH = 80
 _SOLID, _MIDDLE, _LIGHT = "█", "▓", "░"
@@ -27,7 +28,7 @@ def table(rows: Sequence[Measured]) -> str:
             duration(row.elapsed_ms),
             f"{row.throughput_per_s:.1f}",
             *map(duration, (row.p50_ms, row.p95_ms, row.p99_ms)),
-            *(str(number) for number in (row.succeeded, row.failed + row.rejected, row.refused, row.retries)),
+            *(str(number) for number in (succeeded(row), failed(row), row.refusals, row.retries)),
         )
     screen = Console(width=_WIDTH + 20, color_system=None, force_terminal=False)
     with screen.capture() as captured:
@@ -64,6 +65,16 @@ def plot(rows: Sequence[Measured], width: int = _WIDTH) -> str:
         axis[at : at + 8] = f"|{_mark(mark_ms)}".ljust(8)
         mark_ms *= 10
     return "\n".join([*lines, "".join(axis)[:width].rstrip()])
+
+
+def succeeded(row: Measured) -> int:
+    """Requests that got what they asked for."""
+    return row.outcomes.get(OutcomeKind.SUCCESS.value, 0)
+
+
+def failed(row: Measured) -> int:
+    """Every other one."""
+    return sum(row.outcomes.values()) - succeeded(row)
 
 
 def labels(rows: Sequence[Measured]) -> list[str]:

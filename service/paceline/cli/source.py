@@ -8,8 +8,8 @@ from collections import deque
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from paceline.api.checks import check_items
-from paceline.api.errors import Invalid
+from paceline.api.checks import check_item
+from paceline.api.fields import Wrong
 from paceline.batch.runner import needs_of
 from paceline.cli.aside import Aside
 from paceline.cli.ids import IdSet
@@ -136,10 +136,9 @@ class Source:
         if needs_of(item):
             return self._unusable(index, text, "depends_on needs a batch that is known as a whole; use POST /v1/batch")
         try:
-            check_items((item,))
-        except Invalid as error:
-            problem = error.detail.replace("requests[0].", "").replace("requests[0]", "it")
-            return self._unusable(index, text, problem)
+            check_item(item)
+        except Wrong as wrong:
+            return self._unusable(index, text, f"{wrong.field} {wrong.problem}")
         name = str(index) if item.id is UNSET else item.id
         if not self._seen.add(name):
             return self._unusable(index, text, f"the id {name[:80]!r} was on an earlier line; give each its own")
