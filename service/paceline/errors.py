@@ -6,6 +6,7 @@
     |   +-- UnknownUpstream     unknown_upstream
     |   +-- ForbiddenUpstream   forbidden_upstream
     |   +-- EgressDenied        egress_denied
+    |   +-- DeadlineUnreachable deadline_unreachable
     |   +-- Overloaded          overloaded
     |   +-- Halted              halted
     +-- AttemptError            tried, and no usable answer
@@ -63,6 +64,12 @@ class ForbiddenUpstream(Rejected):
 
 class EgressDenied(Rejected):
     code = "egress_denied"
+
+
+class DeadlineUnreachable(Rejected):
+    """Not even by a lower bound could it be served in time; `retry_after_s` is the wait it would have needed."""
+
+    code = "deadline_unreachable"
 
 
 class Overloaded(Rejected):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Literal
 from types import MappingProxyType
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 EngineName = Literal["aiohttp", "httpx"]
 Headers = tuple[tuple[str, str], ...]
@@ -233,7 +233,7 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
     path: str | UnsetType = UNSET
     headers: dict[str, str | list[str]] | UnsetType = UNSET
     params: dict[str, str | list[str]] | UnsetType = UNSET
-    json: Raw = Raw()
+    json: Raw = field(default_factory=Raw)
     body: str | UnsetType = UNSET
     body_base64: str | UnsetType = UNSET
     depends_on: list[str] | UnsetType = UNSET
@@ -262,6 +262,8 @@ class Tenant(Struct, frozen=True):
     """Who asks: an API key's name and what it may reach."""
 
     name: str = "anonymous"
+    weight: float = 1.0
+    """Its share of a budget among the tenants of its class."""
     max_priority: Priority = Priority.INTERACTIVE
     upstreams: frozenset[str] | None = None
     """The only upstreams it may reach; None is all, undeclared hosts included."""

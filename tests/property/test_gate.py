@@ -252,3 +252,64 @@ def test_offers_and_withdrawals_behind_a_blocked_head_leave_nothing_behind() -> 
     share = next(share for share in world.gate.budgets[0].lineups[Lane.ADAPTIVE].classes.values() if share.live)
     assert len(share._children) < 200
     assert world.gate.queued == 1
+
+
+def test_who_cannot_be_served_in_time_is_told_so_at_once_and_nobody_else() -> None:
+    world = World([Rate(10, 1.0, 1)], limit=100)
+    flow = world.flow()
+    told, queued = [], []
+    for _ in range(200):
+        waiter = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 5.0)
+        needed_s = world.gate.out_of_reach(waiter, world.now)
+        if needed_s is None:
+            queued.append(waiter)
+            world.gate.offer(waiter, world.now)
+        else:
+            told.append(needed_s)
+    world.look()
+    world.run(until=world.now + 5.0)
+    served = sum(waiter.granted_at is not None for waiter in queued)
+    assert served >= 50  # what could be served was
+    assert len(queued) - served <= 2
+    assert min(told) > 5.0
+
+
+def test_a_pause_gives_up_those_it_puts_out_of_reach() -> None:
+    world = World([Rate(10, 1.0, 1)], write=lambda: 1e9)
+    flow = world.flow()
+    first = world.offer(flow)
+    soon = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 5.0)
+    late = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 60.0)
+    for waiter in (late, soon):
+        world.gate.offer(waiter, world.now)
+    world.gate.written(first, world.now)
+    world.gate.settle(first, Verdict.THROTTLED, world.now, answered_at=world.now, retry_after_s=20.0)
+    given_up = world.gate.give_up(world.now)
+    assert [waiter for waiter, _ in given_up] == [soon]
+    assert given_up[0][1] == pytest.approx(20.0, abs=0.2)
+    assert world.gate.queued == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    limit=st.integers(1, 20),
+    burst=st.integers(1, 20),
+    items=st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 8.0)), min_size=1, max_size=60),
+)
+def test_what_could_have_been_served_is_never_refused(limit: int, burst: int, items: list[tuple[int, float]]) -> None:
+    """The bound is a lower bound: in a world without any delay, nobody refused would have been granted in time."""
+    rate = Rate(limit, 1.0, min(burst, limit))
+    payable = [(cost, deadline) for cost, deadline in items if cost <= limit]
+    world = World([rate])
+    flow = world.flow()
+    refused: list[tuple[Waiter, float]] = []
+    for cost, deadline_s in payable:
+        waiter = Waiter(flow, {"requests": float(cost)}, Receipt(), deadline=world.now + deadline_s)
+        if world.gate.out_of_reach(waiter, world.now) is not None:
+            refused.append((waiter, world.now + deadline_s))
+        world.gate.offer(waiter, world.now)
+    world.look()
+    world.run()
+    for waiter, deadline in refused:
+        assert waiter.granted_at is not None
+        assert waiter.granted_at > deadline - 1e-6

@@ -10,7 +10,7 @@ from itertools import count
 from math import inf
 
 from paceline.admission.allowance import Allowance
-from paceline.admission.gate import Gate
+from paceline.admission.gate import WHOLE, Gate
 from paceline.admission.lineup import BatchFlow, Lane, Waiter
 from paceline.model import ONE_REQUEST, Cost, Priority, Rate, Receipt, Verdict
 
@@ -94,8 +94,10 @@ class World:
         tenant: str = "t",
         lane: Lane = Lane.ADAPTIVE,
         own: Allowance | None = None,
+        key: str = WHOLE,
+        weight: float = 1.0,
     ) -> BatchFlow:
-        return self.gate.open(lane, priority, tenant, own)
+        return self.gate.open(lane, priority, tenant, own, key=key, weight=weight)
 
     def offer(self, flow: BatchFlow, cost: Cost = ONE_REQUEST, receipt: Receipt | None = None) -> Waiter:
         waiter = Waiter(flow, cost, receipt or Receipt(ready_at=self.now))

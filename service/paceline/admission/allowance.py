@@ -38,6 +38,10 @@ class Allowance:
             return -inf
         return self._window.due(cost["requests"], now, self._transit_s)
 
+    def soonest(self, ahead: float, cost: Cost, now: float) -> float:
+        """A lower bound of when the own rate allows this cost if `ahead` requests go before it."""
+        return -inf if self._window is None else self._window.soonest(ahead, cost["requests"], now)
+
     def take(self, cost: Cost, moment: float) -> Hold | None:
         self.in_flight += 1
         return self._window.take(cost["requests"], moment) if self._window else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-from paceline.admission.lineup import Lane, Lineup, Waiter
+from paceline.admission.lineup import BatchFlow, Lane, Lineup, Waiter
 from paceline.admission.pause import ThrottlePause
 from paceline.model import Cost, Rate, Verdict, WaitReason
 from paceline.rate.round_trip import RoundTripFloor
@@ -44,6 +44,20 @@ class Budget:
             if amount:
                 due = max(due, window.due(amount, now, self.transit_s))
         return due, WaitReason.RATE
+
+    def soonest(self, flow: BatchFlow, ahead: Mapping[str, float], cost: Cost, now: float) -> float:
+        """A lower bound of when a waiter of this batch can be served: pause, windows, its own batch ahead."""
+        soonest = now
+        if flow.lineup.lane is Lane.ADAPTIVE:
+            soonest = max(soonest, self.pause.until if self.pause.throttled is not None else -inf)
+        for window in self.windows:
+            unit = window.rate.unit
+            amount = cost.get(unit)
+            if amount:
+                soonest = max(soonest, window.soonest(ahead.get(unit, 0.0), amount, now))
+        if flow.own is not None:
+            soonest = max(soonest, flow.own.soonest(ahead.get("requests", 0.0), cost, now))
+        return soonest
 
     def take(self, waiter: Waiter, moment: float, held: bool, now: float) -> None:
         """Take the tokens of every window."""

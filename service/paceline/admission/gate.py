@@ -181,6 +181,30 @@ class Gate:
                 )
         return None
 
+    def out_of_reach(self, waiter: Waiter, now: float) -> float | None:
+        """Seconds that a newcomer would have to wait at least, where that is past its deadline."""
+        flow = waiter.flow
+        soonest = flow.lineup.budget.soonest(flow, flow.backlog, waiter.cost, now)
+        return soonest - now if soonest > waiter.deadline else None
+
+    def give_up(self, now: float) -> list[tuple[Waiter, float]]:
+        """After a pause or a retune: withdraw who cannot be served in time any more; with the wait each would need."""
+        given_up: list[tuple[Waiter, float]] = []
+        for budget in self._budgets.values():
+            for lineup in budget.lineups:
+                for flow in list(lineup.flows):
+                    ahead = dict(flow.backlog)
+                    for waiter in reversed(flow.waiters):  # from the last: who is behind waits longest
+                        for unit, amount in waiter.cost.items():
+                            ahead[unit] -= amount
+                        soonest = budget.soonest(flow, ahead, waiter.cost, now)
+                        if soonest <= waiter.deadline:
+                            break
+                        given_up.append((waiter, soonest - now))
+        for waiter, _ in given_up:
+            self.withdraw(waiter, now)
+        return given_up
+
     def offer(self, waiter: Waiter, now: float) -> bool:
         """Join the queue. False: somebody of the same batch waits already, so nothing can have changed."""
         flow = waiter.flow
@@ -191,7 +215,7 @@ class Gate:
         waiter.arrived = flow.waited()
         self.queued += 1
         first = not flow.waiters
-        flow.waiters[waiter] = None
+        flow.join(waiter)
         if first:
             lineup.flows.add(flow)
             flow.enter()
@@ -427,7 +451,7 @@ class Gate:
         receipt.rate_wait_s += rate_s - arrived[0]
         receipt.queue_s += concurrency_s - arrived[1]
         receipt.pause_s += pause_s - arrived[2]
-        del flow.waiters[waiter]
+        flow.part(waiter)
         self.queued -= 1
         if not flow.waiters:
             flow.lineup.flows.discard(flow)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from paceline.admission.lineup import BatchFlow, Lane, Waiter
+from paceline.admission.lineup import Lane, Waiter
+from paceline.admission.partition import Places
 from paceline.admission.shell import Admitter
 from paceline.errors import PacelineError, Rejected
 from paceline.events import AttemptFinished, Listener
@@ -17,16 +18,16 @@ from paceline.resilience.verdict import verdict_of
 class Admission:
     """One batch's way through one upstream's gate."""
 
-    def __init__(self, admitter: Admitter, flow: BatchFlow, strategy: Strategy, upstream: str, tell: Listener) -> None:
+    def __init__(self, admitter: Admitter, places: Places, strategy: Strategy, upstream: str, tell: Listener) -> None:
         self._admitter = admitter
-        self._flow = flow
+        self._places = places
         self._strategy = strategy
         self._upstream = upstream
         self._tell = tell
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
         receipt, exchange = request.receipt, request.exchange
-        waiter = Waiter(self._flow, request.cost, receipt)
+        waiter = Waiter(self._places.of(request), request.cost, receipt, request.deadline)
         await self._admitter.admit(waiter)
         began_at = waiter.granted_at
         assert began_at is not None
@@ -49,7 +50,7 @@ class Admission:
         finally:
             paused_s = self._admitter.settle(waiter, verdict, exchange, named_s)
             if verdict is Verdict.THROTTLED:
-                receipt.budget_paused = paused_s is not None and self._flow.lineup.lane is Lane.ADAPTIVE
+                receipt.budget_paused = paused_s is not None and waiter.flow.lineup.lane is Lane.ADAPTIVE
                 receipt.retry_after_s = paused_s
             if exchange.written_at is not None:
                 receipt.sent = True

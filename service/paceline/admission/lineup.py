@@ -39,14 +39,16 @@ class State(IntEnum):
 class BatchFlow(Flow):
     """A batch in one lineup: its own allowance, and how its waits differ from the lineup's."""
 
-    __slots__ = ("lineup", "own", "own_due", "parked_at", "parked_mark", "parked_reason", "priority", "shift",
-                 "unparked_at")  # fmt: skip
+    __slots__ = ("backlog", "lineup", "own", "own_due", "parked_at", "parked_mark", "parked_reason", "priority",
+                 "shift", "unparked_at")  # fmt: skip
 
     def __init__(self, parent: Share, lineup: Lineup, priority: Priority, own: Allowance | None) -> None:
         super().__init__(parent)
         self.lineup = lineup
         self.priority = priority
         self.own = own
+        self.backlog: dict[str, float] = {}
+        """What its waiters ask for in all, by unit."""
         self.own_due = -inf
         """When its own rate would have let its head go, for the look that unparked it."""
         self.unparked_at = -inf
@@ -63,6 +65,16 @@ class BatchFlow(Flow):
             waits.concurrency_s + shift.concurrency_s,
             waits.pause_s + shift.pause_s,
         )
+
+    def join(self, waiter: Waiter) -> None:
+        self.waiters[waiter] = None
+        for unit, amount in waiter.cost.items():
+            self.backlog[unit] = self.backlog.get(unit, 0.0) + amount
+
+    def part(self, waiter: Waiter) -> None:
+        del self.waiters[waiter]
+        for unit, amount in waiter.cost.items():
+            self.backlog[unit] -= amount
 
     def park(self, now: float, own_due: float, reason: WaitReason) -> None:
         """Its own allowance holds it back: out of the running, so that it holds nobody else."""

@@ -10,7 +10,7 @@ from math import inf
 from paceline.admission.allowance import Allowance
 from paceline.admission.gate import Gate
 from paceline.admission.lineup import Waiter
-from paceline.errors import InvalidRequest
+from paceline.errors import DeadlineUnreachable, InvalidRequest
 from paceline.model import Exchange, Rate, Verdict
 
 _SOONEST_S = 0.001
@@ -51,11 +51,16 @@ class Admitter:
 
         Raises:
             InvalidRequest: its cost can never be paid, or cannot any more after a retune.
+            DeadlineUnreachable: it cannot be served by its deadline, or cannot any more after a pause or a retune.
         """
         refusal = self.gate.refusal(waiter.cost, waiter.flow.own)
         if refusal is not None:
             raise InvalidRequest(refusal)
-        if self.gate.offer(waiter, time.perf_counter()):
+        now = time.perf_counter()
+        needed_s = self.gate.out_of_reach(waiter, now)
+        if needed_s is not None:
+            raise _unreachable(needed_s)
+        if self.gate.offer(waiter, now):
             self.look()
         if waiter.granted_at is not None:
             return
@@ -90,6 +95,7 @@ class Admitter:
         )
         if pause_s is not None:
             self._on_pause(pause_s)
+            self._give_up()
         if self.gate.queued:
             self.look()
         return pause_s
@@ -101,7 +107,13 @@ class Admitter:
                 waiter.future.set_exception(
                     InvalidRequest(self.gate.refusal(waiter.cost, None) or "the upstream's limit was changed")
                 )
+        self._give_up()
         self.look()
+
+    def _give_up(self) -> None:
+        for waiter, needed_s in self.gate.give_up(time.perf_counter()):
+            if waiter.future is not None and not waiter.future.done():
+                waiter.future.set_exception(_unreachable(needed_s))
 
     def set_paused(self, paused: bool) -> None:
         """The operator's pause: nobody goes until it is lifted; what is in flight goes on."""
@@ -154,3 +166,10 @@ class Admitter:
     def _wake(self) -> None:
         self._timer = None
         self.look()
+
+
+def _unreachable(needed_s: float) -> DeadlineUnreachable:
+    return DeadlineUnreachable(
+        f"it would have to wait {needed_s:.3g} s at least, which is past its deadline; allow more time or send less",
+        retry_after_s=needed_s,
+    )

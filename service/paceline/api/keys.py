@@ -53,7 +53,7 @@ class KeyCheck:
 
 
 def _tenant(key: ApiKey) -> Tenant:
-    return Tenant(key.name, key.max_priority, None if key.upstreams is None else frozenset(key.upstreams))
+    return Tenant(key.name, key.weight, key.max_priority, None if key.upstreams is None else frozenset(key.upstreams))
 
 
 def _given(scope: Scope) -> bytes:

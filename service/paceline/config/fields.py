@@ -89,6 +89,18 @@ PositiveSeconds = Annotated[float, BeforeValidator(parse_duration), AfterValidat
 PositiveSize = Annotated[int, BeforeValidator(parse_size), AfterValidator(_larger_than_zero), _SIZE_SCHEMA]
 Whole = Annotated[int, Field(ge=0), BeforeValidator(_no_bool)]
 PositiveWhole = Annotated[int, Field(gt=0), BeforeValidator(_no_bool)]
+
+
+def _partition(rule: str) -> str:
+    kind, _, detail = rule.partition(":")
+    if rule in ("upstream", "host") or (kind == "path" and re.fullmatch(r"[1-9]", detail)):
+        return rule
+    if kind == "header" and _TOKEN.fullmatch(detail):
+        return rule.lower()
+    raise ValueError('is no partition; write upstream, host, "header:authorization" or "path:1"')
+
+
+Partition = Annotated[str, AfterValidator(_partition)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_bool)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_bool)]
 Status = Annotated[int, Field(ge=400, le=599), BeforeValidator(_no_bool)]

@@ -11,6 +11,7 @@ from paceline.config.fields import (
     BaseUrl,
     HeaderName,
     HeaderValue,
+    Partition,
     PositiveNumber,
     PositiveSeconds,
     PositiveSize,
@@ -190,8 +191,9 @@ class Policy(Section):
     """The longest the upstream's own word may pause it."""
     concurrency: Concurrency = Concurrency()
     """How many calls may be in flight."""
-    partition: Literal["upstream"] = "upstream"
-    """What shares one budget."""
+    partition: Partition = "upstream"
+    """What shares one budget: the `upstream`, a `host`, a `header:NAME` such as the credential, or a `path:N` prefix of
+    N segments after the base path."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Sent with every call unless the item gives its own."""
     retry: Retry = Retry()

@@ -10,6 +10,7 @@ from paceline.config.fields import (
     Host,
     HostOrNetwork,
     Port,
+    PositiveNumber,
     PositiveSeconds,
     PositiveSize,
     PositiveWhole,
@@ -39,8 +40,8 @@ class ApiKey(Section):
     """The caller, as logs show it: the tenant."""
     key: Annotated[SecretWord, AfterValidator(_long_enough)]
     """The secret it sends as `Authorization: Bearer` or `Paceline-Key`."""
-    weight: Literal[1] = 1
-    """Its share among callers."""
+    weight: PositiveNumber = 1
+    """Its share of every budget among callers of one priority; 3 gets three times what 1 gets."""
     max_priority: Priority = Priority.INTERACTIVE
     """The highest priority it may ask for."""
     upstreams: tuple[str, ...] | None = None

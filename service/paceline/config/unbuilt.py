@@ -22,11 +22,6 @@ def take_unbuilt(document: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if "store" in document:
         del document["store"]
         yield ("store",), "is not built yet"
-    api_keys = look_up(document, ("server", "api_keys"))
-    for index, entry in enumerate(api_keys if isinstance(api_keys, list) else ()):
-        if isinstance(entry, dict) and entry.get("weight", 1) != 1:
-            del entry["weight"]
-            yield ("server", "api_keys", index, "weight"), "a weight other than 1 is not built yet"
     upstreams = document.get("upstreams")
     names = upstreams if isinstance(upstreams, dict) else ()
     for policy in (("defaults",), *(("upstreams", name) for name in names)):
@@ -39,7 +34,3 @@ def _take_from_policy(document: dict[str, Any], policy: KeyPath) -> Iterator[tup
         if isinstance(holder, dict) and key in holder:
             del holder[key]
             yield (*policy, *section, key), "is not built yet"
-    keys = look_up(document, policy)
-    if isinstance(keys, dict) and keys.get("partition", "upstream") != "upstream":
-        del keys["partition"]
-        yield (*policy, "partition"), "a partition other than upstream is not built yet"

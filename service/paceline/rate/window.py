@@ -64,8 +64,13 @@ class Window:
             return smooth
         return max(smooth, self._next_free(transit_s))
 
+    def soonest(self, ahead: float, cost: float, now: float) -> float:
+        """A lower bound of when this cost can be paid if `ahead` must be paid before it."""
+        slack = self.rate.burst - min(cost, self.rate.burst)
+        return max(self._tat, now - self.beat_s) + (ahead - slack) * self.beat_s
+
     def take(self, cost: float, moment: float, *, held: bool = False) -> Hold:
-        """Take the tokens; `moment` is when the rate allowed it, `held` that nothing but the rate kept it until then."""
+        """Take the tokens; `moment` is when the rate allowed it, `held` that only the rate kept it until then."""
         earliest = moment - self.beat_s if held else moment
         self._tat = max(self._tat, earliest) + cost * self.beat_s
         self._held += cost

@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState
 
-from paceline.errors import AttemptError, PacelineError
+from paceline.errors import AttemptError, PacelineError, Rejected
 from paceline.events import Listener, RetryScheduled
 from paceline.model import Exchange, Receipt, Request, Response, Send, Verdict, WaitReason
 from paceline.resilience.retry_after import retry_after_s
@@ -46,28 +46,33 @@ class Retry:
         return await self._again(request, call_next, first)
 
     async def _again(self, request: Request, call_next: Send, first: Response | AttemptError) -> Response:
-        pending: Response | AttemptError | None = first
         attempt = request
-
-        async def once() -> Response:
-            nonlocal pending, attempt
-            if pending is None:
-                attempt = replace(attempt, attempt=attempt.attempt + 1, exchange=Exchange())
-                return await call_next(attempt)
-            answer, pending = pending, None
-            if isinstance(answer, AttemptError):
-                raise answer
-            return answer
-
+        last = first
+        entering, refused = True, False
         wait = Wait(0.0, WaitReason.BACKOFF)
 
+        async def once() -> Response:
+            nonlocal attempt, entering, refused
+            if not entering:
+                attempt = replace(attempt, attempt=attempt.attempt + 1, exchange=Exchange())
+                try:
+                    return await call_next(attempt)
+                except Rejected as refusal:
+                    if refusal.retry_after_s is not None:
+                        request.receipt.retry_after_s = refusal.retry_after_s
+                    refused = True  # the answer it has stands
+            entering = False
+            if isinstance(last, AttemptError):
+                raise last
+            return last
+
         def wanted(state: RetryCallState) -> bool:
-            nonlocal wait
-            answer = _answer(state)
+            nonlocal last, wait
+            answer = None if refused else _answer(state)
             decided = wait_before_retry(request, answer) if answer is not None else None
             if decided is None or answer is None:
                 return False
-            wait = decided
+            last, wait = answer, decided
             self._tell(RetryScheduled(self._upstream, _reason(answer, wait)))
             return True
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from paceline.admission.allowance import Allowance
 from paceline.admission.layer import Admission
 from paceline.admission.lineup import Lane
+from paceline.admission.partition import Places
 from paceline.events import Listener
 from paceline.model import Batch, Send, Strategy
 from paceline.rate.token_bucket import TokenBucket
@@ -51,12 +52,12 @@ def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allo
     """One batch's way to one upstream."""
     lane = Lane.ADAPTIVE if batch.strategy is Strategy.ADAPTIVE else Lane.CLASSIC
     admitter = upstream.unpaced() if batch.unpaced else upstream.admitter
-    flow = admitter.gate.open(lane, batch.priority, batch.tenant.name, allowance)
+    places = Places(admitter.gate, lane, batch.priority, batch.tenant, allowance, upstream.key_of)
     layers: list[Layer] = [
         Deadline(),
         Retry(upstream.name, tell),
         *own,
-        Admission(admitter, flow, batch.strategy, upstream.name, tell),
+        Admission(admitter, places, batch.strategy, upstream.name, tell),
         AttemptLimit(),
     ]
     return stack(layers, upstream.transport(batch.engine).send)

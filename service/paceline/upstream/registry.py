@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
 from paceline.admission.allowance import Allowance
+from paceline.admission.partition import partition_by
 from paceline.admission.shell import Admitter
 from paceline.config import Config, Policy
 from paceline.config import Upstream as Declared
@@ -47,6 +48,7 @@ class Upstream:
         auth = policy.auth if isinstance(policy, Declared) else None
         self.auth = auth.as_header() if auth else None
         self.headers = policy.header_pairs()
+        self.key_of = partition_by(policy.partition, self.path)
 
     def reconfigure(self, policy: Policy, wire: Wire) -> None:
         """Take a new configuration; what was counted, learned, queued or is in flight stays."""

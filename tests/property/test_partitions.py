@@ -1,0 +1,147 @@
+"""Partitions share permits and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from paceline.admission.lineup import Lane
+from paceline.admission.partition import partition_by
+from paceline.model import Exchange, Priority, Rate, Receipt, Request, RetryPolicy, Url, Verdict
+from support.simulation import StrictUpstream, World
+
+
+def world_without_an_upstream(rate: Rate) -> World:
+    """Partitions have a limit each, so the strict upstream of one limit does not apply."""
+    return World([rate], upstream=StrictUpstream([]))
+
+
+def test_a_queue_in_one_partition_costs_another_nothing() -> None:
+    world = world_without_an_upstream(Rate(10, 1.0, 1))
+    busy = world.flow(key="busy")
+    for _ in range(10_000):
+        world.offer(busy)
+    world.run(until=world.now + 3)
+    assert world.offer(world.flow(key="quiet")).granted_at == world.now
+
+
+def test_each_partition_has_the_whole_limit() -> None:
+    world = world_without_an_upstream(Rate(10, 1.0, 1))
+    flows = [world.flow(key=f"k{n}") for n in range(5)]
+    for flow in flows:
+        for _ in range(50):
+            world.offer(flow)
+    world.run(until=world.now + 3.05)
+    assert [sum(w.flow is flow for _, w in world.granted) for flow in flows] == [31] * 5
+
+
+def test_free_permits_go_in_turn_to_the_partitions_of_a_class() -> None:
+    world = World([], limit=2, serve=lambda: 0.1)
+    flows = [world.flow(key=f"k{n}") for n in range(4)]
+    for flow in flows:
+        for _ in range(50):
+            world.offer(flow)
+    world.run(until=world.now + 5.01)
+    served = [sum(w.flow is flow for _, w in world.granted) for flow in flows]
+    assert max(served) - min(served) <= 2  # the first to come found two free permits
+
+
+def test_free_permits_go_to_the_classes_a_hundred_to_ten_to_one_across_partitions() -> None:
+    world = World([], limit=1, serve=lambda: 0.001)
+    flows = {priority: world.flow(priority, key=priority.value) for priority in Priority}
+    for flow in flows.values():
+        for _ in range(2_000):
+            world.offer(flow)
+    world.run(until=world.now + 1.11)
+    shares = {priority: sum(w.flow is flow for _, w in world.granted) for priority, flow in flows.items()}
+    assert shares[Priority.INTERACTIVE] / shares[Priority.NORMAL] == pytest.approx(10, rel=0.1)
+    assert shares[Priority.NORMAL] / shares[Priority.BULK] == pytest.approx(10, rel=0.25)
+
+
+def test_a_throttle_pauses_its_own_partition_only() -> None:
+    world = World([], write=lambda: 1e9)
+    one, other = world.flow(key="one"), world.flow(key="other")
+    waiter = world.offer(one)
+    world.gate.written(waiter, world.now)
+    world.gate.settle(waiter, Verdict.THROTTLED, world.now, answered_at=world.now, retry_after_s=60.0)
+    assert world.offer(one).granted_at is None
+    assert world.offer(other).granted_at == world.now
+
+
+def test_tenants_share_a_budget_by_their_weights() -> None:
+    world = World([Rate(100, 1.0, 1)])
+    flows = [world.flow(tenant="light", weight=1.0), world.flow(tenant="heavy", weight=3.0)]
+    for flow in flows:
+        for _ in range(1_000):
+            world.offer(flow)
+    world.run(until=world.now + 4.005)
+    light, heavy = (sum(w.flow is flow for _, w in world.granted) for flow in flows)
+    assert heavy == pytest.approx(3 * light, abs=3)
+
+
+def test_bulk_at_its_share_of_the_permits_does_not_hide_others_of_the_same_partition() -> None:
+    world = World([], limit=10, serve=lambda: 100.0)
+    bulk, normal = world.flow(Priority.BULK), world.flow(Priority.NORMAL)
+    for _ in range(30):
+        world.offer(bulk)
+    assert world.gate.in_flight == 9
+    assert world.offer(normal).granted_at == world.now
+
+
+def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
+    world = World([Rate(100, 1.0, 1)])
+    flows = [world.flow(lane=lane) for lane in Lane]
+    for flow in flows:
+        for _ in range(300):
+            world.offer(flow)
+    world.run(until=world.now + 4)
+    counts = [sum(w.flow is flow for _, w in world.granted) for flow in flows]
+    assert counts[0] == pytest.approx(counts[1], rel=0.1)
+
+
+def test_partitions_are_bounded_and_only_those_that_remember_nothing_are_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("paceline.admission.gate._MOST_BUDGETS", 3)
+    world = world_without_an_upstream(Rate(10, 1.0, 10))
+    first = world.flow(key="first")
+    for key in ("first", "second", "third"):
+        world.offer(world.flow(key=key))
+    with pytest.raises(LookupError, match="3 partitions are busy"):
+        world.flow(key="fourth")
+    world.run(until=world.now + 2)
+    world.look()
+    world.flow(key="fourth")
+    assert first.lineup.budget.dropped
+    assert len(world.gate.budgets) == 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "key"),
+    [
+        ("upstream", "upstream"),
+        ("host", "host:api.example.com"),
+        ("path:1", "path:/repos"),
+        ("path:2", "path:/repos/python"),
+        ("path:9", "path:/repos/python/cpython"),
+        ("header:authorization", "header:authorization:5a9c9cd6bd0a"),
+        ("header:x-team", "header:x-team:none"),
+    ],
+)
+def test_the_key_of_a_request(rule: str, key: str) -> None:
+    request = Request(
+        method="GET",
+        url=Url("https", "api.example.com", 443, "/v1/repos/python/cpython?page=2"),
+        headers=(("authorization", "Bearer s3cret"),),
+        body=b"",
+        deadline=0.0,
+        receipt=Receipt(),
+        exchange=Exchange(),
+        retry=RetryPolicy(),
+    )
+    found = partition_by(rule, "/v1")(request)
+    assert "s3cret" not in found
+    if rule == "header:authorization":
+        assert found.startswith("header:authorization:")
+        assert len(found) == len(key)
+    else:
+        assert found == key
