@@ -16,6 +16,7 @@ from paceline.resilience.verdict import verdict_of
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)"?', re.IGNORECASE).search
 _NO_CONTENT = (204, 304)
+_OF_THE_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 _NONE: tuple[None, str] = (None, "none")
 
 
@@ -114,9 +115,14 @@ def timing(receipt: Receipt, start_s: float, total_s: float) -> Timing:
 
 
 def join_headers(headers: Headers) -> dict[str, str | list[str]]:
-    """Repeated fields joined with ", "; `set-cookie`, which cannot be joined, as a list."""
+    """Repeated fields joined with ", "; `set-cookie`, which cannot be joined, as a list.
+
+    Fields that speak of the connection, which the caller has no part in, are left out.
+    """
     joined: dict[str, str | list[str]] = {}
     for name, value in headers:
+        if name in _OF_THE_CONNECTION:
+            continue
         known = joined.get(name)
         if name == "set-cookie":
             if isinstance(known, list):

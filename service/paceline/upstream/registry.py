@@ -123,6 +123,7 @@ class Registry:
         for upstream in self._declared.values():
             assert upstream.base is not None
             self._by_origin.setdefault(_origin(upstream.base), []).append(upstream)
+            upstream.transport()  # its library is imported now, not on the first item's time
         for sharing in self._by_origin.values():
             sharing.sort(key=lambda upstream: -len(upstream.path))
 
