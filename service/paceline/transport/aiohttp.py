@@ -106,7 +106,7 @@ class _Connection(ResponseHandler):
             super().resume_reading(resume_parser)
 
     def expect(self, bodyless: bool) -> None:
-        """Make ready for one answer, with a new parser: an old one may hold the first bytes of an answer nobody asked."""
+        """Make ready for one answer. The parser is new: an old one may hold the beginning of an answer nobody asked."""
         self.set_response_params(
             skip_payload=bodyless,
             read_until_eof=True,
@@ -119,7 +119,7 @@ class _Connection(ResponseHandler):
 
     def reusable(self, now: float) -> bool:
         """Alive, and nothing has arrived on it since its last answer, not even in the kernel's buffer."""
-        if self.should_close or not self.is_connected() or now >= self.idle_until:
+        if not self.is_connected() or now >= self.idle_until:
             return False
         try:
             self.sock.recv(1, socket.MSG_PEEK)

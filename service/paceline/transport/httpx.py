@@ -20,6 +20,7 @@ from paceline.errors import (
     AttemptError,
     AttemptTimeout,
     ConnectFailed,
+    InvalidRequest,
     PacelineError,
     ProtocolError,
 )
@@ -139,13 +140,16 @@ class HttpxTransport:
         if (authorization := self._dialler.authorization(url)) is not None:
             fields.append(("Proxy-Authorization", authorization.encode("ascii")))
         fields.append(("Connection", b"close"))
-        return httpx2.Request(
-            request.method,
-            str(url),
-            headers=[(name.encode("ascii"), value) for name, value in fields],
-            stream=httpx2.ByteStream(request.body),
-            extensions={"target": self._dialler.target(url).encode("ascii"), "paceline": (url, request.exchange)},
-        )
+        try:
+            return httpx2.Request(
+                request.method,
+                str(url),
+                headers=[(name.encode("ascii"), value) for name, value in fields],
+                stream=httpx2.ByteStream(request.body),
+                extensions={"target": self._dialler.target(url).encode("ascii"), "paceline": (url, request.exchange)},
+            )
+        except httpx2.InvalidURL as error:  # longer than the library takes
+            raise InvalidRequest(f"the URL cannot be used with engine httpx: {error}; use engine aiohttp") from error
 
 
 class _Wired(httpx2.AsyncBaseTransport):

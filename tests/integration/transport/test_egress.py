@@ -11,7 +11,7 @@ import pytest
 from paceline.errors import ConnectFailed, DnsFailed, EgressDenied
 from paceline.transport.egress import Guard
 from paceline.transport.lookup import SystemLookup
-from wire import OK, answers, ask, response, serving
+from wire import OK, answers, ask, eventually, response, serving
 
 
 def guard_with(*addresses: str, **settings: object) -> Guard:
@@ -66,6 +66,29 @@ async def test_an_address_that_refuses_leaves_the_next_its_turn(open_transport):
     async with serving(answers(OK)) as server:
         transport = open_transport(guard=guard_with("127.0.0.99", "127.0.0.1"))
         assert (await transport.send(ask(server.url(host="api.example")))).body == b"ok"
+
+
+async def test_an_address_that_stays_silent_leaves_the_next_its_turn(open_transport):
+    async with serving(answers(OK)) as server:
+        with socket.socket() as silent, socket.socket() as first, socket.socket() as second:
+            silent.bind(("127.0.0.99", server.port))
+            silent.listen(0)
+            for filler in (first, second):
+                filler.setblocking(False)
+                filler.connect_ex(silent.getsockname())
+            transport = open_transport(guard=guard_with("127.0.0.99", "127.0.0.1"), connect_timeout_s=1.0)
+            assert (await transport.send(ask(server.url(host="api.example")))).body == b"ok"
+
+
+async def test_a_socket_that_met_itself_is_no_upstream(open_transport, monkeypatch):
+    async with serving(answers(OK)) as server:
+        monkeypatch.setattr(socket.socket, "getsockname", socket.socket.getpeername)
+        with pytest.raises(ConnectFailed, match="refused"):
+            await open_transport().send(ask(server.url()))
+        monkeypatch.undo()
+        await eventually(lambda: server.connections == 1)
+        await server.all_closed()
+        assert server.requests == []
 
 
 async def test_when_every_address_refuses_the_call_fails(open_transport):

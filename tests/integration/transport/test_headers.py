@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paceline import __version__
-from paceline.errors import InvalidRequest
+from paceline.errors import ConnectFailed, InvalidRequest
 from wire import OK, answers, ask, response, serving
 
 
@@ -110,6 +110,21 @@ async def test_connect_and_what_is_no_method_are_refused_before_a_socket_is_open
         with pytest.raises(InvalidRequest, match="method"):
             await transport.send(ask(server.url(), method))
         assert server.connections == 0
+
+
+async def test_a_target_travels_as_it_is_written(transport):
+    target = "/%7Ea/../b//c%2F[]?q=%20&r=a+b&s=%E9"
+    async with serving(answers(OK)) as server:
+        await transport.send(ask(server.url(target)))
+        assert server.requests[0].line == f"GET {target} HTTP/1.1"
+
+
+async def test_a_very_long_url_is_sent_or_refused(transport, engine_name):
+    request = ask("http://127.0.0.1:1/" + "x" * 70_000)
+    with pytest.raises((InvalidRequest, ConnectFailed)) as caught:
+        await transport.send(request)
+    assert isinstance(caught.value, InvalidRequest) == (engine_name == "httpx")
+    assert not caught.value.sent
 
 
 async def test_no_redirect_is_followed(transport):
