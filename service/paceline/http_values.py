@@ -1,0 +1,95 @@
+"""Values of HTTP fields that more than one layer reads: strict, and never raising.
+
+A number here is what the grammars of HTTP call one. `int` and `float` take more (`1_000`, other scripts' digits, `inf`,
+`1e309`), and what no grammar allows is ignored, never guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+_DECIMAL = re.compile(r"[0-9]{1,15}\.[0-9]{1,9}")
+_LONGEST_WAIT_S = 1e10
+"""Three centuries: what is longer is no wait but a slip."""
+
+MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
+    )
+}
+MONTH = "(?P<month>" + "|".join(MONTHS) + ")"
+DAY_NAME = "(?:mon|tue|wed|thu|fri|sat|sun)"
+CLOCK = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+
+_DATE_FORMS = tuple(
+    re.compile(form, re.IGNORECASE | re.ASCII)
+    for form in (
+        rf"{DAY_NAME}, (?P<day>[0-9]{{1,2}}) {MONTH} (?P<year>[0-9]{{4}}) {CLOCK} GMT",  # IMF-fixdate
+        rf"(?:mon|tues|wednes|thurs|fri|satur|sun)day, (?P<day>[0-9]{{2}})-{MONTH}-(?P<year>[0-9]{{2}}) {CLOCK} GMT",
+        rf"{DAY_NAME} {MONTH} {{1,2}}(?P<day>[0-9]{{1,2}}) {CLOCK} (?P<year>[0-9]{{4}})",  # asctime
+    )
+)
+
+
+def number(text: str) -> float | None:
+    """A number of at most 15 digits and 9 decimals, zero or more; else None."""
+    text = text.strip(" \t")
+    if not text.isascii():
+        return None
+    if text.isdigit():
+        return float(text) if len(text) <= 15 else None
+    return float(text) if _DECIMAL.fullmatch(text) else None
+
+
+def http_date(text: str, now_epoch_s: float) -> float | None:
+    """An HTTP-date in any of RFC 9110's three forms as epoch seconds, or None.
+
+    A year of two digits that would lie over 50 years ahead of now is of the century before.
+    """
+    text = text.strip(" \t")
+    for form in _DATE_FORMS:
+        match = form.fullmatch(text)
+        if match is None:
+            continue
+        year = int(match["year"])
+        if len(match["year"]) == 2:
+            this_year = datetime.fromtimestamp(now_epoch_s, UTC).year
+            year += this_year // 100 * 100
+            if year > this_year + 50:
+                year -= 100
+        return epoch_s(year, match)
+    return None
+
+
+def epoch_s(year: int, match: re.Match[str]) -> float | None:
+    """Epoch seconds of the groups day, month (a name), hour, minute and second as UTC; None where no day is so."""
+    try:
+        moment = datetime(
+            year,
+            MONTHS[match["month"].lower()],
+            int(match["day"]),
+            int(match["hour"]),
+            int(match["minute"]),
+            int(match["second"]),
+            tzinfo=UTC,
+        )
+    except ValueError:
+        return None
+    return moment.timestamp()
+
+
+def wait_s(retry_after: str, date: str | None, now_epoch_s: float) -> float | None:
+    """The seconds a Retry-After names, or None where it is unusable.
+
+    A date is reckoned from the answer's own Date, so that a wrong clock on either side does no harm.
+    """
+    seconds = number(retry_after)
+    if seconds is not None:
+        return seconds if seconds < _LONGEST_WAIT_S else None
+    moment = http_date(retry_after, now_epoch_s)
+    if moment is None:
+        return None
+    sent_at = http_date(date, now_epoch_s) if date is not None else None
+    return max(0.0, moment - (now_epoch_s if sent_at is None else sent_at))
