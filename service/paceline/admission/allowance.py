@@ -36,7 +36,7 @@ class Allowance:
         """When the own rate allows this cost; in the past where there is none."""
         if self._window is None:
             return -inf
-        return self._window.due(cost["requests"], now, self._transit_s)
+        return self._window.due(cost.get(self._window.rate.unit, 0.0), now, self._transit_s)
 
     def soonest(self, ahead: float, cost: Cost, now: float) -> float:
         """A lower bound of when the own rate allows this cost if `ahead` requests go before it."""
@@ -44,7 +44,9 @@ class Allowance:
 
     def take(self, cost: Cost, moment: float) -> Hold | None:
         self.in_flight += 1
-        return self._window.take(cost["requests"], moment) if self._window else None
+        if self._window is None:
+            return None
+        return self._window.take(cost.get(self._window.rate.unit, 0.0), moment)
 
     def written(self, hold: Hold | None, now: float) -> None:
         if self._window and hold:

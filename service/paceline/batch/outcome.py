@@ -15,6 +15,7 @@ from paceline.model import Expect, Failure, Headers, Outcome, OutcomeKind, Recei
 from paceline.resilience.verdict import verdict_of
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)"?', re.IGNORECASE).search
+_NO_CHARSET = re.compile("base64|bz2|hex|idna|punycode|quopri|(raw-)?unicode-escape|rot-13|undefined|uu|zlib").fullmatch
 _NO_CONTENT = (204, 304)
 _OF_THE_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 _NONE: tuple[None, str] = (None, "none")
@@ -87,7 +88,7 @@ def failed(
 
 def refused(subject: Subject, error: PacelineError, total_s: float) -> Outcome:
     """The outcome of an item that ended in an error of ours."""
-    sent = error.outcome is not OutcomeKind.REJECTED and (error.sent or subject.receipt.sent)
+    sent = error.sent or subject.receipt.sent  # a retry may be refused after an earlier attempt was sent
     return failed(
         subject, error.outcome, error.code, error.message, total_s, sent=sent, retry_after_s=error.retry_after_s
     )
@@ -160,22 +161,29 @@ def _is_json(body: bytes) -> bool:
 
 
 def _text(body: bytes, content_type: str, kind: str, expect: Expect) -> str | None:
-    charset = _CHARSET(content_type)
+    named = _CHARSET(content_type)
+    codec = _codec(named[1]) if named else None
     textual = (
         kind.startswith("text/") or kind in ("application/xml", "application/json") or kind.endswith(("+xml", "+json"))
     )
-    if expect is Expect.AUTO and charset is None and not textual:
+    if expect is Expect.AUTO and codec is None and not textual:
         return None
     try:
-        codec = codecs.lookup(charset[1] if charset else "utf-8")
+        text = body.decode(codec or "utf-8", "strict" if expect is Expect.AUTO else "replace")
+        if codec is not None:
+            text.encode()  # UTF-7 may spell half a surrogate pair, which no JSON can carry
+    except UnicodeError:
+        return None
+    return text
+
+
+def _codec(charset: str) -> str | None:
+    """Python's name of a charset; None for what it does not know, and for codecs of its own that are no charset."""
+    try:
+        name = codecs.lookup(charset).name
     except LookupError:
-        codec = codecs.lookup("utf-8")
-    if not codec._is_text_encoding:
-        codec = codecs.lookup("utf-8")
-    try:
-        return body.decode(codec.name, "strict" if expect is Expect.AUTO else "replace")
-    except (UnicodeDecodeError, UnicodeError):
         return None
+    return None if _NO_CHARSET(name) else name
 
 
 def _http_failure(subject: Subject, response: Response) -> Failure:

@@ -26,7 +26,7 @@ from paceline.model import (
     Url,
 )
 from paceline.units import parse_duration
-from paceline.upstream.registry import OTHER, Registry, Upstream
+from paceline.upstream.registry import Registry, Upstream
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -43,7 +43,7 @@ class Preparation:
         self._batch = batch
         self._deadline = deadline
         self._defaults = batch.defaults
-        self._default_headers = _fields(batch.defaults.headers)
+        self._reach = batch.tenant.upstreams
         self._default_cost = _cost(batch.defaults.cost)
         self._shared: dict[Upstream, tuple[Headers, RetryPolicy]] = {}
 
@@ -54,10 +54,11 @@ class Preparation:
             Rejected: the item cannot be sent, and why.
         """
         upstream, url = self._place(item)
-        allowed = self._batch.tenant.upstreams
-        if allowed is not None and upstream.name not in allowed:
-            what = "undeclared hosts" if upstream.name == OTHER else f"the upstream {upstream.name!r}"
-            raise ForbiddenUpstream(f"this API key may not reach {what}; it reaches: {', '.join(sorted(allowed))}")
+        if self._reach is not None and upstream.name not in self._reach:
+            raise ForbiddenUpstream(
+                f"this API key may not reach the upstream {upstream.name!r}; it reaches: "
+                f"{', '.join(sorted(self._reach)) or 'none'}"
+            )
         method = self._method(item)
         params = _merged(self._defaults.params, item.params)
         if params:
@@ -66,12 +67,16 @@ class Preparation:
         headers, retry = self._shared.get(upstream) or self._share(upstream)
         if item.headers is not UNSET or content_type is not None:
             headers = _lay_over(headers, _fields(item.headers), upstream.auth, content_type)
-        repeatable = method in _SAFE or item.idempotent or self._defaults.idempotent or _has(headers, "idempotency-key")
         key = upstream.policy.idempotency_header
-        if key is not None and not repeatable:
-            if not _has(headers, key):
-                headers = (*headers, (key, uuid4().hex))
-            repeatable = True
+        if key is not None and method not in _SAFE and not _has(headers, key):
+            headers = (*headers, (key, uuid4().hex))
+        repeatable = (
+            method in _SAFE
+            or item.idempotent
+            or self._defaults.idempotent
+            or key is not None
+            or _has(headers, "idempotency-key")
+        )
         timeout_s, attempt_timeout_s = self._timeouts(item, upstream)
         if item.retry is not UNSET:
             retry = _retry(retry, item.retry.attempts, item.retry.throttles)
@@ -94,7 +99,7 @@ class Preparation:
         if item.url is not UNSET:
             if item.upstream is not UNSET or item.path is not UNSET:
                 raise InvalidRequest("an item has either a url, or an upstream and a path; remove one of them")
-            return self._registry.at(item.url)
+            return self._registry.at(item.url, undeclared=self._reach is None)
         name = item.upstream if item.upstream is not UNSET else self._defaults.upstream
         if name is UNSET:
             raise InvalidRequest("an item needs a url, or an upstream and a path; add one of them")
@@ -112,7 +117,7 @@ class Preparation:
         return method
 
     def _share(self, upstream: Upstream) -> tuple[Headers, RetryPolicy]:
-        headers = _lay_over(upstream.headers, self._default_headers, None, None)
+        headers = _lay_over(upstream.headers, _fields(self._defaults.headers), None, None)
         if upstream.auth is not None:
             headers = (*(pair for pair in headers if pair[0] != upstream.auth[0]), upstream.auth)
         retry = _retry(upstream.retry, self._batch.retry.attempts, self._batch.retry.throttles)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from heapq import heappop, heappush
 from uuid import uuid4
 
 from msgspec import UNSET, UnsetType
@@ -49,6 +51,8 @@ class Run:
         self._allowance = own_allowance(batch)
         self._pipelines: dict[Upstream, Send] = {}
         self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._begun: set[asyncio.Task[Outcome]] = set()
+        """Those on their way: begun, and without their outcome yet."""
         self._ending: Ending | None = None
         self._counts = [0, 0, 0, 0, 0, 0]
 
@@ -71,7 +75,8 @@ class Run:
         """End every item that has no outcome yet; each gets one."""
         if self._ending is None:
             self._ending = ending
-            for task in self._tasks:
+            # A task cancelled before its first step ends without its outcome: those that have not begun see `_ending`.
+            for task in self._begun:
                 task.cancel()
 
     def finish(self) -> Summary:
@@ -96,7 +101,10 @@ class Run:
             start_s=0.0,
             receipt=Receipt(),
         )
-        ready_at = self._began_at
+        ready_at: float | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._begun.add(task)
         try:
             broken = await _first_failure(needs) if needs else None
             ready_at = time.perf_counter()
@@ -114,11 +122,15 @@ class Run:
             else:
                 outcome = await self._send(subject, item, ready_at)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._ending is None or task is None:
+            if self._ending is None:
                 raise
             task.uncancel()
-            outcome = self._ended(subject, self._ending, time.perf_counter() - ready_at)
+            now = time.perf_counter()
+            if ready_at is None:  # it still waited for others: its own time has not begun
+                ready_at = now
+                subject.start_s = now - self._began_at
+            outcome = self._ended(subject, self._ending, now - ready_at)
+        self._begun.discard(task)
         self._count(outcome)
         return outcome
 
@@ -214,35 +226,55 @@ class Runner:
 
 
 async def _one_by_one(run: Run, batch: Batch, on_outcome: OnOutcome) -> None:
-    needs, order = plan(batch.items)
-    tasks: dict[int, asyncio.Task[Outcome]] = {}
+    order = Order(batch.items)
     for index in order:
-        task = tasks[index] = run.start(index, batch.items[index], [tasks[need] for need in needs.get(index, ())])
-        on_outcome(await task)
+        on_outcome(await order.start(run, index))
 
 
 async def _all_at_once(run: Run, batch: Batch, on_outcome: OnOutcome) -> None:
-    needs, order = plan(batch.items)
-    tasks: dict[int, asyncio.Task[Outcome]] = {}
-    pending: set[asyncio.Task[Outcome]] = set()
-    done = asyncio.Event()
+    ended: deque[asyncio.Task[Outcome]] = deque()
+    news = asyncio.Event()
 
     def finished(task: asyncio.Task[Outcome]) -> None:
-        pending.discard(task)
-        if not task.cancelled():
-            on_outcome(task.result())
-        if not pending:
-            done.set()
+        ended.append(task)
+        news.set()
 
-    for started, index in enumerate(order):
-        if started % _SLICE == _SLICE - 1:
+    def report() -> int:
+        count = len(ended)
+        while ended:
+            on_outcome(ended.popleft().result())
+        return count
+
+    order = Order(batch.items)
+    left = len(batch.items)
+    for started, index in enumerate(order, 1):
+        order.start(run, index).add_done_callback(finished)
+        if started % _SLICE == 0:
             await asyncio.sleep(0)
-        task = tasks[index] = run.start(index, batch.items[index], [tasks[need] for need in needs.get(index, ())])
-        pending.add(task)
-        task.add_done_callback(finished)
-    while pending:
-        done.clear()
-        await done.wait()
+            left -= report()
+    while left:
+        await news.wait()
+        news.clear()
+        left -= report()
+
+
+class Order:
+    """An order to start items in, and the tasks that others wait for (only those, so that bodies are not kept)."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._needs, self._order = plan(items)
+        self._needed = {need for wanted in self._needs.values() for need in wanted}
+        self._tasks: dict[int, asyncio.Task[Outcome]] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order)
+
+    def start(self, run: Run, index: int) -> asyncio.Task[Outcome]:
+        task = run.start(index, self._items[index], [self._tasks[need] for need in self._needs.get(index, ())])
+        if index in self._needed:
+            self._tasks[index] = task
+        return task
 
 
 def needs_of(item: Item) -> Sequence[str]:
@@ -277,18 +309,21 @@ def plan(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequence[int]]:
 
 
 def _in_order(needs: dict[int, list[int]], total: int) -> list[int]:
-    """Indexes in a stable topological order (Kahn 1962); without those that wait for one another."""
+    """Indexes in the topological order nearest to the request's own (Kahn 1962); without those in a circle."""
     missing = {index: len(set(wanted)) for index, wanted in needs.items()}
     followers: dict[int, list[int]] = {}
     for index, wanted in needs.items():
         for need in set(wanted):
             followers.setdefault(need, []).append(index)
-    order = [index for index in range(total) if index not in missing]
-    for index in order:  # grows as it goes
+    free = [index for index in range(total) if index not in missing]  # in order, so a heap
+    order: list[int] = []
+    while free:
+        index = heappop(free)
+        order.append(index)
         for follower in followers.get(index, ()):
             missing[follower] -= 1
             if not missing[follower]:
-                order.append(follower)
+                heappush(free, follower)
     return order
 
 

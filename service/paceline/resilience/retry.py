@@ -7,7 +7,8 @@ Outside every permit, so an item that waits for its backoff holds nothing. The f
   Jitter", 2015), never shorter than a named Retry-After, `attempts` in all;
 * throttles: the wait the upstream named, else `base_s` doubling to `cap_s`; `throttles` of them, not counted as
   attempts; where the whole budget was paused the gate makes the item wait and nothing is waited here;
-* a wait that would pass the deadline, the item's timeout or `max_pause_s` ends the item at once with its last answer.
+* a wait that would pass the deadline, the item's timeout or `max_pause_s` ends the item at once with its last answer,
+  and so does a refusal of ours to let the next attempt go: what was sent is never `rejected`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState
 
-from paceline.errors import AttemptError, PacelineError, Rejected
+from paceline.errors import AttemptError, Rejected
 from paceline.events import Listener, RetryScheduled
-from paceline.model import Exchange, Receipt, Request, Response, Send, Verdict, WaitReason
+from paceline.model import Exchange, Receipt, Request, Response, RetryPolicy, Send, Verdict, WaitReason
 from paceline.resilience.retry_after import retry_after_s
 from paceline.resilience.verdict import safe_to_repeat, verdict_of
 
@@ -45,41 +46,43 @@ class Retry:
                 return first
         return await self._again(request, call_next, first)
 
-    async def _again(self, request: Request, call_next: Send, first: Response | AttemptError) -> Response:
+    async def _again(self, request: Request, call_next: Send, last: Response | AttemptError) -> Response:
         attempt = request
-        last = first
-        entering, refused = True, False
-        wait = Wait(0.0, WaitReason.BACKOFF)
+        wait: Wait | None = None
+        refused = False
 
         async def once() -> Response:
-            nonlocal attempt, entering, refused
-            if not entering:
+            nonlocal last, attempt, refused
+            if wait is not None:
                 attempt = replace(attempt, attempt=attempt.attempt + 1, exchange=Exchange())
                 try:
-                    return await call_next(attempt)
+                    last = await call_next(attempt)
+                except AttemptError as error:
+                    last = error
                 except Rejected as refusal:
+                    refused = True
                     if refusal.retry_after_s is not None:
                         request.receipt.retry_after_s = refusal.retry_after_s
-                    refused = True  # the answer it has stands
-            entering = False
             if isinstance(last, AttemptError):
                 raise last
             return last
 
         def wanted(state: RetryCallState) -> bool:
-            nonlocal last, wait
-            answer = None if refused else _answer(state)
-            decided = wait_before_retry(request, answer) if answer is not None else None
-            if decided is None or answer is None:
+            nonlocal wait
+            assert state.outcome is not None
+            error = state.outcome.exception()
+            if refused or not (error is None or isinstance(error, AttemptError)):
                 return False
-            last, wait = answer, decided
-            self._tell(RetryScheduled(self._upstream, _reason(answer, wait)))
-            return True
+            wait = wait_before_retry(request, last)
+            if wait is not None:
+                self._tell(RetryScheduled(self._upstream, _reason(last, wait)))
+            return wait is not None
 
         async def sleep(_: float) -> None:
+            assert wait is not None
             await wait.out(request.receipt)
 
-        again = AsyncRetrying(retry=wanted, wait=lambda _: wait.seconds, sleep=sleep)
+        again = AsyncRetrying(retry=wanted, sleep=sleep)
         return await again(once)
 
 
@@ -104,65 +107,56 @@ class Wait(Struct, frozen=True):
                 receipt.backoff_s += waited_s
 
 
-def wait_before_retry(request: Request, answer: Response | PacelineError) -> Wait | None:
+def wait_before_retry(request: Request, answer: Response | AttemptError) -> Wait | None:
     """The wait before the next attempt, or None where this answer is the item's last.
 
     Counts a throttle on the receipt and notes the wait that was named.
     """
     policy, receipt = request.retry, request.receipt
     verdict = verdict_of(answer, policy.statuses)
-    named_s = retry_after_s(answer) if isinstance(answer, Response) else None
     throttled = verdict is Verdict.THROTTLED
-    if not (throttled and receipt.budget_paused):
-        receipt.retry_after_s = named_s
+    named_s = retry_after_s(answer) if isinstance(answer, Response) else None
+    named_s = receipt.named_s if named_s is None else named_s
+    paused_s = receipt.retry_after_s if throttled and receipt.budget_paused else None
+    receipt.retry_after_s = max((wait_s for wait_s in (named_s, paused_s) if wait_s is not None), default=None)
     receipt.throttles += throttled
-    if not _allowed(request, answer, verdict):
+    if not _allowed(request, answer, verdict) or (named_s or 0.0) > policy.max_pause_s:
         return None
-    if named_s is not None and named_s > policy.max_pause_s:
-        return None
-    now = time.perf_counter()
-    if throttled and receipt.budget_paused:
-        in_time = now + (receipt.retry_after_s or 0.0) < request.deadline
-        return Wait(0.0, WaitReason.PAUSE) if in_time else None
-    tries = receipt.throttles if throttled else receipt.attempts - receipt.throttles
-    backoff_s = min(policy.cap_s, policy.base_s * 2 ** min(tries - 1, 30))
-    if throttled:
-        wait_s = named_s + random.uniform(0, policy.base_s) if named_s else backoff_s * random.uniform(0.5, 1)
+    if paused_s is not None:
+        wait, longest_s = Wait(0.0, WaitReason.PAUSE), paused_s
+    elif throttled:
+        backoff_s = _doubled(policy, receipt.throttles)
+        longest_s = named_s + random.uniform(0, policy.base_s) if named_s else backoff_s * random.uniform(0.5, 1)
+        wait = Wait(longest_s, WaitReason.PAUSE)
     else:
-        wait_s = max(named_s or 0.0, random.uniform(0, backoff_s))
-        if receipt.upstream_s + receipt.backoff_s + wait_s >= request.timeout_s:
-            return None
-    if now + wait_s >= request.deadline:
+        backoff_s = _doubled(policy, receipt.attempts - receipt.throttles)
+        longest_s = max(named_s or 0.0, random.uniform(0, backoff_s))
+        wait = Wait(longest_s, WaitReason.BACKOFF)
+    spent_s = receipt.upstream_s + receipt.backoff_s + (0.0 if throttled else longest_s)
+    if spent_s >= request.timeout_s or time.perf_counter() + longest_s >= request.deadline:
         return None
-    return Wait(wait_s, WaitReason.PAUSE if throttled else WaitReason.BACKOFF)
+    return wait
 
 
-def _allowed(request: Request, answer: Response | PacelineError, verdict: Verdict) -> bool:
+def _doubled(policy: RetryPolicy, tries: int) -> float:
+    return min(policy.cap_s, policy.base_s * 2.0 ** min(tries - 1, 30))
+
+
+def _allowed(request: Request, answer: Response | AttemptError, verdict: Verdict) -> bool:
     policy, receipt = request.retry, request.receipt
-    if policy.attempts <= 1 or not safe_to_repeat(request.repeatable, answer, verdict):
+    says = (answer.header("x-should-retry") or "").strip().lower() if isinstance(answer, Response) else ""
+    if verdict is Verdict.SUCCESS or policy.attempts <= 1 or says == "false":
+        return False
+    if not safe_to_repeat(request.repeatable, answer, verdict):
         return False
     if verdict is Verdict.THROTTLED:
         return receipt.throttles <= policy.throttles
     if receipt.attempts - receipt.throttles >= policy.attempts:
         return False
-    says = answer.header("x-should-retry") if isinstance(answer, Response) else None
-    if says in ("true", "false"):
-        return says == "true"
-    return verdict is Verdict.TRANSIENT
+    return says == "true" or verdict is Verdict.TRANSIENT
 
 
-def _answer(state: RetryCallState) -> Response | AttemptError | None:
-    """The attempt's answer where a retry may be asked for at all; None for cancellation and our own refusals."""
-    assert state.outcome is not None
-    error = state.outcome.exception()
-    if error is None:
-        answer = state.outcome.result()
-        assert isinstance(answer, Response)
-        return answer
-    return error if isinstance(error, AttemptError) else None
-
-
-def _reason(answer: Response | PacelineError, wait: Wait) -> str:
-    if isinstance(answer, PacelineError):
+def _reason(answer: Response | AttemptError, wait: Wait) -> str:
+    if isinstance(answer, AttemptError):
         return answer.code
     return "throttled" if wait.reason is WaitReason.PAUSE else "status"

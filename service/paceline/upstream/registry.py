@@ -12,7 +12,7 @@ from paceline.admission.partition import partition_by
 from paceline.admission.shell import Admitter
 from paceline.config import Config, Policy
 from paceline.config import Upstream as Declared
-from paceline.errors import Overloaded, UnknownUpstream
+from paceline.errors import ForbiddenUpstream, Overloaded, UnknownUpstream
 from paceline.events import BudgetPaused, Listener
 from paceline.model import EngineName, Rate, Url
 from paceline.transport.base import Transport, Wire
@@ -148,11 +148,12 @@ class Registry:
             raise UnknownUpstream(f"no upstream is called {name!r}; declared: {known}")
         return upstream
 
-    def at(self, text: str) -> tuple[Upstream, Url]:
-        """The upstream of a URL: the declared one with the longest prefix, else the host's own.
+    def at(self, text: str, *, undeclared: bool = True) -> tuple[Upstream, Url]:
+        """The upstream of a URL: the declared one with the longest prefix, else (if `undeclared`) the host's own.
 
         Raises:
             InvalidRequest, EgressDenied: the URL cannot be used, or must not.
+            ForbiddenUpstream: the host is undeclared, and those are not for this caller.
             Overloaded: too many undeclared hosts are busy.
         """
         url = parse_url(text)
@@ -164,6 +165,8 @@ class Registry:
         for upstream in self._by_origin.get(origin, ()):
             if resolved == upstream.path or resolved.startswith(upstream.path + "/"):
                 return upstream, url
+        if not undeclared:
+            raise ForbiddenUpstream("this API key may not reach undeclared hosts; use the upstreams it names")
         return self._undeclared(origin), url
 
     def within(self, name: str, path: str) -> tuple[Upstream, Url]:
@@ -178,8 +181,8 @@ class Registry:
         if path and not path.startswith(("/", "?")):
             path = "/" + path
         only, mark, query = path.partition("?")
-        url = parse_url(f"{base.origin}{upstream.path}{resolve_dots(only)}{mark}{query}")
-        return upstream, url
+        whole = upstream.path + resolve_dots(only) if only else base.target
+        return upstream, parse_url(f"{base.origin}{whole}{mark}{query}")
 
     async def close(self) -> None:
         """Stop every timer and close every connection."""
