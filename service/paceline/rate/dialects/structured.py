@@ -19,7 +19,7 @@ from paceline.rate.dialects.table import Answer
 from paceline.rate.rate_info import RateWindowInfo
 from paceline.units import LONGEST_S
 
-_LONGEST_FIELD = 4096
+_LONGEST_FIELD = 2048
 _MOST_WINDOWS = 32
 _LONGEST_NAME = 128
 
@@ -55,8 +55,10 @@ def draft06(answer: Answer) -> Windows:
     limit = number(text) or None
     if "," in text:
         first, _, rest = text.partition(",")
-        limit = number(first) or None
-        policies = policies or _parsed(_unnamed_policies, rest)
+        behind = _parsed(_unnamed_policies, rest)
+        # Only policies may stand there, each with its window: `5,000` is no limit of 5.
+        if behind and all(policy.per_s for policy in behind):
+            limit, policies = number(first) or None, policies or behind
     remaining = answer.count("ratelimit-remaining")
     reset = answer.fields.get("ratelimit-reset")
     told = None if reset is None else reset_of(reset, answer.sent_at)
