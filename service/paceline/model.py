@@ -146,6 +146,8 @@ class Receipt(Struct):
     throttles: int = 0
     sent: bool = False
     """Some attempt's head went to a socket: the upstream may have acted on it."""
+    named_s: float | None = None
+    """The wait the last answer named, in whatever dialect."""
     retry_after_s: float | None = None
     """The wait the last answer named, or that the budget's pause means; what `error.retry_after_ms` shows."""
     budget_paused: bool = False

@@ -13,6 +13,7 @@ from paceline.admission.allowance import Allowance
 from paceline.admission.gate import WHOLE, Gate
 from paceline.admission.lineup import BatchFlow, Lane, Waiter
 from paceline.model import ONE_REQUEST, Cost, Priority, Rate, Receipt, Verdict
+from paceline.rate.rate_info import RateInfo, RateWindowInfo
 
 Delay = Callable[[], float]
 
@@ -42,6 +43,42 @@ class StrictUpstream:
                 seen.append((now, cost[rate.unit]))
         self.arrivals.append(now)
         return True
+
+
+class FixedWindows(StrictUpstream):
+    """Counts from zero again at every multiple of its window; can tell what is left in rate headers."""
+
+    def __init__(self, rate: Rate) -> None:
+        super().__init__([])
+        self.rate = rate
+        self.used = 0.0
+        self.began_at = 0.0
+
+    def arrive(self, now: float, cost: Cost) -> bool:
+        began_at = now // self.rate.per_s * self.rate.per_s
+        if began_at != self.began_at:
+            self.began_at, self.used = began_at, 0.0
+        amount = cost.get(self.rate.unit, 0.0)
+        if self.used + amount > self.rate.limit:
+            self.refused += 1
+            return False
+        self.used += amount
+        self.arrivals.append(now)
+        return True
+
+    def told(self, now: float, *, length: bool = True) -> RateInfo:
+        """Limit, remaining and the whole seconds to the reset, with the window's length unless it keeps that."""
+        reset_s = float(int(self.began_at + self.rate.per_s - now))
+        window = RateWindowInfo(
+            "default",
+            self.rate.unit,
+            self.rate.limit,
+            self.rate.limit - self.used,
+            reset_s,
+            self.rate.per_s if length else None,
+            whole_seconds=True,
+        )
+        return RateInfo("ietf", windows=(window,))
 
 
 class World:
@@ -84,6 +121,8 @@ class World:
         self.settled = 0
         self.most_in_flight = 0
         self.on_answer: Callable[[Waiter, Verdict], None] | None = None
+        self.tell: Callable[[bool], RateInfo | None] = lambda taken: None
+        """What the upstream's rate headers say on an answer, as it arrives there."""
 
     def at(self, moment: float, act: Callable[[], None]) -> None:
         heappush(self._events, (moment, next(self._sequence), act))
@@ -141,10 +180,13 @@ class World:
     def _arrived(self, waiter: Waiter) -> None:
         taken = self.upstream.arrive(self.now, waiter.cost)
         verdict = Verdict.SUCCESS if taken else Verdict.THROTTLED
-        self.at(self.now + (self._serve() if taken else 0.0) + self._back(), lambda: self._answered(waiter, verdict))
+        told = self.tell(taken)
+        answered_at = self.now + (self._serve() if taken else 0.0) + self._back()
+        self.at(answered_at, lambda: self._answered(waiter, verdict, told))
 
-    def _answered(self, waiter: Waiter, verdict: Verdict) -> None:
-        self.gate.settle(waiter, verdict, self.now, answered_at=self.now, reused=True)
+    def _answered(self, waiter: Waiter, verdict: Verdict, told: RateInfo | None) -> None:
+        wait_s = told.retry_after_s if told is not None and verdict is Verdict.THROTTLED else None
+        self.gate.settle(waiter, verdict, self.now, answered_at=self.now, reused=True, told=told, retry_after_s=wait_s)
         self.settled += 1
         if self.on_answer is not None:
             self.on_answer(waiter, verdict)

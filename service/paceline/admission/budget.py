@@ -8,6 +8,8 @@ from math import inf
 from paceline.admission.lineup import BatchFlow, Lane, Lineup, Waiter
 from paceline.admission.pause import ThrottlePause
 from paceline.model import Cost, Rate, Verdict, WaitReason
+from paceline.rate.feedback import Feedback, Spending
+from paceline.rate.rate_info import RateInfo
 from paceline.rate.round_trip import RoundTripFloor
 from paceline.rate.window import Window
 
@@ -17,24 +19,31 @@ _CALM_S = 3600.0
 class Budget:
     """Windows, throttle pause and the two lanes of one partition."""
 
-    __slots__ = ("_declared_transit_s", "_floor", "_throttled_at", "dropped", "in_flight", "key", "lineups", "pause",
-                 "transit_s", "windows")  # fmt: skip
+    __slots__ = ("_declared_transit_s", "_floor", "_throttled_at", "dropped", "feedback", "granted", "key", "lineups",
+                 "pause", "queued", "spending", "transit_s", "windows")  # fmt: skip
 
     def __init__(self, key: str, rates: Sequence[Rate], transit_s: float, max_pause_s: float) -> None:
         self.key = key
         self.windows = [Window(rate) for rate in rates]
         self.pause = ThrottlePause(max_pause_s)
         self.lineups = (Lineup(self, Lane.CLASSIC), Lineup(self, Lane.ADAPTIVE))
-        self.in_flight = 0
+        self.feedback = Feedback()
+        self.spending = Spending()
+        self.queued: dict[str, float] = {}
+        """What all its waiters ask for, by unit."""
+        self.granted: set[Waiter] = set()
+        """Who was granted and is not settled yet."""
         self.dropped = False
         """Forgotten by its gate, so that nobody may wait here any more."""
         self._declared_transit_s = self.transit_s = transit_s
         self._throttled_at = -inf
         self._floor = RoundTripFloor()
 
-    def due(self, cost: Cost, lane: Lane, now: float) -> tuple[float, WaitReason]:
-        """When this cost may be paid at the earliest, and what holds it until then."""
-        if lane is Lane.ADAPTIVE:
+    def due(self, waiter: Waiter, now: float) -> tuple[float, WaitReason]:
+        """When this waiter may be paid for at the earliest, and what holds it until then."""
+        flow, cost = waiter.flow, waiter.cost
+        adaptive = flow.lineup.lane is Lane.ADAPTIVE
+        if adaptive:
             until = self.pause.blocked_until(now)
             if until > now:
                 return until, WaitReason.PAUSE
@@ -43,6 +52,12 @@ class Budget:
             amount = cost.get(window.rate.unit)
             if amount:
                 due = max(due, window.due(amount, now, self.transit_s))
+        if adaptive and self.feedback:
+            due = max(due, self.feedback.due(cost, flow.priority, self.queued, self.spending, now))
+            for window in self.feedback.windows:
+                amount = cost.get(window.rate.unit)
+                if amount:
+                    due = max(due, window.due(min(amount, window.rate.limit), now, self.transit_s))
         return due, WaitReason.RATE
 
     def soonest(self, flow: BatchFlow, ahead: Mapping[str, float], cost: Cost, now: float) -> float:
@@ -66,18 +81,24 @@ class Budget:
             amount = cost.get(window.rate.unit)
             if amount:
                 waiter.holds.append((window, window.take(amount, moment, held=held)))
-        self.in_flight += 1
+        for window in self.feedback.windows:
+            _count(window, waiter, moment)
+        self.spending.granted(cost)
+        self.granted.add(waiter)
         if waiter.flow.lineup.lane is Lane.ADAPTIVE and self.pause.throttled is not None:
             self.pause.probe_sent(now)
 
     def written(self, waiter: Waiter, now: float) -> None:
         for window, hold in waiter.holds:
             window.written(hold, now)
+        self.spending.wrote(waiter.cost)
+        waiter.marks = dict(self.spending.written)
 
     def settle(self, waiter: Waiter, answered_at: float | None, reused: bool) -> None:
         """The tokens of a call that is over: given back if it was never written, else as the windows say."""
-        self.in_flight -= 1
+        self.granted.discard(waiter)
         written_at = waiter.written_at
+        self.spending.over(waiter.cost, written_at is not None)
         if written_at is not None and answered_at is not None and reused:
             self._floor.add(answered_at - written_at, answered_at)
         for window, hold in waiter.holds:
@@ -85,6 +106,17 @@ class Budget:
                 window.give_back(hold)
             elif answered_at is not None:
                 window.answered(hold, answered_at, self._floor.floor_s, self.transit_s)
+
+    def hear(self, waiter: Waiter, info: RateInfo, now: float) -> None:
+        """An answer told something of the upstream's limits."""
+        if waiter.written_at is None:
+            return
+        for window in self.feedback.read(info, self.spending, waiter.written_at, waiter.marks, now):
+            same = [other for other in self.windows if other.rate.unit == window.rate.unit]
+            if same:
+                window.seed(max(same, key=lambda other: other.rate.per_s))
+            for grant in self.granted:
+                _count(window, grant, -inf)
 
     def feed(self, waiter: Waiter, verdict: Verdict, now: float, retry_after_s: float | None) -> float | None:
         """Learn from a verdict. Returns how long the budget pauses for it, where it does."""
@@ -103,7 +135,7 @@ class Budget:
             self.pause.unanswered(waiter.granted_at)
         return None
 
-    def retune(self, rates: Sequence[Rate], granted: Iterable[Waiter], now: float) -> None:
+    def retune(self, rates: Sequence[Rate], now: float) -> None:
         """Change the windows and keep what was counted."""
         before = {(window.rate.per_s, window.rate.unit): window for window in self.windows}
         known = list(self.windows)
@@ -113,7 +145,7 @@ class Budget:
             if window is not None:
                 window.retune(rate, now)
             else:
-                window = _seeded(rate, known, granted)
+                window = _seeded(rate, known, self.granted)
             self.windows.append(window)
 
     def set_declared(self, transit_s: float, max_pause_s: float) -> None:
@@ -129,11 +161,12 @@ class Budget:
         self.transit_s = self._declared_transit_s
         self._throttled_at = -inf
         self._floor = RoundTripFloor()
+        self.feedback = Feedback()
 
     def idle(self, now: float, longest_s: float) -> bool:
         """Nobody waits or is in flight, nothing is paused, and every window of at most `longest_s` is free."""
         return (
-            not self.in_flight
+            not self.granted
             and not any(lineup.flows for lineup in self.lineups)
             and self.pause.until <= now
             and all(
@@ -151,10 +184,15 @@ def _seeded(rate: Rate, known: Sequence[Window], granted: Iterable[Waiter]) -> W
     if same:
         window.seed(max(same, key=lambda other: other.rate.per_s))
     for waiter in granted:
-        amount = waiter.cost.get(rate.unit)
-        if amount:
-            hold = window.take(amount, -inf)
-            waiter.holds.append((window, hold))
-            if waiter.written_at is not None:
-                window.written(hold, waiter.written_at)
+        _count(window, waiter, -inf)
     return window
+
+
+def _count(window: Window, waiter: Waiter, moment: float) -> None:
+    """Count a grant in a window, whether or not the window bound it."""
+    amount = waiter.cost.get(window.rate.unit)
+    if amount:
+        hold = window.take(amount, moment)
+        waiter.holds.append((window, hold))
+        if waiter.written_at is not None:
+            window.written(hold, waiter.written_at)

@@ -29,6 +29,7 @@ from paceline.admission.budget import Budget
 from paceline.admission.lineup import WEIGHTS, BatchFlow, Lane, Lineup, State, Waiter
 from paceline.admission.waits import Waits
 from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
+from paceline.rate.rate_info import RateInfo
 
 WHOLE = "upstream"
 """The partition key where nothing is partitioned."""
@@ -127,7 +128,6 @@ class Gate:
         self._held: list[tuple[float, int, Lineup]] = []
         self._parked: list[tuple[float, int, BatchFlow]] = []
         self._sequence = count(1)
-        self._granted: set[Waiter] = set()
         self._reasons: list[WaitReason | None] = [None, None]
         self._since = 0.0
         self._blocked_at = -inf
@@ -261,7 +261,7 @@ class Gate:
                 if not own.free or own_due > now:
                     self._park(head, own_due, now)
                     continue
-            due, reason = lineup.budget.due(waiter.cost, lineup.lane, now)
+            due, reason = lineup.budget.due(waiter, now)
             if due > now:
                 self._hold(lineup, due, reason, now)
                 continue
@@ -292,14 +292,16 @@ class Gate:
         answered_at: float | None = None,
         reused: bool = False,
         retry_after_s: float | None = None,
+        told: RateInfo | None = None,
     ) -> float | None:
         """Give the permit back, once. Returns how long the budget pauses for it, where it does."""
         assert not waiter.settled, "a grant is settled exactly once"
         waiter.settled = True
         self._accrue(now)
-        self._granted.discard(waiter)
         self.in_flight -= 1
         budget = waiter.flow.lineup.budget
+        if told is not None:
+            budget.hear(waiter, told, now)
         budget.settle(waiter, answered_at, reused)
         pause_s = budget.feed(waiter, verdict, now, retry_after_s)
         for lineup in budget.lineups:
@@ -317,7 +319,7 @@ class Gate:
         """Change the windows and keep what was counted. Returns the waiters that can never be paid now, withdrawn."""
         self._rates = tuple(rates)
         for budget in self._budgets.values():
-            budget.retune(rates, [w for w in self._granted if w.flow.lineup.budget is budget], now)
+            budget.retune(rates, now)
         unpayable = [waiter for waiter in self.waiters() if self.refusal(waiter.cost, None) is not None]
         for waiter in unpayable:
             self.withdraw(waiter, now)
@@ -435,7 +437,6 @@ class Gate:
             waiter.own_hold = flow.own.take(waiter.cost, own_moment)
         self._sockets.take(waiter.cost, now)
         self.in_flight += 1
-        self._granted.add(waiter)
         waiter.granted_at = now
         turns = self._turns[lineup.lane]
         lineup.fold(now, turns.waits)

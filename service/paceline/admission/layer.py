@@ -11,6 +11,7 @@ from paceline.admission.shell import Admitter
 from paceline.errors import PacelineError, Rejected
 from paceline.events import AttemptFinished, Listener
 from paceline.model import Request, Response, Send, Strategy, Verdict
+from paceline.rate.dialects import read
 from paceline.resilience.retry_after import retry_after_s
 from paceline.resilience.verdict import verdict_of
 
@@ -18,11 +19,14 @@ from paceline.resilience.verdict import verdict_of
 class Admission:
     """One batch's way through one upstream's gate."""
 
-    def __init__(self, admitter: Admitter, places: Places, strategy: Strategy, upstream: str, tell: Listener) -> None:
+    def __init__(
+        self, admitter: Admitter, places: Places, strategy: Strategy, upstream: str, dialect: str, tell: Listener
+    ) -> None:
         self._admitter = admitter
         self._places = places
         self._strategy = strategy
         self._upstream = upstream
+        self._dialect = dialect
         self._tell = tell
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
@@ -32,14 +36,26 @@ class Admission:
         began_at = waiter.granted_at
         assert began_at is not None
         receipt.attempts += 1
+        receipt.named_s = None
         exchange.on_written = partial(self._admitter.written, waiter)
-        verdict, status, named_s = Verdict.IGNORED, None, None
+        verdict, status, named_s, told = Verdict.IGNORED, None, None, None
         try:
             response = await call_next(request)
             status = response.status
             verdict = verdict_of(response, request.retry.statuses)
-            if verdict is Verdict.THROTTLED:
+            told = read(
+                response.headers,
+                self._dialect,
+                status=status,
+                now_epoch_s=time.time(),
+                max_reset_s=request.retry.max_pause_s,
+                body=response.body,
+            )
+            if status >= 400:
                 named_s = retry_after_s(response)
+                if named_s is None and told is not None:
+                    named_s = told.retry_after_s
+                receipt.named_s = named_s
             return response
         except Rejected:
             receipt.attempts -= 1
@@ -48,7 +64,7 @@ class Admission:
             verdict = verdict_of(error, request.retry.statuses)
             raise
         finally:
-            paused_s = self._admitter.settle(waiter, verdict, exchange, named_s)
+            paused_s = self._admitter.settle(waiter, verdict, exchange, named_s, told)
             if verdict is Verdict.THROTTLED:
                 receipt.budget_paused = paused_s is not None and waiter.flow.lineup.lane is Lane.ADAPTIVE
                 receipt.retry_after_s = paused_s

@@ -7,6 +7,7 @@ the head, or is paused, until a moment). Time is put down to the reason of the s
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Mapping
 from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING
@@ -68,13 +69,16 @@ class BatchFlow(Flow):
 
     def join(self, waiter: Waiter) -> None:
         self.waiters[waiter] = None
+        backlog, queued = self.backlog, self.lineup.budget.queued
         for unit, amount in waiter.cost.items():
-            self.backlog[unit] = self.backlog.get(unit, 0.0) + amount
+            backlog[unit] = backlog.get(unit, 0.0) + amount
+            queued[unit] = queued.get(unit, 0.0) + amount
 
     def part(self, waiter: Waiter) -> None:
         del self.waiters[waiter]
         for unit, amount in waiter.cost.items():
             self.backlog[unit] -= amount
+            self.lineup.budget.queued[unit] -= amount
 
     def park(self, now: float, own_due: float, reason: WaitReason) -> None:
         """Its own allowance holds it back: out of the running, so that it holds nobody else."""
@@ -104,7 +108,7 @@ class BatchFlow(Flow):
 class Waiter:
     """One attempt that wants to go; once granted it is the grant."""
 
-    __slots__ = ("arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "own_hold", "receipt",
+    __slots__ = ("arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks", "own_hold", "receipt",
                  "settled", "written_at")  # fmt: skip
 
     def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
@@ -119,6 +123,8 @@ class Waiter:
         self.settled = False
         self.holds: list[tuple[Window, Hold]] = []
         self.own_hold: Hold | None = None
+        self.marks: Mapping[str, float] = {}
+        """What its budget had written in all when this was written, itself included, by unit."""
         self.arrived = (0.0, 0.0, 0.0)
 
 

@@ -12,6 +12,7 @@ from paceline.admission.gate import Gate
 from paceline.admission.lineup import Waiter
 from paceline.errors import DeadlineUnreachable, InvalidRequest
 from paceline.model import Exchange, Rate, Verdict
+from paceline.rate.rate_info import RateInfo
 
 _SOONEST_S = 0.001
 """Event loops keep time in milliseconds; one wake releases all that is due."""
@@ -82,7 +83,12 @@ class Admitter:
             self.look()
 
     def settle(
-        self, waiter: Waiter, verdict: Verdict, exchange: Exchange, retry_after_s: float | None = None
+        self,
+        waiter: Waiter,
+        verdict: Verdict,
+        exchange: Exchange,
+        retry_after_s: float | None = None,
+        told: RateInfo | None = None,
     ) -> float | None:
         """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
         pause_s = self.gate.settle(
@@ -92,6 +98,7 @@ class Admitter:
             answered_at=exchange.answered_at,
             reused=exchange.reused,
             retry_after_s=retry_after_s,
+            told=told,
         )
         if pause_s is not None:
             self._on_pause(pause_s)

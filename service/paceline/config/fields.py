@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -99,6 +99,33 @@ def _partition(rule: str) -> str:
         return rule.lower()
     raise ValueError('is no partition; write upstream, host, "header:authorization" or "path:1"')
 
+
+# The words `rate/dialects` knows; a test holds the two together, as this layer may not import it.
+Dialect = Literal[
+    "auto",
+    "ietf",
+    "draft07",
+    "interim2023",
+    "draft06",
+    "cloudflare",
+    "anthropic",
+    "shopify",
+    "hubspot",
+    "groq",
+    "azure",
+    "openai",
+    "discord",
+    "github",
+    "jira",
+    "reddit",
+    "stripe",
+    "x",
+    "prisjakt",
+    "slack",
+    "graph",
+    "generic",
+    "rfc9110",
+]
 
 Partition = Annotated[str, AfterValidator(_partition)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_bool)]

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 
 from paceline.config.fields import (
     BaseUrl,
+    Dialect,
     HeaderName,
     HeaderValue,
     Partition,
@@ -185,6 +186,8 @@ class Policy(Section):
     """Let `/v1/compare` with `unpaced: true` call it outside its declared windows."""
     rate: tuple[RateWindow, ...] = ()
     """What the upstream allows; every window binds."""
+    dialect: Dialect = "auto"
+    """How the upstream writes its rate headers; `auto` goes by the names it sees (docs/dialects.md)."""
     transit: Seconds = 0.05
     """The longest a request takes to be counted by the upstream once it is written."""
     max_pause: PositiveSeconds = 900.0

@@ -8,7 +8,6 @@ from typing import Any
 from paceline.config.keys import KeyPath, look_up
 
 _OF_A_POLICY: tuple[KeyPath, ...] = (
-    ("dialect",),
     ("breaker",),
     ("retry", "budget_ratio"),
     ("retry", "budget_per_s"),

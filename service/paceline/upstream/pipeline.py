@@ -57,7 +57,7 @@ def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allo
         Deadline(),
         Retry(upstream.name, tell),
         *own,
-        Admission(admitter, places, batch.strategy, upstream.name, tell),
+        Admission(admitter, places, batch.strategy, upstream.name, upstream.policy.dialect, tell),
         AttemptLimit(),
     ]
     return stack(layers, upstream.transport(batch.engine).send)

@@ -1,0 +1,256 @@
+"""Rate headers are heeded: the smaller of our own count and what was told, and never looser than declared."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paceline.admission.lineup import Lane, Waiter
+from paceline.model import Priority, Rate, Verdict
+from paceline.rate.feedback import Feedback, Spending
+from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from support.simulation import FixedWindows, StrictUpstream, World, most_within
+
+
+def told(
+    remaining: float | None = None,
+    reset_s: float | None = 10.0,
+    *,
+    limit: float | None = 100.0,
+    per_s: float | None = None,
+    unit: str = "requests",
+    refills: bool = False,
+    whole_seconds: bool = False,
+) -> RateInfo:
+    window = RateWindowInfo("w", unit, limit, remaining, reset_s, per_s, whole_seconds=whole_seconds, refills=refills)
+    return RateInfo("test", windows=(window,))
+
+
+def quiet(rates: list[Rate] | None = None) -> World:
+    """A world whose grants are written and answered by the test alone."""
+    return World(rates or [], write=lambda: 1e9)
+
+
+def answer(world: World, waiter: Waiter, info: RateInfo | None) -> None:
+    if waiter.written_at is None:
+        world.gate.written(waiter, world.now)
+    world.gate.settle(waiter, Verdict.SUCCESS, world.now, answered_at=world.now, told=info)
+    world.look()
+
+
+def granted(waiters: list[Waiter]) -> int:
+    return sum(waiter.granted_at is not None for waiter in waiters)
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_limit_known_only_from_headers_is_hardly_ever_overrun(seed: int, length: bool) -> None:
+    draw = random.Random(seed)
+    rate = Rate(200, 10.0, 200)
+    upstream = FixedWindows(rate)
+    world = World(
+        [],
+        adaptive_limit=20,
+        upstream=upstream,
+        there=lambda: draw.uniform(0.005, 0.03),
+        back=lambda: draw.uniform(0.005, 0.03),
+    )
+    world.tell = lambda taken: upstream.told(world.now, length=length)
+    flow = world.flow()
+    for _ in range(2_000):
+        world.offer(flow)
+    world.run()
+    assert upstream.refused <= 0.01 * 2_000
+    assert upstream.arrivals[-1] - upstream.arrivals[0] <= 1.25 * 2_000 / rate.per_second
+
+
+def test_usable_is_what_remained_less_what_was_written_since() -> None:
+    world = quiet()
+    flow = world.flow()
+    first = world.offer(flow)
+    world.gate.written(first, world.now)
+    later = [world.offer(flow) for _ in range(3)]
+    for waiter in later:
+        world.gate.written(waiter, world.now)
+    answer(world, first, told(10))
+    assert granted([world.offer(flow) for _ in range(20)]) == 7
+
+
+def test_what_is_granted_but_not_yet_written_counts_too() -> None:
+    world = quiet()
+    flow = world.flow()
+    first = world.offer(flow)
+    for _ in range(4):
+        world.offer(flow)
+    answer(world, first, told(10))
+    assert granted([world.offer(flow) for _ in range(20)]) == 6
+
+
+def test_an_older_answer_never_raises_what_is_usable() -> None:
+    world = quiet()
+    flow = world.flow()
+    older, newer = world.offer(flow), world.offer(flow)
+    world.gate.written(older, world.now)
+    world.now += 0.01
+    world.gate.written(newer, world.now)
+    answer(world, newer, told(2))
+    answer(world, older, told(50))
+    assert granted([world.offer(flow) for _ in range(20)]) == 2
+
+
+def test_an_older_answer_that_tells_of_less_is_believed() -> None:
+    world = quiet()
+    flow = world.flow()
+    older, newer = world.offer(flow), world.offer(flow)
+    world.gate.written(older, world.now)
+    world.now += 0.01
+    world.gate.written(newer, world.now)
+    answer(world, newer, told(50))
+    answer(world, older, told(3))
+    assert granted([world.offer(flow) for _ in range(20)]) == 2  # one of the three was the newer call's own
+
+
+def test_what_is_told_never_loosens_what_is_declared() -> None:
+    world = quiet([Rate(2, 10.0, 2)])
+    flow = world.flow()
+    answer(world, world.offer(flow), told(1_000, limit=1_000.0, per_s=1.0))
+    assert granted([world.offer(flow) for _ in range(10)]) == 1
+
+
+def test_at_the_reset_the_whole_limit_is_there_again_and_a_whole_second_is_waited_for() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(0, 5.0, whole_seconds=True))
+    waiter = world.offer(flow)
+    world.run(until=world.now + 5.9)
+    assert waiter.granted_at is None
+    world.run(until=world.now + 0.2)
+    assert waiter.granted_at == pytest.approx(106.0)
+    assert waiter.receipt.rate_wait_s == pytest.approx(6.0)
+
+
+def test_what_refills_steadily_is_not_waited_for_until_it_is_full() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(0, 10.0, limit=100.0, refills=True))
+    waiter = world.offer(world.flow(Priority.INTERACTIVE), {"requests": 5.0})
+    world.run(until=world.now + 5)
+    assert waiter.granted_at == pytest.approx(100.5)
+
+
+def test_a_tenth_is_kept_for_interactive_calls_when_what_remains_does_not_cover_the_queue() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(30, 60.0, limit=100.0))
+    world.gate.paused = True
+    waiters = [world.offer(flow) for _ in range(100)]
+    world.gate.paused = False
+    world.look()
+    assert granted(waiters) == 30 - 10
+    assert granted([world.offer(world.flow(Priority.INTERACTIVE)) for _ in range(20)]) == 10
+
+
+def test_what_remains_is_spent_freely_while_it_covers_the_queue() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(30, 60.0, limit=100.0))
+    assert granted([world.offer(flow) for _ in range(30)]) == 30
+
+
+def test_what_was_told_binds_the_adaptive_lane_only() -> None:
+    world = quiet()
+    answer(world, world.offer(world.flow(lane=Lane.CLASSIC)), told(0))
+    assert world.offer(world.flow(lane=Lane.CLASSIC)).granted_at == world.now
+    assert world.offer(world.flow(lane=Lane.ADAPTIVE)).granted_at is None
+
+
+def test_tokens_and_requests_are_kept_apart_and_the_tightest_binds() -> None:
+    world = quiet()
+    flow = world.flow()
+    info = RateInfo(
+        "openai",
+        windows=(
+            RateWindowInfo("requests", "requests", 100.0, 50.0, 60.0),
+            RateWindowInfo("tokens", "tokens", 10_000.0, 2_500.0, 60.0),
+        ),
+    )
+    answer(world, world.offer(flow, {"requests": 1.0, "tokens": 1_000.0}), info)
+    waiters = [world.offer(world.flow(Priority.INTERACTIVE), {"requests": 1.0, "tokens": 1_000.0}) for _ in range(5)]
+    assert granted(waiters) == 2
+
+
+def test_a_limit_learned_from_a_policy_is_kept_by_our_own_count() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(None, None, limit=5.0, per_s=10.0))
+    waiters = [world.offer(flow) for _ in range(10)]
+    assert granted(waiters) == 4
+
+
+def test_nobody_waits_for_ever_for_a_limit_below_his_cost() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(0, 3.0, limit=5.0, per_s=10.0))
+    waiter = world.offer(flow, {"requests": 20.0})
+    world.run(until=world.now + 30)
+    assert waiter.granted_at is not None
+
+
+def test_a_reset_forgets_what_was_told() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(0, 3600.0))
+    waiter = world.offer(flow)
+    world.gate.forget_learned(world.now)
+    world.look()
+    assert waiter.granted_at == world.now
+
+
+def test_a_declared_window_and_headers_together_still_are_never_refused() -> None:
+    draw = random.Random(3)
+    rate = Rate(50, 1.0, 1)
+    strict = StrictUpstream([rate])
+    world = World([rate], upstream=strict, there=lambda: draw.uniform(0, 0.005), back=lambda: draw.uniform(0, 0.005))
+    world.tell = lambda taken: told(50.0 - most_within(strict.arrivals[-50:], 1.0), 1.0, limit=50.0)
+    flow = world.flow()
+    for _ in range(500):
+        world.offer(flow)
+    world.run()
+    assert strict.refused == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    answers=st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.floats(0, 1e9)),
+            st.one_of(st.none(), st.floats(0, 900)),
+            st.one_of(st.none(), st.floats(0.001, 1e9)),
+            st.one_of(st.none(), st.floats(0.001, 1e6)),
+            st.booleans(),
+            st.text(max_size=3),
+        ),
+        max_size=40,
+    ),
+    cost=st.floats(0.1, 100),
+)
+def test_whatever_is_told_somebody_may_go_again_some_time(
+    answers: list[tuple[float | None, float | None, float | None, float | None, bool, str]], cost: float
+) -> None:
+    feedback, spending = Feedback(), Spending()
+    now = 1_000.0
+    for remaining, reset_s, limit, per_s, refills, name in answers:
+        window = RateWindowInfo(name, "requests", limit, remaining, reset_s, per_s, refills=refills)
+        feedback.read(RateInfo("x", windows=(window,)), spending, now, {}, now)
+        now += 0.1
+    for _ in range(60):
+        due = feedback.due({"requests": cost}, Priority.BULK, {"requests": 1e12}, spending, now)
+        if due <= now:
+            break
+        assert due <= now + 1e6 + 1
+        now = due + 1e-6
+    else:
+        raise AssertionError("held for ever")
