@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import brotli
 import pytest
 
 from paceline.errors import BodyTooLarge, ProtocolError
+from paceline.transport.coding import open_body
 from wire import Caller, answers, answers_and_closes, ask, response, serving
 
 LIMIT = 100_000
@@ -89,6 +91,19 @@ async def test_a_decompression_bomb_is_opened_no_further_than_the_cap(open_trans
         with pytest.raises(BodyTooLarge):
             await transport.send(ask(server.url()))
         await server.all_closed()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+def test_opening_a_bomb_takes_no_more_memory_than_the_cap_allows(coding):
+    bomb = PACK[coding](bytes(32 << 20))
+    body = open_body((("content-encoding", coding),), LIMIT)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge):
+            body.feed(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
