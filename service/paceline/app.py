@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from paceline.admission.allowance import Allowance
@@ -39,6 +40,12 @@ class Service:
         self._tell = tell(*listeners)
         self.registry = Registry(config, self._guard(config), Allowance(_socket_limit()), self._tell)
         self.runner = Runner(self.registry, self._tell)
+
+    def warm(self) -> None:
+        """Open the engines of the declared upstreams, and load that of undeclared hosts: the first call need not."""
+        for upstream in self.registry:
+            upstream.transport()
+        import_module(f"paceline.transport.{self.config.defaults.engine}")
 
     def apply(self, config: Config) -> None:
         """Take a new configuration without losing what is queued, in flight or counted."""

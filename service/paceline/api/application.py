@@ -6,9 +6,10 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from paceline import __version__
-from paceline.api import batches, health
+from paceline.api import batches, classic, comparisons, fetch, health, strategies, upstreams
 from paceline.api.core import Core
 from paceline.api.errors import ApiError, admit_fault, refuse, refuse_http
+from paceline.api.openapi import document
 
 
 def application(core: Core) -> FastAPI:
@@ -16,9 +17,11 @@ def application(core: Core) -> FastAPI:
     app = FastAPI(
         title="Paceline",
         version=__version__,
+        redoc_url=None,
         redirect_slashes=False,
         exception_handlers={ApiError: refuse, HTTPException: refuse_http, Exception: admit_fault},
     )
-    for resource in (batches, health):
+    for resource in (batches, fetch, strategies, upstreams, comparisons, classic, health):
         resource.add_routes(app, core)
+    app.openapi = lambda: document(core.config)  # type: ignore[method-assign] # how FastAPI has it replaced
     return app

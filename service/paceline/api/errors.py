@@ -77,6 +77,11 @@ class Unauthorized(ApiError):
     code = "unauthorized"
 
 
+class Forbidden(ApiError):
+    status = 403
+    code = "forbidden_upstream"
+
+
 class NotFound(ApiError):
     status = 404
     code = "not_found"

@@ -6,7 +6,9 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from paceline.batch.compare import Measured
 from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Outcome, Priority, Strategy, Summary
+from paceline.upstream.state import UpstreamState
 
 
 class RateBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +44,13 @@ class BatchAnswer(Struct, frozen=True):
     responses: list[Outcome]
 
 
+class FetchBody(Item, frozen=True, forbid_unknown_fields=True):
+    """What `POST /v1/fetch` takes: an item, which it is, and what a batch would say."""
+
+    deadline: Duration | UnsetType = UNSET
+    priority: Priority = Priority.INTERACTIVE
+
+
 class CompareBody(Struct, frozen=True, forbid_unknown_fields=True):
     """What `POST /v1/compare` takes."""
 
@@ -60,3 +69,31 @@ class UpstreamPatch(Struct, frozen=True, forbid_unknown_fields=True):
     reset: bool | UnsetType = UNSET
     rate: list[RateBody] | UnsetType = UNSET
     paused: bool | UnsetType = UNSET
+
+
+class UpstreamList(Struct, frozen=True):
+    """What `GET /v1/upstreams` gives."""
+
+    upstreams: list[UpstreamState]
+
+
+class CompareAnswer(Struct, frozen=True):
+    """What `POST /v1/compare` gives: a line for each strategy (and engine), in the order they ran."""
+
+    upstream: str
+    n: int
+    unpaced: bool
+    results: list[Measured]
+
+
+class ClassicAnswer(Struct, frozen=True):
+    """What the classic forms give, in request order; 0 stands for a request without an answer."""
+
+    message: str
+    status_codes: list[int]
+
+
+class Health(Struct, frozen=True):
+    """What health and readiness give."""
+
+    status: Literal["alive", "ready", "not_ready"]

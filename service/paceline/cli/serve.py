@@ -59,6 +59,7 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
     metrics, intake = Metrics(), Intake()
     own = [each.getsockname()[:2] for each in (listener, admin) if each is not None]
     service = Service(config, [metrics.listen, BatchLog(log)], own)
+    service.warm()
     loopback = is_loopback(config.server.host)
     told, loop = asyncio.Event(), asyncio.get_running_loop()
 

@@ -1,0 +1,329 @@
+"""The API's own description (OpenAPI 3.1), from the very types that read and write its bodies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from paceline import __version__
+from paceline.api import examples
+from paceline.api.accept import EVENTS, JSON, NDJSON
+from paceline.api.errors import PROBLEM_TYPE, Problem, phrase
+from paceline.api.fields import MOST, SHORTEST_WINDOW_S, UNIT_PATTERN
+from paceline.api.schemas import (
+    BatchAnswer,
+    BatchBody,
+    ClassicAnswer,
+    CompareAnswer,
+    CompareBody,
+    FetchBody,
+    Health,
+    UpstreamList,
+    UpstreamPatch,
+)
+from paceline.api.strategies import StrategyList
+from paceline.config import Config
+from paceline.units import DURATION_PATTERN, LONGEST_S
+
+Schema = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+_TYPES = (
+    BatchBody,
+    FetchBody,
+    CompareBody,
+    UpstreamPatch,
+    BatchAnswer,
+    UpstreamList,
+    StrategyList,
+    CompareAnswer,
+    ClassicAnswer,
+    Health,
+    Problem,
+)
+_DURATION: Schema = {
+    "description": 'A time such as "250ms", "30s", "2m" or "1h", or a number of seconds; above zero.',
+    "anyOf": [
+        {"type": "string", "pattern": rf"^(?=[0-9.]*[1-9]){DURATION_PATTERN}$"},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_S},
+    ],
+}
+_AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0}
+_COST: Schema = {
+    "description": "A number of requests, or an amount for each unit: `requests` (1 unless named), `tokens`, ...",
+    "anyOf": [
+        _AMOUNT,
+        {
+            "type": "object",
+            "properties": {"requests": _AMOUNT},
+            "propertyNames": {"pattern": f"^{UNIT_PATTERN}$"},
+            "additionalProperties": {"type": "number", "minimum": 0},
+        },
+    ],
+}
+_UP_TO_MOST: Schema = {"type": "integer", "minimum": 1, "maximum": MOST}
+_FIELDS: dict[str, Schema] = {
+    "timeout": _DURATION,
+    "deadline": _DURATION,
+    "per": _DURATION,
+    "cost": _COST,
+    "max_concurrency": _UP_TO_MOST,
+    "attempts": _UP_TO_MOST,
+    "throttles": {"type": "integer", "minimum": 0, "maximum": MOST},
+}
+"""What a field of this name takes, wherever a body has it."""
+
+
+def document(config: Config) -> Schema:
+    """The description of the service as it is configured."""
+    server = config.server
+    schemas = _schemas(server.max_items)
+    described: Schema = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Paceline",
+            "version": __version__,
+            "description": "A batch of HTTP requests goes out as fast as each upstream allows and no faster, and "
+            "every item comes back. Errors are problem documents (RFC 9457) with a `code`, and with the `field` "
+            "that must be corrected.",
+        },
+        "paths": {},
+        "components": {"schemas": schemas},
+    }
+    if server.api_keys:
+        described["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "Paceline-Key"},
+        }
+    keyed = bool(server.api_keys)
+    described["paths"] = {
+        "/v1/batch": {"post": _batch(keyed)},
+        "/v1/fetch": {"post": _fetch(keyed)},
+        "/v1/strategies": {"get": _strategies(keyed)},
+        "/v1/upstreams": {"get": _upstreams(keyed)},
+        "/v1/upstreams/{name}": {"parameters": [_NAME], "get": _upstream(keyed), "patch": _change(keyed)},
+        "/v1/compare": {"post": _compare(keyed)},
+        "/sync/{num_requests}": {
+            "parameters": [_count("num_requests", server.max_items)],
+            "get": _classic("one after another", keyed),
+        },
+        "/async/{num_requests}": {
+            "parameters": [_count("num_requests", server.max_items)],
+            "get": _classic("all at once", keyed),
+        },
+        "/async_sem/{num_requests}/{max_concurrent}": {
+            "parameters": [_count("num_requests", server.max_items), _count("max_concurrent", MOST)],
+            "get": _classic("all at once under a semaphore", keyed),
+        },
+        "/healthz": {"get": _open("Is the process alive?", "health", {"200": _json("Health", examples.HEALTH)})},
+        "/readyz": {
+            "get": _open(
+                "Does it take batches?",
+                "readiness",
+                {"200": _json("Health", examples.READY), "503": _json("Health", examples.NOT_READY)},
+            )
+        },
+        "/metrics": {
+            "get": _open(
+                "Prometheus text, or OpenMetrics where Accept asks for it.",
+                "metrics",
+                {
+                    "200": {
+                        "description": "OK",
+                        "content": {
+                            "text/plain": {"schema": {"type": "string"}},
+                            "application/openmetrics-text": {"schema": {"type": "string"}},
+                        },
+                    }
+                },
+            )
+        },
+    }
+    return described
+
+
+def _schemas(max_items: int) -> dict[str, Schema]:
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template=_REF)
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
+        properties = schema.get("properties", {})
+        if schema.get("additionalProperties") is False:  # a body, not an answer
+            properties.update({name: _FIELDS[name] for name in properties if name in _FIELDS})
+            if not schema.get("required"):
+                schema.pop("required", None)
+    for name in ("Item", "FetchBody"):
+        schemas[name]["allOf"] = [
+            {"not": {"required": ["json", "body"]}},
+            {"not": {"required": ["json", "body_base64"]}},
+            {"not": {"required": ["body", "body_base64"]}},
+            {"not": {"required": ["depends_on", "dependsOn"]}},
+        ]
+    for needs in ("depends_on", "dependsOn"):
+        del schemas["FetchBody"]["properties"][needs]
+    batch = schemas["BatchBody"]
+    batch["properties"]["requests"] |= {"minItems": 1, "maxItems": max_items}
+    batch["allOf"] = [
+        _where(["sequential", "concurrent"], {"not": {"required": ["max_concurrency"]}}),
+        _where(["sequential", "concurrent", "bounded"], {"not": {"required": ["rate"]}}),
+        _where(["token_bucket"], {"required": ["rate"]}),
+    ]
+    rate = schemas["RateBody"]["properties"]
+    rate["limit"] = _AMOUNT | {"maximum": MOST}
+    rate["burst"] = rate["limit"] | {"description": "At most `limit`, which it is unless given; 1 is an even beat."}
+    rate["unit"]["pattern"] = f"^{UNIT_PATTERN}$"
+    rate["per"] = _DURATION | {"description": f"{_DURATION['description']} At least {SHORTEST_WINDOW_S * 1000:g}ms."}
+    compare = schemas["CompareBody"]["properties"]
+    compare["n"] |= {"minimum": 1, "maximum": max_items}
+    for several in ("strategies", "engines"):
+        compare[several] |= {"minItems": 1, "uniqueItems": True}
+    patch = schemas["UpstreamPatch"]
+    patch["minProperties"] = 1
+    patch["properties"]["rate"]["minItems"] = 1
+    outcome = schemas["Outcome"]["properties"]
+    outcome["body"] = {"description": "As `body_encoding` says: any JSON value, text, base64, or null."}
+    outcome["body_encoding"] = {"enum": ["json", "text", "base64", "none"]}
+    schemas["Timing"]["properties"]["limited_by"] = {"enum": ["rate", "concurrency", "backoff", "pause", "upstream"]}
+    return schemas
+
+
+def _where(strategies: list[str], then: Schema) -> Schema:
+    given = {"required": ["strategy"], "properties": {"strategy": {"enum": strategies}}}
+    return {"if": given, "then": then}
+
+
+def _batch(keyed: bool) -> Schema:
+    answer = _json("BatchAnswer", examples.BATCH_ANSWER)
+    answer["description"] = "Whatever the items did; streams give outcomes as they come and the summary last."
+    answer["content"] |= {
+        NDJSON: {"schema": {"type": "string", "description": "An Outcome a line, then a line with `summary`."}},
+        EVENTS: {"schema": {"type": "string", "description": "Events `item` (an Outcome) and, last, `summary`."}},
+    }
+    return _operation(
+        "Send a batch of requests; one outcome for each.",
+        "batch",
+        {"200": answer},
+        keyed=keyed,
+        body=_body("BatchBody", examples.BATCH),
+        errors=(400, 406, 413, 415, 422, 503),
+    )
+
+
+def _fetch(keyed: bool) -> Schema:
+    return _operation(
+        "Send one request; its outcome.",
+        "fetch",
+        {"200": _json("Outcome", examples.FETCH_ANSWER)},
+        keyed=keyed,
+        body=_body("FetchBody", examples.FETCH),
+        errors=(400, 413, 415, 422, 503),
+    )
+
+
+def _strategies(keyed: bool) -> Schema:
+    answer = _json("StrategyList", None)
+    return _operation("The strategies, and what each is made of.", "strategies", {"200": answer}, keyed=keyed)
+
+
+def _upstreams(keyed: bool) -> Schema:
+    answer = _json("UpstreamList", {"upstreams": [examples.UPSTREAM]})
+    return _operation("How every declared upstream stands.", "upstreams", {"200": answer}, keyed=keyed)
+
+
+def _upstream(keyed: bool) -> Schema:
+    answer = _json("UpstreamState", examples.UPSTREAM)
+    return _operation("How one upstream stands.", "upstream", {"200": answer}, keyed=keyed, errors=(404,))
+
+
+def _change(keyed: bool) -> Schema:
+    return _operation(
+        "Pause an upstream, change its rate until a reset or a reload, or reset it; of several at once, reset first.",
+        "change_upstream",
+        {"200": _json("UpstreamState", examples.UPSTREAM)},
+        keyed=keyed,
+        body=_body("UpstreamPatch", examples.PATCHES),
+        errors=(400, 404, 413, 415, 422),
+    )
+
+
+def _compare(keyed: bool) -> Schema:
+    return _operation(
+        "The same request `n` times under each strategy (and engine), one after another.",
+        "compare",
+        {"200": _json("CompareAnswer", examples.COMPARE_ANSWER)},
+        keyed=keyed,
+        body=_body("CompareBody", examples.COMPARE),
+        errors=(400, 403, 413, 415, 422, 503),
+    )
+
+
+def _classic(how: str, keyed: bool) -> Schema:
+    return _operation(
+        f"The request of `compare.target`, {how}, on the httpx engine, one attempt each. A status code of 0 stands for "
+        "a request that got no answer.",
+        f"classic_{how.replace(' ', '_')}",
+        {"200": _json("ClassicAnswer", examples.CLASSIC_ANSWER)},
+        keyed=keyed,
+        errors=(403, 409, 422, 503),
+    )
+
+
+def _open(summary: str, name: str, answers: Schema) -> Schema:
+    return _operation(summary, name, answers, keyed=False)
+
+
+def _operation(
+    summary: str,
+    name: str,
+    answers: Schema,
+    *,
+    keyed: bool,
+    body: Schema | None = None,
+    errors: tuple[int, ...] = (),
+) -> Schema:
+    answers = dict(answers)
+    for status in sorted({*errors, *((401,) if keyed else ()), 421, 500}):
+        answers.setdefault(str(status), _problem(status))
+    operation: Schema = {"summary": summary, "operationId": name, "responses": answers}
+    if body is not None:
+        operation["requestBody"] = body
+    if keyed:
+        operation["security"] = [{"bearer": []}, {"key": []}]
+    return operation
+
+
+def _problem(status: int) -> Schema:
+    content = {PROBLEM_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}}
+    if status in examples.PROBLEMS:
+        content[PROBLEM_TYPE]["example"] = examples.PROBLEMS[status]
+    answer: Schema = {"description": phrase(status), "content": content}
+    header = {401: "WWW-Authenticate", 503: "Retry-After"}.get(status)
+    if header is not None:
+        answer["headers"] = {header: {"schema": {"type": "string"}}}
+    return answer
+
+
+def _json(name: str, example: object) -> Schema:
+    media: Schema = {"schema": {"$ref": _REF.format(name=name)}}
+    if example is not None:
+        media["example"] = example
+    return {"description": "OK", "content": {JSON: media}}
+
+
+def _body(name: str, given: dict[str, Schema]) -> Schema:
+    media = {"schema": {"$ref": _REF.format(name=name)}, "examples": given}
+    return {"required": True, "content": {JSON: media}}
+
+
+def _count(name: str, most: int) -> Schema:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1, "maximum": most},
+        "example": 20,
+    }
+
+
+_NAME: Schema = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "example": "github"}
