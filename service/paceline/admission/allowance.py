@@ -6,8 +6,10 @@ Pure. A flow that may not go is parked here and entered again when something com
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from math import inf
 
+from paceline.admission.copies import Copies
 from paceline.model import Cost, Rate
 from paceline.rate.window import Hold, Window
 
@@ -60,6 +62,15 @@ class Allowance:
                 self._window.give_back(hold)
             elif answered_at is not None:
                 self._window.answered(hold, answered_at, 0.0, self._transit_s)
+
+    def fork(self, copies: Copies) -> Allowance:
+        """Its copy, the same one for every gate that draws on it; nobody is blocked at it yet."""
+        fork = copies.allowances.get(self)
+        if fork is None:
+            fork = copies.allowances[self] = copy(self)
+            fork._window = self._window and self._window.fork(copies.holds)
+            fork._blocked = {}
+        return fork
 
     def block(self, who: object, wake: Callable[[], None]) -> None:
         """Call `wake` once when there is room again."""

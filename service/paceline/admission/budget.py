@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from math import inf
 
+from paceline.admission.copies import Copies
 from paceline.admission.lineup import BatchFlow, Lane, Lineup, Waiter
 from paceline.admission.pause import ThrottlePause
 from paceline.model import Cost, Rate, Verdict, WaitReason
@@ -162,6 +164,22 @@ class Budget:
         self._throttled_at = -inf
         self._floor = RoundTripFloor()
         self.feedback = Feedback()
+
+    def fork(self, copies: Copies) -> Budget:
+        """A copy to be run ahead of time by itself, but for who waits: see `Gate.fork`."""
+        fork = copy(self)
+        fork.windows = [window.fork(copies.holds) for window in self.windows]
+        fork.feedback = self.feedback.fork(copies.holds)
+        before = (*self.windows, *self.feedback.windows)
+        copies.windows.update(zip(before, (*fork.windows, *fork.feedback.windows), strict=True))
+        fork.pause, fork._floor = copy(self.pause), copy(self._floor)
+        fork.spending, fork.queued = self.spending.fork(), dict(self.queued)
+        fork.lineups = (self.lineups[0].fork(fork, copies), self.lineups[1].fork(fork, copies))
+        fork.granted = set()
+        for grant in self.granted:
+            flow = grant.flow.fork_into(fork.lineups[grant.flow.lineup.lane], copies)
+            fork.granted.add(grant.fork(flow, copies))
+        return fork
 
     def idle(self, now: float, longest_s: float) -> bool:
         """Nobody waits or is in flight, nothing is paused, and every window of at most `longest_s` is free."""

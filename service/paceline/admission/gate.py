@@ -19,13 +19,16 @@ Pure: time is an argument, nothing here waits. `admission/shell.py` is the async
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
+from functools import partial
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
 from paceline.admission.allowance import Allowance
 from paceline.admission.budget import Budget
+from paceline.admission.copies import Copies
 from paceline.admission.lineup import WEIGHTS, BatchFlow, Lane, Lineup, State, Waiter
 from paceline.admission.waits import Waits
 from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
@@ -97,6 +100,14 @@ class _Turns:
         if self.count > 1 and lineup.ready_as is not None:
             self._ready[lineup.ready_as].move_to_end(lineup)
         return start
+
+    def fork(self, copies: Copies) -> _Turns:
+        fork, lineups = _Turns(), copies.lineups
+        for priority, ready in self._ready.items():
+            fork._ready[priority] = OrderedDict.fromkeys(lineups[lineup] for lineup in ready)
+        fork._spare = OrderedDict.fromkeys(lineups[lineup] for lineup in self._spare)
+        fork._tags, fork.count, fork.waits = dict(self._tags), self.count, copy(self.waits)
+        return fork
 
 
 class Gate:
@@ -374,6 +385,34 @@ class Gate:
         With every window, nothing would be forgotten by dropping this gate.
         """
         return not self.paused and all(budget.idle(now, longest_s) for budget in self._budgets.values())
+
+    def fork(self, copies: Copies, keys: Collection[str], wake: Callable[[], None]) -> Gate:
+        """A copy to be run ahead of time by itself, with the budgets of `keys` and those where anybody waits or flies.
+
+        Its batches have their places but none of their waiters yet: `copies.flows` says whose these are.
+        """
+        fork = copy(self)
+        fork._wake, fork._sockets = wake, self._sockets.fork(copies)
+        fork._budgets = OrderedDict()
+        for key, budget in self._budgets.items():
+            if key in keys or budget.granted or any(lineup.flows for lineup in budget.lineups):
+                fork._budgets[key] = budget.fork(copies)
+        fork._turns = (self._turns[0].fork(copies), self._turns[1].fork(copies))
+        lineups, flows = copies.lineups, copies.flows
+        fork._held = [(at, n, lineups[each]) for at, n, each in self._held if n == each.hold_number]
+        fork._parked = [(at, n, flows[each]) for at, n, each in self._parked if each in flows]
+        heapify(fork._held)
+        heapify(fork._parked)
+        numbers = [number for _, number, _ in (*fork._held, *fork._parked)]
+        fork._sequence = count(max(numbers, default=0) + 1)
+        fork._reasons = list(self._reasons)
+        due = {flow for _, _, flow in fork._parked}
+        for budget in fork._budgets.values():
+            for flow in (*budget.lineups[0].flows, *budget.lineups[1].flows):
+                if flow.parked_at is not None and flow not in due:
+                    assert flow.own is not None
+                    flow.own.block((fork, flow), partial(fork._room, flow))
+        return fork
 
     def _next_lineup(self) -> tuple[Lineup, bool] | None:
         """The lineup whose turn it is, and whether bulk may go; None when nobody may."""

@@ -7,12 +7,15 @@ the head, or is paused, until a moment). Time is put down to the reason of the s
 from __future__ import annotations
 
 from asyncio import Future
+from collections import OrderedDict
 from collections.abc import Mapping
+from copy import copy
 from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING
 
 from paceline.admission.allowance import Allowance
+from paceline.admission.copies import Copies
 from paceline.admission.queue import Flow, Share
 from paceline.admission.waits import Waits
 from paceline.model import Cost, Priority, Receipt, WaitReason
@@ -104,6 +107,18 @@ class BatchFlow(Flow):
         self.own_due = min(self.own_due, now)
         self.enter()
 
+    def fork_into(self, lineup: Lineup, copies: Copies) -> BatchFlow:
+        """Its copy in the copy of its lineup, with the same place in the queue but nobody waiting there yet."""
+        fork = copies.flows.get(self)
+        if fork is None:
+            assert self.parent is not None
+            fork = copies.flows[self] = copies.shares[self] = copy(self)
+            fork.parent, fork.lineup = copies.shares[self.parent], lineup
+            fork.waiters = OrderedDict()
+            fork.backlog, fork.shift = dict(self.backlog), copy(self.shift)
+            fork.own = self.own and self.own.fork(copies)
+        return fork
+
 
 class Waiter:
     """One attempt that wants to go; once granted it is the grant."""
@@ -126,6 +141,19 @@ class Waiter:
         self.marks: Mapping[str, float] = {}
         """What its budget had written in all when this was written, itself included, by unit."""
         self.arrived = (0.0, 0.0, 0.0)
+
+    def fork(self, flow: BatchFlow, copies: Copies) -> Waiter:
+        """Its copy in the copy of its batch; with a receipt of its own and without a future."""
+        fork = Waiter(flow, self.cost, Receipt(), self.deadline)
+        fork.granted_at, fork.written_at, fork.marks = self.granted_at, self.written_at, self.marks
+        fork.arrived = self.arrived
+        windows, holds = copies.windows, copies.holds
+        fork.holds = [(windows[window], hold.fork(holds)) for window, hold in self.holds if window in windows]
+        fork.own_hold = self.own_hold and self.own_hold.fork(holds)
+        pause = flow.lineup.budget.pause
+        if pause.throttled is self.receipt:
+            pause.throttled = fork.receipt
+        return fork
 
 
 class Lineup:
@@ -206,3 +234,15 @@ class Lineup:
             self.waits.add(self.reason, now - self._since)
         self._mark = gate_waits.read()
         self._since = now
+
+    def fork(self, budget: Budget, copies: Copies) -> Lineup:
+        """Its copy before the copy of its budget, with the batches that have somebody waiting."""
+        fork = copies.lineups[self] = copy(self)
+        fork.budget, fork.waits = budget, copy(self.waits)
+        fork.root = self.root.fork(None, copies)
+        fork.classes = {priority: share.fork(fork.root, copies) for priority, share in self.classes.items()}
+        fork._tenants = {key: share.fork(fork.classes[key[0]], copies) for key, share in self._tenants.items()}
+        fork.flows = {flow.fork_into(fork, copies) for flow in self.flows}
+        for share in (self.root, *self.classes.values(), *self._tenants.values()):
+            share.adopt(copies)
+        return fork

@@ -9,11 +9,13 @@ of waiters.
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import copy
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from paceline.admission.copies import Copies
     from paceline.admission.lineup import Waiter
 
 _sequence = count(1)
@@ -81,6 +83,20 @@ class Share:
                 else:
                     parent._only = share
             share = parent
+
+    def fork(self, parent: Share | None, copies: Copies) -> Share:
+        """Its copy below the copy of its parent, still without children; see `adopt`."""
+        fork = copies.shares[self] = copy(self)
+        fork.parent = parent
+        return fork
+
+    def adopt(self, copies: Copies) -> None:
+        """Once all its children have copies: its own copy takes them over, tags and order included."""
+        fork, shares = copies.shares[self], copies.shares
+        places = ((start, entry, shares[child]) for start, entry, child in self._children if entry == child.entry)
+        fork._children = list(places)
+        heapify(fork._children)
+        fork._only = shares.get(self._only) if self._only is not None else None
 
     def _queue(self, parent: Share) -> None:
         self.entry = next(_sequence)

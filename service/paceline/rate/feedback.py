@@ -16,11 +16,12 @@ Pure: moments are arguments (`time.perf_counter()` seconds).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from math import inf
 
 from paceline.model import Cost, Priority, Rate
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
-from paceline.rate.window import Window
+from paceline.rate.window import Holds, Window
 
 _MOST_WINDOWS = 16
 _UNTOLD_RESET_S = 1.0
@@ -53,6 +54,12 @@ class Spending:
         holder = self.in_flight if written else self.unwritten
         for unit, amount in cost.items():
             holder[unit] -= amount
+
+    def fork(self) -> Spending:
+        """A copy to be run ahead of time by itself."""
+        fork = Spending()
+        fork.written, fork.unwritten, fork.in_flight = dict(self.written), dict(self.unwritten), dict(self.in_flight)
+        return fork
 
 
 class Told:
@@ -132,6 +139,13 @@ class Feedback:
         self._told: dict[str, Told] = {}
         self._windows: dict[str, Window] = {}
         self.last: RateInfo | None = None
+
+    def fork(self, holds: Holds) -> Feedback:
+        """A copy to be run ahead of time by itself; see `Window.fork`."""
+        fork = copy(self)
+        fork._told = {key: copy(told) for key, told in self._told.items()}
+        fork._windows = {key: window.fork(holds) for key, window in self._windows.items()}
+        return fork
 
     def __bool__(self) -> bool:
         return bool(self._told)

@@ -17,6 +17,7 @@ of a million a day never under-counts and never keeps a million moments.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from heapq import heappop, heappush
 from math import ceil, inf
 
@@ -36,6 +37,17 @@ class Hold:
         self.cost = cost
         self.written_at: float | None = None
         self.live = True
+
+    def fork(self, holds: Holds) -> Hold:
+        """Its copy, the same one each time; see `Window.fork`."""
+        fork = holds.get(self)
+        if fork is None:
+            fork = holds[self] = copy(self)
+        return fork
+
+
+Holds = dict[Hold, Hold]
+"""Holds, and their copies."""
 
 
 class Window:
@@ -108,6 +120,13 @@ class Window:
         if self._tat > now:
             self._tat = now + (self._tat - now) * beat_s / self.beat_s
         self.rate, self.beat_s = rate, beat_s
+
+    def fork(self, holds: Holds) -> Window:
+        """A copy to be run ahead of time by itself; the copies of its holds are noted in `holds`."""
+        fork = copy(self)
+        fork._log, fork._buckets = list(self._log), dict(self._buckets)
+        fork._flight = deque(hold.fork(holds) for hold in self._flight)
+        return fork
 
     def seed(self, other: Window) -> None:
         """Count what `other` still remembers, as this window will forget it."""
