@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from paceline.admission.allowance import Allowance
+from paceline.admission.call_time import CallTime
 from paceline.admission.gate import Gate
 from paceline.admission.lineup import Waiter
 from paceline.errors import DeadlineUnreachable, InvalidRequest
@@ -41,6 +42,7 @@ class Admitter:
             sockets=sockets,
             wake=self.look,
         )
+        self.call_time = CallTime()
         self._on_pause = on_pause
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -91,10 +93,13 @@ class Admitter:
         told: RateInfo | None = None,
     ) -> float | None:
         """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
+        now = time.perf_counter()
+        if verdict is not Verdict.IGNORED and waiter.granted_at is not None:
+            self.call_time.add(now - waiter.granted_at)
         pause_s = self.gate.settle(
             waiter,
             verdict,
-            time.perf_counter(),
+            now,
             answered_at=exchange.answered_at,
             reused=exchange.reused,
             retry_after_s=retry_after_s,
@@ -130,6 +135,7 @@ class Admitter:
     def reset(self, rates: Sequence[Rate]) -> None:
         """Back to the configuration, what was learned forgotten."""
         self.gate.paused = False
+        self.call_time = CallTime()
         self.gate.forget_learned(time.perf_counter())
         self.retune(rates)
 
