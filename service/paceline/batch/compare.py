@@ -141,7 +141,7 @@ async def _rest(comparison: Comparison, *, after_a_run: bool) -> None:
         # Our own windows know nothing of a run outside them; the upstream's do.
         await asyncio.sleep(longest_s + gate.transit_s)
     give_up_at = now + min(LONGEST_REST_S, 2 * longest_s + max(0.0, gate.paused_until - now)) + gate.transit_s
-    while not gate.idle(now := time.perf_counter(), LONGEST_REST_S) and now < give_up_at:  # noqa: ASYNC110 - time frees windows, no event does
+    while not gate.idle(now := time.perf_counter(), LONGEST_REST_S) and now < give_up_at:  # noqa: ASYNC110 - only time does
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

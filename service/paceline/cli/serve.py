@@ -37,7 +37,12 @@ def serve(config: Path | None, host: str | None, port: int | None, insecure: boo
         listener = _listen(bound, read.server.port if port is None else port)
         admin = None if read.server.admin_port is None else _listen(bound, read.server.admin_port)
     except OSError as error:
-        print(f"cannot listen on {bound}: {error.strerror}; choose another host or port", file=sys.stderr)
+        where = (
+            f"{bound}:{read.server.port} (admin {read.server.admin_port})"
+            if read.server.admin_port
+            else f"{bound}:{read.server.port}"
+        )
+        print(f"cannot listen on {where}: {error.strerror}; choose another host or port", file=sys.stderr)
         return 1
     import uvloop  # dear to import, and not needed to say what is wrong with a configuration
 

@@ -1,0 +1,134 @@
+"""The OpenAPI document is true: its examples work, its schemas are those of the answers, its paths those served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from paceline.api import examples
+from paceline.api.schemas import BatchBody, CompareBody, FetchBody, UpstreamPatch
+from support.api import Api, start_api, upstreams
+from support.scripted import ScriptedUpstream
+
+
+def config(url: str) -> dict[str, Any]:
+    declared = upstreams(url)
+    declared["upstreams"]["github"] = declared["upstreams"].pop("api")
+    return declared | {"compare": {"target": {"upstream": "github", "path": "/get"}}}
+
+
+async def described(api: Api) -> dict[str, Any]:
+    answer = await api.send("GET", "/openapi.json")
+    assert answer.status == 200
+    return answer.body
+
+
+@pytest.mark.parametrize(
+    ("given", "body"),
+    [
+        (examples.BATCH, BatchBody),
+        (examples.FETCH, FetchBody),
+        (examples.COMPARE, CompareBody),
+        (examples.PATCHES, UpstreamPatch),
+    ],
+)
+def test_every_example_of_a_body_is_one(given: dict[str, Any], body: type):
+    for example in given.values():
+        msgspec.json.decode(msgspec.json.encode(example["value"]), type=body)
+
+
+async def test_the_examples_of_bodies_are_taken(upstream: ScriptedUpstream):
+    async with start_api(config(upstream.url)) as api:
+        for path, given in (("/v1/batch", examples.BATCH), ("/v1/fetch", examples.FETCH)):
+            for example in given.values():
+                body = msgspec.json.encode(example["value"]).replace(b"https://api.example.com", b"http://127.0.0.1:1")
+                assert (await api.send("POST", path, body)).status == 200
+        for example in examples.PATCHES.values():
+            assert (await api.send("PATCH", "/v1/upstreams/github", example["value"])).status == 200
+        for example in examples.COMPARE.values():
+            assert (await api.send("POST", "/v1/compare", example["value"])).status == 200
+
+
+async def test_the_examples_of_answers_have_the_fields_of_real_ones(upstream: ScriptedUpstream):
+    upstream.answer(json={"login": "octocat"})
+    item = {"upstream": "github", "path": "/x"}
+    async with start_api(config(upstream.url)) as api:
+        batch = await api.batch(item, {"upstream": "nobody"})
+        assert shape(examples.BATCH_ANSWER) == shape(batch)
+        assert shape(examples.FETCH_ANSWER) == shape((await api.send("POST", "/v1/fetch", item)).body)
+        body = {"request": item, "n": 2, "strategies": ["adaptive"]}
+        assert shape(examples.COMPARE_ANSWER) == shape((await api.send("POST", "/v1/compare", body)).body)
+        assert shape(examples.CLASSIC_ANSWER) == shape((await api.send("GET", "/async/3")).body)
+        await api.send("PATCH", "/v1/upstreams/github", {"rate": [{"limit": 80, "per": "1m"}]})
+        shown = (await api.send("GET", "/v1/upstreams/github")).body
+        for budget in shown["budgets"]:
+            budget["last_rate_info"] = None
+        assert shape(examples.UPSTREAM) == shape(shown)
+        refused = await api.send("POST", "/v1/batch", {"requests": [{"timeout": -1}]})
+        assert shape(examples.PROBLEMS[422]) == shape(refused.body)
+
+
+def shape(value: Any) -> Any:
+    """The names of an answer's fields, without its values and its open maps."""
+    if isinstance(value, dict):
+        open_maps = ("headers", "body", "status_counts", "outcomes", "error", "response_headers")
+        return {name: None if name in open_maps else shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return None
+
+
+async def test_what_is_described_is_what_is_served(upstream: ScriptedUpstream):
+    async with start_api(config(upstream.url)) as api:
+        document = await described(api)
+        for path, methods in document["paths"].items():
+            concrete = path.replace("{name}", "github").replace("{num_requests}", "1").replace("{max_concurrent}", "1")
+            allowed = await api.send("TRACE", concrete)
+            assert allowed.status == 405, path
+            offered = {method.upper() for method in methods if method != "parameters"}
+            assert set(allowed.headers["allow"].split(", ")) == offered
+        page = await api.send("GET", "/docs")
+    assert page.status == 200
+    assert "/openapi.json" in page.body
+
+
+async def test_every_reference_leads_somewhere_and_every_refusal_is_a_problem(upstream: ScriptedUpstream):
+    async with start_api(config(upstream.url)) as api:
+        document = await described(api)
+    known = document["components"]["schemas"].keys()
+    wanted = set(references(document))
+    assert {reference.rpartition("/")[2] for reference in wanted} <= known
+    for methods in document["paths"].values():
+        for method, operation in methods.items():
+            if method == "parameters":
+                continue
+            for status, answer in operation["responses"].items():
+                assert answer["description"]
+                if int(status) >= 400 and operation["operationId"] != "readiness":
+                    assert list(answer["content"]) == ["application/problem+json"]
+
+
+def references(part: Any) -> Any:
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+async def test_the_document_follows_the_configuration(upstream: ScriptedUpstream):
+    keyed = config(upstream.url) | {"server": {"max_items": 7, "api_keys": [{"name": "a", "key": "0123456789abcdef"}]}}
+    async with start_api(keyed) as api:
+        answer = await api.send("GET", "/openapi.json", paceline_key="0123456789abcdef")
+    document = answer.body
+    assert document["components"]["schemas"]["BatchBody"]["properties"]["requests"]["maxItems"] == 7
+    batch = document["paths"]["/v1/batch"]["post"]
+    assert batch["security"] == [{"bearer": []}, {"key": []}]
+    assert "401" in batch["responses"]
+    assert "security" not in document["paths"]["/healthz"]["get"]

@@ -1,0 +1,147 @@
+"""The real command: signals, draining, reloading, and the port that load cannot starve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from support.children import STARTED, child
+from support.scripted import ScriptedUpstream, silent
+from support.server import PACELINE, Server, declared, run_paceline, start_server
+
+X: dict[str, Any] = {"upstream": "api", "path": "/held"}
+DRAINING = re.compile("draining")
+
+
+def config_of(upstream: ScriptedUpstream, **server: Any) -> dict[str, Any]:
+    return {"server": server, "upstreams": {"api": declared(upstream.url)}}
+
+
+async def test_a_drain_refuses_the_new_finishes_the_old_and_exits_0(upstream: ScriptedUpstream, tmp_path: Path):
+    hold = asyncio.Event()
+    upstream.answer("/held", hold=hold)
+    admin = free_port()
+    async with start_server(config_of(upstream, admin_port=admin), tmp_path / "p.yaml") as server:
+        forms = ["application/json", "application/x-ndjson", "text/event-stream"]
+        asked = [asyncio.create_task(send(server, form)) for form in forms]
+        await upstream.until(lambda it: it.in_hand == 6)
+        server.terminate()
+        await server.child.says(DRAINING)
+        for base in (server.base_url, f"http://127.0.0.1:{admin}"):
+            async with server.http.get(f"{base}/readyz") as ready, server.http.get(f"{base}/healthz") as alive:
+                assert (ready.status, alive.status) == (503, 200)
+        for path, body in (("/v1/batch", {"requests": [X]}), ("/v1/fetch", X), ("/v1/compare", {"request": X})):
+            async with server.http.post(path, json=body) as refused:
+                assert (refused.status, (await refused.json(content_type=None))["code"]) == (503, "draining")
+                assert int(refused.headers["retry-after"]) > 0
+        hold.set()
+        for answer in await asyncio.gather(*asked):
+            assert '"succeeded":2' in answer
+        assert await server.ended() == 0
+
+
+async def test_what_outlasts_the_drain_gets_its_outcome(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.play("/held", silent())
+    async with start_server(config_of(upstream, drain="200ms"), tmp_path / "p.yaml") as server:
+        whole, streamed, waiting = (
+            asyncio.create_task(each)
+            for each in (send(server), send(server, "application/x-ndjson"), send(server, limit=1))
+        )
+        await upstream.until(lambda it: it.in_hand == 5)
+        server.terminate()
+        answers = [await whole, await streamed, await waiting]
+        assert await server.ended() == 0
+    assert [answer.count('"outcome":"cancelled"') for answer in answers] == [2, 2, 1]
+    assert answers[2].count('"code":"overloaded"') == 1
+    assert all('"summary"' in answer for answer in answers)
+
+
+async def test_a_second_signal_ends_it_at_once(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.play("/held", silent())
+    file = tmp_path / "p.yaml"
+    file.write_text(yaml.safe_dump(config_of(upstream)))
+    async with child(*PACELINE, "serve", "--config", str(file), "--port", "0") as running:
+        base_url = (await running.says(STARTED))[1]
+        async with aiohttp.ClientSession(base_url) as http:
+            asking = asyncio.create_task(http.post("/v1/batch", json={"requests": [X]}))
+            await upstream.until(lambda it: it.in_hand == 1)
+            running.signal(signal.SIGTERM)
+            await running.says(DRAINING)
+            running.signal(signal.SIGTERM)
+            assert await running.ended() == -signal.SIGTERM
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_reload_takes_a_good_file_and_leaves_a_bad_one(upstream: ScriptedUpstream, tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    async with start_server(config_of(upstream), file) as server:
+        file.write_text("server: {prot: 1}\n")
+        server.child.signal(signal.SIGHUP)
+        told = await server.child.says(re.compile(r"configuration not reloaded.*"))
+        assert f"{file}: server.prot: is not a setting; did you mean port?" in told[0]
+        assert (await server.post("/v1/batch", {"requests": [{"upstream": "api"}]}))[1]["summary"]["succeeded"] == 1
+        file.write_text(yaml.safe_dump({"upstreams": {"renamed": declared(upstream.url)}}))
+        server.child.signal(signal.SIGHUP)
+        await server.child.says(re.compile("configuration reloaded"))
+        _, listed = await server.get("/v1/upstreams")
+        assert [each["name"] for each in listed["upstreams"]] == ["renamed"]
+
+
+async def test_the_admin_port_serves_health_and_metrics_only(upstream: ScriptedUpstream, tmp_path: Path):
+    admin = free_port()
+    config = config_of(upstream, admin_port=admin, api_keys=[{"name": "a", "key": "0123456789abcdef"}])
+    async with start_server(config, tmp_path / "p.yaml") as server, aiohttp.ClientSession() as http:
+        base = f"http://127.0.0.1:{admin}"
+        for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/v1/upstreams", 404)):
+            async with http.get(base + path) as answer:
+                assert answer.status == status
+        async with http.get(base + "/metrics") as answer:
+            assert "paceline_build_info" in await answer.text()
+        async with http.post(base + "/healthz") as answer:
+            assert (answer.status, answer.headers["allow"]) == (405, "GET")
+        async with http.get(base + "/healthz", headers={"host": "evil.example"}) as answer:
+            assert answer.status == 421
+        own = {"requests": [{"url": f"http://127.0.0.1:{admin}/healthz"}]}
+        _, refused = await server.post("/v1/batch", own, headers={"paceline-key": "0123456789abcdef"})
+        assert refused["responses"][0]["error"]["code"] == "egress_denied"
+
+
+async def test_beyond_loopback_it_serves_with_keys_or_by_word_only(tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    file.write_text("server: {host: 0.0.0.0}\n")
+    refused = await run_paceline("serve", "--config", str(file), "--port", "0")
+    assert refused.code != 0
+    assert "server.api_keys" in refused.stderr
+    assert "listening" not in refused.stderr
+
+
+async def test_a_taken_port_is_told_in_a_line(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = await run_paceline("serve", "--port", port)
+    assert refused.code != 0
+    assert "Traceback" not in refused.stderr
+    assert f"127.0.0.1:{port}" in refused.stderr
+
+
+async def send(server: Server, accept: str = "application/json", limit: int | None = None) -> str:
+    body: dict[str, Any] = {"requests": [X, X]}
+    if limit is not None:
+        body["max_concurrency"] = limit
+    async with server.http.post("/v1/batch", json=body, headers={"accept": accept}) as answer:
+        assert answer.status == 200, await answer.text()
+        text = await answer.text()
+    return text if accept != "application/json" else json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])

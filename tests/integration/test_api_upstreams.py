@@ -1,0 +1,145 @@
+"""Upstreams seen, paused, retuned and reset over the API, and `POST /v1/fetch`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from support.api import Api, start_api, upstreams
+from support.scripted import ScriptedUpstream, silent
+
+X: dict[str, Any] = {"upstream": "api", "path": "/x"}
+RATE = [{"limit": 80, "per": "1m", "burst": 10}]
+
+
+async def test_an_upstream_is_shown_as_it_stands(upstream: ScriptedUpstream):
+    async with start_api(upstreams(upstream.url, rate=RATE, concurrency={"limit": 7})) as api:
+        await api.batch(X, X)
+        [listed] = (await api.send("GET", "/v1/upstreams")).body["upstreams"]
+        shown = (await api.send("GET", "/v1/upstreams/api")).body
+        unknown = await api.send("GET", "/v1/upstreams/nobody")
+    assert listed == shown
+    assert (shown["name"], shown["base_url"], shown["engine"]) == ("api", upstream.url, "aiohttp")
+    assert (shown["paused"], shown["in_flight"], shown["queued"], shown["concurrency_limit"]) == (False, 0, 0, 7)
+    [window] = shown["budgets"][0]["windows"]
+    assert (window["limit"], window["per"], window["remaining"], window["source"]) == (80, "1m", 78, "declared")
+    assert (unknown.status, unknown.body["code"]) == (404, "unknown_upstream")
+
+
+async def test_a_paused_upstream_holds_its_calls_until_it_is_let_go(upstream: ScriptedUpstream):
+    async with start_api(upstreams(upstream.url)) as api:
+        paused = await api.send("PATCH", "/v1/upstreams/api", {"paused": True})
+        assert paused.body["paused"] is True
+        batch = asyncio.create_task(api.batch(X))
+        await until_queued(api, 1)
+        assert upstream.requests == []
+        await api.send("PATCH", "/v1/upstreams/api", {"paused": False})
+        answer = await batch
+    [outcome] = answer["responses"]
+    assert outcome["outcome"] == "success"
+    assert outcome["timing"]["limited_by"] == "pause"
+
+
+async def test_a_retune_holds_until_a_reset(upstream: ScriptedUpstream):
+    async with start_api(upstreams(upstream.url, rate=RATE)) as api:
+        changed = await api.send(
+            "PATCH",
+            "/v1/upstreams/api",
+            {"rate": [{"limit": 5, "per": "10s"}, {"limit": 9, "per": 60, "unit": "tokens"}]},
+        )
+        windows = changed.body["budgets"][0]["windows"]
+        assert [(each["limit"], each["per"], each["unit"]) for each in windows] == [
+            (5, "10s", "requests"),
+            (9, "1m", "tokens"),
+        ]
+        both = await api.send("PATCH", "/v1/upstreams/api", {"reset": True, "paused": True})
+        assert both.body["paused"] is True  # reset goes first
+        assert [each["limit"] for each in both.body["budgets"][0]["windows"]] == [80]
+        reset = await api.send("PATCH", "/v1/upstreams/api", {"reset": True})
+        assert reset.body["paused"] is False
+
+
+async def test_what_can_never_be_paid_after_a_retune_is_rejected(upstream: ScriptedUpstream):
+    async with start_api(upstreams(upstream.url, rate=RATE)) as api:
+        await api.send("PATCH", "/v1/upstreams/api", {"paused": True})
+        batch = asyncio.create_task(api.batch({**X, "cost": 50}, X))
+        await until_queued(api, 2)
+        await api.send("PATCH", "/v1/upstreams/api", {"rate": [{"limit": 10, "per": "1s"}], "paused": False})
+        costly, cheap = (await batch)["responses"]
+    assert (costly["outcome"], costly["error"]["code"]) == ("rejected", "invalid_request")
+    assert cheap["outcome"] == "success"
+
+
+async def test_a_change_that_cannot_be_made_whole_changes_nothing(upstream: ScriptedUpstream):
+    refused = [
+        ({}, None),
+        ({"pause": True}, "pause"),
+        ({"paused": "yes"}, "paused"),
+        ({"paused": True, "rate": []}, "rate"),
+        ({"paused": True, "rate": [{"limit": 0, "per": "1s"}]}, "rate[0].limit"),
+        ({"paused": True, "rate": [{"limit": 1, "per": "1s"}, {"limit": 5, "per": "x"}]}, "rate[1].per"),
+        ({"reset": True, "rate": {"limit": 1, "per": "1s"}}, "rate"),
+    ]
+    async with start_api(upstreams(upstream.url, rate=RATE)) as api:
+        before = (await api.send("GET", "/v1/upstreams/api")).body
+        for body, field in refused:
+            answer = await api.send("PATCH", "/v1/upstreams/api", body)
+            assert (answer.status, answer.body.get("field")) == (422, field), body
+        assert (await api.send("GET", "/v1/upstreams/api")).body == before
+
+
+async def test_a_fetch_is_one_outcome(upstream: ScriptedUpstream):
+    upstream.answer("/x", status=503, times=1)
+    async with start_api(upstreams(upstream.url)) as api:
+        answer = await api.send("POST", "/v1/fetch", {**X, "id": "mine", "params": {"q": "1"}, "deadline": "20s"})
+        rejected = await api.send("POST", "/v1/fetch", {"upstream": "nobody"})
+    assert answer.status == 200
+    assert (answer.body["id"], answer.body["outcome"], answer.body["attempts"]) == ("mine", "success", 2)
+    assert upstream.requests[0].target == "/x?q=1"
+    assert (rejected.status, rejected.body["error"]["code"]) == (200, "unknown_upstream")
+
+
+async def test_a_fetch_is_interactive_unless_it_says_otherwise(upstream: ScriptedUpstream, monkeypatch):
+    async with start_api(upstreams(upstream.url)) as api:
+        seen = []
+        opened = api.service.runner.open
+        monkeypatch.setattr(api.service.runner, "open", lambda batch, *more: seen.append(batch) or opened(batch, *more))
+        await api.send("POST", "/v1/fetch", X)
+        await api.send("POST", "/v1/fetch", {**X, "priority": "bulk", "retry": {"attempts": 1}, "deadline": 3})
+    assert [batch.priority.value for batch in seen] == ["interactive", "bulk"]
+    assert [batch.deadline_s for batch in seen] == [50.0, 3.0]
+
+
+async def test_a_fetch_of_the_wrong_shape_is_422(upstream: ScriptedUpstream):
+    refused = [
+        ({"requests": [X]}, "requests"),
+        ({**X, "strategy": "adaptive"}, "strategy"),
+        ({**X, "timeout": -1}, "timeout"),
+        ({**X, "deadline": "1h"}, "deadline"),
+        ({**X, "priority": "urgent"}, "priority"),
+        ({**X, "depends_on": []}, "depends_on"),
+        ({**X, "dependsOn": ["0"]}, "dependsOn"),
+        ({**X, "json": 1, "body": ""}, "body"),
+        ({**X, "retry": {"attempts": 0}}, "retry.attempts"),
+        ({**X, "cost": {"requests": -1}}, "cost.requests"),
+    ]
+    async with start_api(upstreams(upstream.url)) as api:
+        for body, field in refused:
+            answer = await api.send("POST", "/v1/fetch", body)
+            assert (answer.status, answer.body["field"]) == (422, field), body
+
+
+async def test_a_caller_that_hangs_up_cancels_its_fetch(upstream: ScriptedUpstream):
+    upstream.play("/silent", silent())
+    async with start_api(upstreams(upstream.url)) as api:
+        asking = asyncio.create_task(api.send("POST", "/v1/fetch", {"upstream": "api", "path": "/silent"}))
+        await upstream.until(lambda it: it.in_hand == 1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await upstream.until(lambda it: it.open_connections == 0)
+
+
+async def until_queued(api: Api, calls: int) -> None:
+    async with asyncio.timeout(10):
+        while (await api.send("GET", "/v1/upstreams/api")).body["queued"] < calls:  # noqa: ASYNC110 - over the API, as a caller would
+            await asyncio.sleep(0.01)
