@@ -148,6 +148,8 @@ class Receipt(Struct):
     """Some attempt's head went to a socket: the upstream may have acted on it."""
     named_s: float | None = None
     """The wait the last answer named, in whatever dialect."""
+    exhausted: bool = False
+    """The last answer's rate headers told of a window with nothing left."""
     retry_after_s: float | None = None
     """The wait the last answer named, or that the budget's pause means; what `error.retry_after_ms` shows."""
     budget_paused: bool = False

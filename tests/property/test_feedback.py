@@ -254,3 +254,19 @@ def test_whatever_is_told_somebody_may_go_again_some_time(
         now = due + 1e-6
     else:
         raise AssertionError("held for ever")
+
+
+def test_a_reset_that_was_cut_is_tried_with_one_call_and_not_with_the_whole_limit() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), RateInfo("x", windows=told(0, 900.0).windows, clamped=True))
+    waiters = [world.offer(flow) for _ in range(5)]
+    world.run(until=world.now + 901)
+    assert granted(waiters) == 1
+
+
+def test_a_hostile_length_holds_nobody_longer_than_the_ceiling() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(None, None, limit=1.0, per_s=86_400.0))
+    assert world.offer(flow).granted_at == world.now

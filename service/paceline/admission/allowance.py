@@ -36,23 +36,24 @@ class Allowance:
 
     def due(self, cost: Cost, now: float) -> float:
         """When the own rate allows this cost; in the past where there is none."""
-        if self._window is None:
-            return -inf
-        return self._window.due(cost.get(self._window.rate.unit, 0.0), now, self._transit_s)
+        return -inf if self._window is None else self._window.due(self._own(cost), now, self._transit_s)
 
     def soonest(self, ahead: float, cost: Cost, now: float) -> float:
         """A lower bound of when the own rate allows this cost if `ahead` requests go before it."""
-        return -inf if self._window is None else self._window.soonest(ahead, cost["requests"], now)
+        if self._window is None:
+            return -inf
+        counted = ahead if self._window.rate.unit == "requests" else 0.0  # what those cost in another unit is not known
+        return self._window.soonest(counted, self._own(cost), now)
 
     def take(self, cost: Cost, moment: float) -> Hold | None:
         self.in_flight += 1
-        if self._window is None:
-            return None
-        return self._window.take(cost.get(self._window.rate.unit, 0.0), moment)
+        return None if self._window is None else self._window.take(self._own(cost), moment)
 
     def written(self, hold: Hold | None, now: float) -> None:
+        """Its token has a day of return now: who waits for it without one may set a timer."""
         if self._window and hold:
             self._window.written(hold, now)
+            self.wake()
 
     def settle(self, hold: Hold | None, answered_at: float | None) -> None:
         """The call is over: its place comes back, and its tokens as the window says."""
@@ -80,7 +81,15 @@ class Allowance:
         self._blocked.pop(who, None)
 
     def wake(self) -> None:
-        """Wake who is blocked, first come first, while there is room."""
-        while self._blocked and self.free:
-            who = next(iter(self._blocked))
-            self._blocked.pop(who)()
+        """Wake who is blocked, first come first, while there is room; who blocks again meanwhile waits for the next."""
+        for who in list(self._blocked):
+            if not self.free:
+                return
+            wake = self._blocked.pop(who, None)
+            if wake is not None:
+                wake()
+
+    def _own(self, cost: Cost) -> float:
+        """What of a cost the own rate counts."""
+        assert self._window is not None
+        return cost.get(self._window.rate.unit, 0.0)

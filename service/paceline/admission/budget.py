@@ -29,7 +29,7 @@ class Budget:
         self.windows = [Window(rate) for rate in rates]
         self.pause = ThrottlePause(max_pause_s)
         self.lineups = (Lineup(self, Lane.CLASSIC), Lineup(self, Lane.ADAPTIVE))
-        self.feedback = Feedback()
+        self.feedback = Feedback(max_pause_s)
         self.spending = Spending()
         self.queued: dict[str, float] = {}
         """What all its waiters ask for, by unit."""
@@ -155,7 +155,7 @@ class Budget:
         learned_s = self.transit_s if self.transit_s != self._declared_transit_s else 0.0
         self._declared_transit_s = transit_s
         self.transit_s = max(transit_s, learned_s)
-        self.pause.max_pause_s = max_pause_s
+        self.pause.max_pause_s = self.feedback.ceiling_s = max_pause_s
 
     def forget_learned(self) -> None:
         """Pauses, transit and round trip as on the first day. Counted sends stay counted."""
@@ -163,7 +163,7 @@ class Budget:
         self.transit_s = self._declared_transit_s
         self._throttled_at = -inf
         self._floor = RoundTripFloor()
-        self.feedback = Feedback()
+        self.feedback = Feedback(self.pause.max_pause_s)
 
     def fork(self, copies: Copies) -> Budget:
         """A copy to be run ahead of time by itself, but for who waits: see `Gate.fork`."""

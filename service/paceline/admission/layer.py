@@ -36,13 +36,12 @@ class Admission:
         began_at = waiter.granted_at
         assert began_at is not None
         receipt.attempts += 1
-        receipt.named_s = None
+        receipt.named_s, receipt.exhausted = None, False
         exchange.on_written = partial(self._admitter.written, waiter)
         verdict, status, named_s, told = Verdict.IGNORED, None, None, None
         try:
             response = await call_next(request)
             status = response.status
-            verdict = verdict_of(response, request.retry.statuses)
             told = read(
                 response.headers,
                 self._dialect,
@@ -53,9 +52,11 @@ class Admission:
             )
             if status >= 400:
                 named_s = retry_after_s(response)
-                if named_s is None and told is not None:
-                    named_s = told.retry_after_s
+                if told is not None:
+                    named_s = told.retry_after_s if named_s is None else named_s
+                    receipt.exhausted = any(window.exhausted for window in told.windows)
                 receipt.named_s = named_s
+            verdict = verdict_of(response, request.retry.statuses, exhausted=receipt.exhausted)
             return response
         except Rejected:
             receipt.attempts -= 1

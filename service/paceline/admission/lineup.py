@@ -123,8 +123,8 @@ class BatchFlow(Flow):
 class Waiter:
     """One attempt that wants to go; once granted it is the grant."""
 
-    __slots__ = ("arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks", "own_hold", "receipt",
-                 "settled", "written_at")  # fmt: skip
+    __slots__ = ("arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks", "own_hold",
+                 "receipt", "settled", "written_at")  # fmt: skip
 
     def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
         self.flow = flow

@@ -94,7 +94,7 @@ class Admitter:
     ) -> float | None:
         """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
         now = time.perf_counter()
-        if verdict is not Verdict.IGNORED and waiter.granted_at is not None:
+        if verdict not in (Verdict.IGNORED, Verdict.THROTTLED) and waiter.granted_at is not None:
             self.call_time.add(now - waiter.granted_at)
         pause_s = self.gate.settle(
             waiter,

@@ -188,7 +188,7 @@ def _codec(charset: str) -> str | None:
 
 def _http_failure(subject: Subject, response: Response) -> Failure:
     receipt = subject.receipt
-    throttled = verdict_of(response, subject.transient) is Verdict.THROTTLED
+    throttled = verdict_of(response, subject.transient, exhausted=receipt.exhausted) is Verdict.THROTTLED
     message = (
         f"the upstream refused it for its rate ({response.status})"
         if throttled

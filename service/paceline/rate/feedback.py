@@ -65,7 +65,7 @@ class Spending:
 class Told:
     """One window as told last."""
 
-    __slots__ = ("fill_per_s", "interval_s", "known_at", "limit", "mark", "per_s", "remaining", "reset_at", "unit",
+    __slots__ = ("cut", "fill_per_s", "interval_s", "known_at", "limit", "mark", "per_s", "remaining", "reset_at", "unit",
                  "written_at")  # fmt: skip
 
     def __init__(self, unit: str) -> None:
@@ -76,6 +76,8 @@ class Told:
         self.reset_at = inf
         self.interval_s = _UNTOLD_RESET_S
         """From the last answer that told it to the reset: where no length is told, the next reset is as far."""
+        self.cut = False
+        """The reset was told further away than may be believed: what is there at it has to be tried."""
         self.fill_per_s = 0.0
         self.mark = 0.0
         """What had been written, in all, when the request that told it was."""
@@ -92,12 +94,14 @@ class Told:
     def refill(self, spending: Spending, now: float) -> None:
         """At the reset the limit is there again; what is in flight may be counted in the new window."""
         if now >= self.reset_at:
-            self.remaining = inf if self.limit is None else self.limit
+            self.remaining = inf if self.limit is None else 1.0 if self.cut else self.limit
             self.mark = spending.written.get(self.unit, 0.0) - spending.in_flight.get(self.unit, 0.0)
             self.known_at, self.fill_per_s = now, 0.0
             self.reset_at = inf if self.limit is None else now + (self.per_s or self.interval_s)
 
-    def take(self, info: RateWindowInfo, spending: Spending, written_at: float, mark: float, now: float) -> None:
+    def take(
+        self, info: RateWindowInfo, spending: Spending, written_at: float, mark: float, now: float, cut: bool
+    ) -> None:
         """A further answer told of it."""
         self.limit = info.limit if info.limit is not None else self.limit
         self.per_s = info.per_s if info.per_s is not None else self.per_s
@@ -106,7 +110,7 @@ class Told:
         before = (self.remaining, self.mark, self.known_at, self.reset_at, self.fill_per_s)
         usable = self.usable(spending, now)
         after_s = info.reset_after_s
-        self.remaining, self.mark, self.known_at = info.remaining, mark, now
+        self.remaining, self.mark, self.known_at, self.cut = info.remaining, mark, now, cut
         self.fill_per_s = 0.0
         if after_s is None:
             self.reset_at = now + (self.per_s or _UNTOLD_RESET_S)
@@ -133,9 +137,11 @@ class Told:
 class Feedback:
     """All that one budget was told."""
 
-    __slots__ = ("_told", "_windows", "last")
+    __slots__ = ("_told", "_windows", "ceiling_s", "last")
 
-    def __init__(self) -> None:
+    def __init__(self, ceiling_s: float = inf) -> None:
+        self.ceiling_s = ceiling_s
+        """Nothing that is told may hold a budget for longer."""
         self._told: dict[str, Told] = {}
         self._windows: dict[str, Window] = {}
         self.last: RateInfo | None = None
@@ -166,7 +172,7 @@ class Feedback:
                 if len(self._told) >= _MOST_WINDOWS:
                     self._forget_one()
                 told = self._told[key] = Told(told_now.unit)
-            told.take(told_now, spending, written_at, marks.get(told.unit, 0.0), now)
+            told.take(told_now, spending, written_at, marks.get(told.unit, 0.0), now, info.clamped)
             window = self._keep_window(key, told, now)
             if window is not None:
                 new.append(window)
@@ -182,7 +188,7 @@ class Feedback:
                 if told.limit is not None:
                     amount = min(amount, told.limit)  # what is told may be wrong: nobody waits for ever
                     scarce = queued.get(told.unit, 0.0) > told.usable(spending, now)
-                    if scarce and priority is not Priority.INTERACTIVE:
+                    if scarce and priority is not Priority.INTERACTIVE and not told.cut:
                         kept = min(_KEPT * told.limit, told.limit - amount)
                 due = max(due, told.due(amount, kept, spending, now))
         return due
@@ -199,7 +205,7 @@ class Feedback:
             yield told, max(0.0, told.usable(spending, now))
 
     def _keep_window(self, key: str, told: Told, now: float) -> Window | None:
-        if told.limit is None or told.per_s is None or told.limit < 1:
+        if told.limit is None or told.per_s is None or told.limit < 1 or told.per_s > self.ceiling_s:
             return None
         rate = Rate(told.limit, told.per_s, told.limit, told.unit)
         window = self._windows.get(key)

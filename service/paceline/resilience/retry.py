@@ -113,7 +113,7 @@ def wait_before_retry(request: Request, answer: Response | AttemptError) -> Wait
     Counts a throttle on the receipt and notes the wait that was named.
     """
     policy, receipt = request.retry, request.receipt
-    verdict = verdict_of(answer, policy.statuses)
+    verdict = verdict_of(answer, policy.statuses, exhausted=receipt.exhausted)
     throttled = verdict is Verdict.THROTTLED
     named_s = retry_after_s(answer) if isinstance(answer, Response) else None
     named_s = receipt.named_s if named_s is None else named_s

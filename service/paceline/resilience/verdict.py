@@ -6,16 +6,17 @@ from paceline.errors import AttemptError, ItemTimeout, PacelineError
 from paceline.model import Response, Verdict
 from paceline.resilience.retry_after import retry_after_s
 
-_REMAINING = frozenset({"x-ratelimit-remaining", "ratelimit-remaining", "x-rate-limit-remaining"})
 
+def verdict_of(answer: Response | BaseException, transient: frozenset[int], *, exhausted: bool = False) -> Verdict:
+    """Judge an attempt's answer; `transient` are the statuses that another try may better.
 
-def verdict_of(answer: Response | BaseException, transient: frozenset[int]) -> Verdict:
-    """Judge an attempt's answer; `transient` are the statuses that another try may better."""
+    `exhausted`: its rate headers, in whatever dialect, told of a window with nothing left.
+    """
     if isinstance(answer, Response):
         status = answer.status
         if status < 400:
             return Verdict.SUCCESS
-        if status == 429 or (status in (403, 503) and _refused_for_rate(answer)):
+        if status == 429 or (status in (403, 503) and (exhausted or retry_after_s(answer) is not None)):
             return Verdict.THROTTLED
         return Verdict.TRANSIENT if status in transient else Verdict.PERMANENT
     if isinstance(answer, AttemptError):
@@ -32,9 +33,3 @@ def safe_to_repeat(repeatable: bool, answer: Response | PacelineError, verdict: 
     if isinstance(answer, Response):
         return verdict is Verdict.THROTTLED and answer.status != 503
     return not answer.sent
-
-
-def _refused_for_rate(response: Response) -> bool:
-    if retry_after_s(response) is not None:
-        return True
-    return any(name in _REMAINING and value.strip() in ("0", "0.0") for name, value in response.headers)

@@ -6,18 +6,39 @@ from msgspec import Struct
 
 from paceline.admission.budget import Budget
 from paceline.config import Upstream as Declared
+from paceline.rate.rate_info import RateInfo
 from paceline.units import write_duration
 from paceline.upstream.registry import Upstream
 
 
 class WindowState(Struct, frozen=True):
-    """One window: tokens that are free now, and where the limit comes from."""
+    """One window: tokens that are free now, and where the limit comes from; `per` is None where it was not told."""
 
     limit: float
-    per: str
+    per: str | None
     unit: str
     remaining: float
     source: str = "declared"
+
+
+class ToldWindow(Struct, frozen=True):
+    """One window as rate headers told it."""
+
+    name: str
+    unit: str
+    limit: float | None
+    remaining: float | None
+    reset_after_ms: float | None
+    per: str | None
+
+
+class ToldRates(Struct, frozen=True):
+    """What rate headers told last, the dialect that read it, and whether a wait was cut to `max_pause`."""
+
+    dialect: str
+    retry_after_ms: float | None
+    windows: list[ToldWindow]
+    clamped: bool
 
 
 class BudgetState(Struct, frozen=True):
@@ -27,7 +48,7 @@ class BudgetState(Struct, frozen=True):
     rate_limit_per_second: float | None
     paused_for_ms: float
     windows: list[WindowState]
-    last_rate_info: None = None
+    last_rate_info: ToldRates | None = None
 
 
 class UpstreamState(Struct, frozen=True):
@@ -60,7 +81,8 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
 
 
 def _budget(budget: Budget, now: float) -> BudgetState:
-    rates = [window.rate for window in budget.windows if window.rate.unit == "requests"]
+    windows = [*budget.windows, *budget.feedback.windows]
+    rates = [window.rate for window in windows if window.rate.unit == "requests"]
     return BudgetState(
         key=budget.key,
         rate_limit_per_second=min((rate.per_second for rate in rates), default=None),
@@ -73,8 +95,45 @@ def _budget(budget: Budget, now: float) -> BudgetState:
                 remaining=_plain(window.remaining(now, budget.transit_s)),
             )
             for window in budget.windows
+        ]
+        + [
+            WindowState(
+                limit=_plain(told.limit),
+                per=None if told.per_s is None else write_duration(told.per_s),
+                unit=told.unit,
+                remaining=_plain(usable),
+                source="header",
+            )
+            for told, usable in budget.feedback.remaining(budget.spending, now)
+            if told.limit is not None
         ],
+        last_rate_info=_told(budget.feedback.last),
     )
+
+
+def _told(info: RateInfo | None) -> ToldRates | None:
+    if info is None:
+        return None
+    return ToldRates(
+        dialect=info.dialect,
+        retry_after_ms=_ms(info.retry_after_s),
+        windows=[
+            ToldWindow(
+                name=window.name,
+                unit=window.unit,
+                limit=window.limit,
+                remaining=window.remaining,
+                reset_after_ms=_ms(window.reset_after_s),
+                per=None if window.per_s is None else write_duration(window.per_s),
+            )
+            for window in info.windows
+        ],
+        clamped=info.clamped,
+    )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)
 
 
 def _plain(number: float) -> float:
