@@ -6,7 +6,8 @@ from collections import OrderedDict
 from copy import copy
 from math import inf
 
-from paceline.admission.lineup import WEIGHTS, Copies, Lineup
+from paceline.admission.copies import Copies
+from paceline.admission.lineup import WEIGHTS, Lineup
 from paceline.admission.waits import Waits
 from paceline.model import Priority
 
