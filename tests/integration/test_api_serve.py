@@ -64,6 +64,22 @@ async def test_what_outlasts_the_drain_gets_its_outcome(upstream: ScriptedUpstre
     assert all('"summary"' in answer for answer in answers)
 
 
+async def test_a_caller_that_reads_nothing_cannot_hold_up_the_end(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.answer("/held", body=b"x" * 200_000)
+    async with start_server(config_of(upstream, drain="100ms"), tmp_path / "p.yaml") as server:
+        body = json.dumps({"requests": [X] * 100}).encode()
+        _, writer = await asyncio.open_connection("127.0.0.1", int(server.base_url.rpartition(":")[2]), limit=1024)
+        writer.write(
+            b"POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"accept: application/x-ndjson\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        await upstream.until(lambda it: len(it.requests) == 100 and it.in_hand == 0)
+        server.terminate()
+        assert await server.ended() == 0
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
 async def test_a_second_signal_ends_it_at_once(upstream: ScriptedUpstream, tmp_path: Path):
     upstream.play("/held", silent())
     file = tmp_path / "p.yaml"
