@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
 from types import MappingProxyType
+from typing import Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 EngineName = Literal["aiohttp", "httpx"]
 Headers = tuple[tuple[str, str], ...]
 Cost = Mapping[str, float]
+Amounts = tuple[tuple[str, float], ...]
+"""A cost as pairs of unit and amount: the quicker form to go through."""
 
 ONE_REQUEST: Cost = MappingProxyType({"requests": 1.0})
 

@@ -83,9 +83,10 @@ class Budget:
             amount = cost.get(window.rate.unit)
             if amount:
                 waiter.holds.append((window, window.take(amount, moment, held=held)))
-        for window in self.feedback.windows:
-            _count(window, waiter, moment)
-        self.spending.granted(cost)
+        if self.feedback:
+            for window in self.feedback.windows:
+                _count(window, waiter, moment)
+        self.spending.granted(waiter.amounts)
         self.granted.add(waiter)
         if waiter.flow.lineup.lane is Lane.ADAPTIVE and self.pause.throttled is not None:
             self.pause.probe_sent(now)
@@ -93,14 +94,14 @@ class Budget:
     def written(self, waiter: Waiter, now: float) -> None:
         for window, hold in waiter.holds:
             window.written(hold, now)
-        self.spending.wrote(waiter.cost)
+        self.spending.wrote(waiter.amounts)
         waiter.marks = dict(self.spending.written)
 
     def settle(self, waiter: Waiter, answered_at: float | None, reused: bool) -> None:
         """The tokens of a call that is over: given back if it was never written, else as the windows say."""
         self.granted.discard(waiter)
         written_at = waiter.written_at
-        self.spending.over(waiter.cost, written_at is not None)
+        self.spending.over(waiter.amounts, written_at is not None)
         if written_at is not None and answered_at is not None and reused:
             self._floor.add(answered_at - written_at, answered_at)
         for window, hold in waiter.holds:

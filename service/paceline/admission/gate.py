@@ -138,7 +138,7 @@ class Gate:
                 for flow in list(lineup.flows):
                     ahead = dict(flow.backlog)
                     for waiter in reversed(flow.waiters):  # from the last: who is behind waits longest
-                        for unit, amount in waiter.cost.items():
+                        for unit, amount in waiter.amounts:
                             ahead[unit] -= amount
                         soonest = budget.soonest(flow, ahead, waiter.cost, now)
                         if soonest <= waiter.deadline:

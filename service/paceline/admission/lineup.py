@@ -18,12 +18,13 @@ from paceline.admission.allowance import Allowance
 from paceline.admission.copies import Copies
 from paceline.admission.queue import Flow, Share
 from paceline.admission.waits import Waits
-from paceline.model import Cost, Priority, Receipt, WaitReason
+from paceline.model import ONE_REQUEST, Cost, Priority, Receipt, WaitReason
 from paceline.rate.window import Hold, Window
 
 if TYPE_CHECKING:
     from paceline.admission.budget import Budget
 
+_ONE = tuple(ONE_REQUEST.items())
 WEIGHTS = {Priority.INTERACTIVE: 100.0, Priority.NORMAL: 10.0, Priority.BULK: 1.0}
 
 
@@ -73,15 +74,16 @@ class BatchFlow(Flow):
     def join(self, waiter: Waiter) -> None:
         self.waiters[waiter] = None
         backlog, queued = self.backlog, self.lineup.budget.queued
-        for unit, amount in waiter.cost.items():
+        for unit, amount in waiter.amounts:
             backlog[unit] = backlog.get(unit, 0.0) + amount
             queued[unit] = queued.get(unit, 0.0) + amount
 
     def part(self, waiter: Waiter) -> None:
         del self.waiters[waiter]
-        for unit, amount in waiter.cost.items():
-            self.backlog[unit] -= amount
-            self.lineup.budget.queued[unit] -= amount
+        backlog, queued = self.backlog, self.lineup.budget.queued
+        for unit, amount in waiter.amounts:
+            backlog[unit] -= amount
+            queued[unit] -= amount
 
     def park(self, now: float, own_due: float, reason: WaitReason) -> None:
         """Its own allowance holds it back: out of the running, so that it holds nobody else."""
@@ -123,12 +125,13 @@ class BatchFlow(Flow):
 class Waiter:
     """One attempt that wants to go; once granted it is the grant."""
 
-    __slots__ = ("arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks", "own_hold",
+    __slots__ = ("amounts", "arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks", "own_hold",
                  "receipt", "settled", "written_at")  # fmt: skip
 
     def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
         self.flow = flow
         self.cost = cost
+        self.amounts = _ONE if cost is ONE_REQUEST else tuple(cost.items())
         self.receipt = receipt
         self.deadline = deadline
         self.future: Future[None] | None = None

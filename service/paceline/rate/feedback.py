@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from math import inf
 
-from paceline.model import Cost, Priority, Rate
+from paceline.model import Amounts, Cost, Priority, Rate
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
 from paceline.rate.window import Holds, Window
 
@@ -39,20 +39,22 @@ class Spending:
         self.unwritten: dict[str, float] = {}
         self.in_flight: dict[str, float] = {}
 
-    def granted(self, cost: Cost) -> None:
-        for unit, amount in cost.items():
-            self.unwritten[unit] = self.unwritten.get(unit, 0.0) + amount
+    def granted(self, amounts: Amounts) -> None:
+        unwritten = self.unwritten
+        for unit, amount in amounts:
+            unwritten[unit] = unwritten.get(unit, 0.0) + amount
 
-    def wrote(self, cost: Cost) -> None:
-        for unit, amount in cost.items():
+    def wrote(self, amounts: Amounts) -> None:
+        written, in_flight = self.written, self.in_flight
+        for unit, amount in amounts:
             self.unwritten[unit] -= amount
-            self.written[unit] = self.written.get(unit, 0.0) + amount
-            self.in_flight[unit] = self.in_flight.get(unit, 0.0) + amount
+            written[unit] = written.get(unit, 0.0) + amount
+            in_flight[unit] = in_flight.get(unit, 0.0) + amount
 
-    def over(self, cost: Cost, written: bool) -> None:
+    def over(self, amounts: Amounts, written: bool) -> None:
         """A grant was settled."""
         holder = self.in_flight if written else self.unwritten
-        for unit, amount in cost.items():
+        for unit, amount in amounts:
             holder[unit] -= amount
 
     def fork(self) -> Spending:
