@@ -97,7 +97,7 @@ async def test_what_waits_for_the_semaphore_has_taken_no_token():
     upstream.at_path("/0", held)
     for index in range(1, 5):
         upstream.at_path(f"/{index}", held)
-    own = Batch(items(10), strategy=Strategy.TOKEN_BUCKET, max_concurrency=5, rate=Rate(10, 1.0, 1))
+    own = Batch(items(10), strategy=Strategy.TOKEN_BUCKET, max_concurrency=5, rate=Rate(8, 1.0, 1))
     with serving_from(upstream) as service:
         running = asyncio.create_task(run(service, own))
         await asyncio.sleep(3.0)
@@ -105,7 +105,7 @@ async def test_what_waits_for_the_semaphore_has_taken_no_token():
         released.set()
         await running
     gaps = [after - before for before, after in zip(upstream.times[5:], upstream.times[6:], strict=False)]
-    assert gaps == pytest.approx([0.1] * 4)
+    assert gaps == pytest.approx([0.125] * 4)
 
 
 @virtual_time
