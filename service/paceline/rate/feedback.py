@@ -67,8 +67,8 @@ class Spending:
 class Told:
     """One window as told last."""
 
-    __slots__ = ("cut", "fill_per_s", "interval_s", "known_at", "limit", "mark", "per_s", "remaining", "reset_at", "unit",
-                 "written_at")  # fmt: skip
+    __slots__ = ("cut", "fill_per_s", "interval_s", "known_at", "limit", "mark", "per_s", "remaining", "reset_at",
+                 "unit", "written_at")  # fmt: skip
 
     def __init__(self, unit: str) -> None:
         self.unit = unit
