@@ -33,12 +33,25 @@ DEFAULT_CONCURRENCY = 20
 def own_layers(batch: Batch) -> list[Layer]:
     """The layers that belong to the batch as a whole, shared by its way through every upstream."""
     layers: list[Layer] = []
-    if batch.strategy in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET):
-        layers.append(ConcurrencyCap(batch.max_concurrency or DEFAULT_CONCURRENCY))
+    cap = own_cap(batch)
+    if cap is not None:
+        layers.append(ConcurrencyCap(cap))
     if batch.strategy is Strategy.TOKEN_BUCKET:
         assert batch.rate is not None
         layers.append(TokenBucket(batch.rate))
     return layers
+
+
+def own_cap(batch: Batch) -> int | None:
+    """The limit of the batch's own semaphore, where its strategy has one."""
+    if batch.strategy in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET):
+        return batch.max_concurrency or DEFAULT_CONCURRENCY
+    return None
+
+
+def lane_of(batch: Batch) -> Lane:
+    """Whether what was learned binds it."""
+    return Lane.ADAPTIVE if batch.strategy is Strategy.ADAPTIVE else Lane.CLASSIC
 
 
 def own_allowance(batch: Batch) -> Allowance | None:
@@ -50,7 +63,7 @@ def own_allowance(batch: Batch) -> Allowance | None:
 
 def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allowance | None, tell: Listener) -> Send:
     """One batch's way to one upstream."""
-    lane = Lane.ADAPTIVE if batch.strategy is Strategy.ADAPTIVE else Lane.CLASSIC
+    lane = lane_of(batch)
     admitter = upstream.unpaced() if batch.unpaced else upstream.admitter
     places = Places(admitter.gate, lane, batch.priority, batch.tenant, allowance, upstream.key_of)
     layers: list[Layer] = [
