@@ -8,6 +8,7 @@ outcome.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, S
 from paceline.upstream.pipeline import own_allowance, own_layers, pipeline
 from paceline.upstream.registry import Registry, Upstream
 
+_log = logging.getLogger("paceline")
+
 _SLICE = 64
 """Items started before the event loop gets a turn."""
 
@@ -32,10 +35,10 @@ OnOutcome = Callable[[Outcome], None]
 
 
 class Ending(Enum):
-    """Why a run's items are ended before their time: code, and what is said to those never sent and to the others."""
+    """Why a run's items are ended before their time: what is said, the code of those never sent, when to try again."""
 
-    HALT = ("an item before it failed and the batch says on_failure: halt", "halted")
-    STOP = ("the service is shutting down; send it again", "overloaded")
+    HALT = ("an item before it failed and the batch says on_failure: halt", "halted", None)
+    STOP = ("the service is shutting down; send it again", "overloaded", 1.0)
 
 
 class Run:
@@ -145,6 +148,17 @@ class Run:
             response = await send(request)
         except PacelineError as error:
             return refused(subject, error, time.perf_counter() - ready_at)
+        except Exception:
+            # A fault of our own must cost this item only; the log says what it was.
+            _log.exception("an item ended by a fault of Paceline's own")
+            return failed(
+                subject,
+                OutcomeKind.PROTOCOL_ERROR,
+                "protocol_error",
+                "a fault of Paceline's own; its log says which",
+                time.perf_counter() - ready_at,
+                sent=subject.receipt.sent,
+            )
         return answered(subject, response, time.perf_counter() - ready_at)
 
     def _open(self, upstream: Upstream) -> Send:
@@ -152,10 +166,11 @@ class Run:
         return send
 
     def _ended(self, subject: Subject, ending: Ending, total_s: float) -> Outcome:
-        message, code = ending.value
+        message, code, again_s = ending.value
+        kind, sent = OutcomeKind.REJECTED, False
         if subject.receipt.attempts:
-            return failed(subject, OutcomeKind.CANCELLED, "cancelled", message, total_s, sent=subject.receipt.sent)
-        return failed(subject, OutcomeKind.REJECTED, code, message, total_s)
+            kind, code, sent = OutcomeKind.CANCELLED, "cancelled", subject.receipt.sent
+        return failed(subject, kind, code, message, total_s, sent=sent, retry_after_s=again_s)
 
     def _count(self, outcome: Outcome) -> None:
         counts = self._counts

@@ -20,8 +20,8 @@ from paceline.events import BatchFinished, BudgetPaused, Event
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["json", "console"]
 
-_ENGINES = ("asyncio", "aiohttp", "httpx2")
-"""Heard from a warning on: below it they name whole URLs and headers."""
+_ENGINES = ("asyncio", "aiohttp", "httpx2", "paceline")
+"""Heard from a warning on: below it engines name whole URLs and headers. `paceline` tells its own faults."""
 
 _USERINFO = re.compile(r"://[^\s/?#@]*@")
 _QUERY = re.compile(r"[?#]\S+")
