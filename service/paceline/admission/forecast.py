@@ -115,6 +115,7 @@ class Course:
         known = len(self._copies.flows)
         self.gate = gate.fork(self._copies, keys, lambda: forecast.stir(self))
         self.gate.queued = 0
+        self._told = any(budget.feedback for budget in self.gate.budgets)
         for flow, fork in list(islice(self._copies.flows.items(), known, None)):
             self._queue(flow, fork)
         for budget in self.gate.budgets:
@@ -147,12 +148,13 @@ class Course:
 
     def look(self) -> None:
         """Grant all that may go now; their calls begin."""
-        forecast, gate, lines = self._forecast, self.gate, self._lines
+        forecast, gate, lines, over = self._forecast, self.gate, self._lines, self._over
         now = forecast.now
+        over_at = now + self.call_s
         granted, again = gate.look(now)
         for waiter in granted:
             gate.written(waiter, now)
-            forecast.at(min(now + self.call_s, waiter.deadline), self._over, waiter)
+            forecast.at(over_at if over_at < waiter.deadline else waiter.deadline, over, waiter)
             flow = waiter.flow
             if lines and (line := lines.get(flow)):
                 self._next(flow, line)
@@ -202,11 +204,17 @@ class Course:
 
     def _next(self, flow: BatchFlow, line: deque[Waiter]) -> None:
         waiter = line.popleft()
-        self._count(flow, waiter, -1)
-        self._enter(waiter if waiter.flow is flow else waiter.fork(flow, self._copies))
+        if self._told:
+            self._count(flow, waiter, -1)
+        if waiter.flow is not flow:
+            waiter = waiter.fork(flow, self._copies)
+        if self.gate.offer(waiter, self._forecast.now):
+            self._forecast.stir(self)
 
     def _count(self, flow: BatchFlow, waiter: Waiter, sign: int) -> None:
-        """Those behind count as queued too."""
+        """Those behind count as queued too, where somebody asks: what remains by rate headers is spent by it."""
+        if not self._told:
+            return
         queued = flow.lineup.budget.queued
         for unit, amount in waiter.cost.items():
             queued[unit] = queued.get(unit, 0.0) + sign * amount

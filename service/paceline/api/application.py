@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from paceline import __version__
-from paceline.api import batches, classic, comparisons, fetch, health, strategies, upstreams
+from paceline.api import batches, classic, comparisons, fetch, health, plans, strategies, upstreams
 from paceline.api.core import Core
 from paceline.api.errors import ApiError, admit_fault, refuse, refuse_http
 from paceline.api.openapi import document
@@ -21,7 +21,7 @@ def application(core: Core) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={ApiError: refuse, HTTPException: refuse_http, Exception: admit_fault},
     )
-    for resource in (batches, fetch, strategies, upstreams, comparisons, classic, health):
+    for resource in (batches, plans, fetch, strategies, upstreams, comparisons, classic, health):
         resource.add_routes(app, core)
     app.openapi = lambda: document(core.config)  # type: ignore[method-assign] # how FastAPI has it replaced
     return app

@@ -91,6 +91,24 @@ BATCH_ANSWER: Example = {
     "responses": [_SUCCESS, _REJECTED],
 }
 
+PLAN_ANSWER: Example = {
+    "finish_in_ms": 41250.0,
+    "binding": {"upstream": "github", "window": "80/1m"},
+    "misses_deadline": 12,
+    "rejected": 0,
+    "per_upstream": [
+        {
+            "upstream": "github",
+            "items": 100,
+            "finish_in_ms": 41250.0,
+            "window": "80/1m",
+            "misses_deadline": 12,
+            "rejected": 0,
+            "call_ms": 182.4,
+        }
+    ],
+}
+
 FETCH: dict[str, Example] = {
     "smallest": {"summary": "One URL", "value": {"url": "https://api.example.com/items/1"}},
     "patient": {

@@ -23,6 +23,7 @@ from paceline.api.schemas import (
     UpstreamPatch,
 )
 from paceline.api.strategies import StrategyList
+from paceline.batch.plan import Plan
 from paceline.config import Config
 from paceline.units import DURATION_PATTERN, LONGEST_S
 
@@ -35,6 +36,7 @@ _TYPES = (
     CompareBody,
     UpstreamPatch,
     BatchAnswer,
+    Plan,
     UpstreamList,
     StrategyList,
     CompareAnswer,
@@ -99,6 +101,7 @@ def document(config: Config) -> Schema:
     keyed = bool(server.api_keys)
     described["paths"] = {
         "/v1/batch": {"post": _batch(keyed)},
+        "/v1/plan": {"post": _plan(keyed)},
         "/v1/fetch": {"post": _fetch(keyed)},
         "/v1/strategies": {"get": _strategies(keyed)},
         "/v1/upstreams": {"get": _upstreams(keyed)},
@@ -207,6 +210,17 @@ def _batch(keyed: bool) -> Schema:
         keyed=keyed,
         body=_body("BatchBody", examples.BATCH),
         errors=(400, 406, 413, 415, 422, 503),
+    )
+
+
+def _plan(keyed: bool) -> Schema:
+    return _operation(
+        "What a batch would take, told without sending anything of it.",
+        "plan",
+        {"200": _json("Plan", examples.PLAN_ANSWER)},
+        keyed=keyed,
+        body=_body("BatchBody", examples.BATCH),
+        errors=(400, 413, 415, 422, 503),
     )
 
 
