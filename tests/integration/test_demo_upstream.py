@@ -10,68 +10,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 import trustme
-from hypothesis import given
-from hypothesis import strategies as st
 
-from paceline.cli.demo_upstream import SlidingWindow
 from support.children import STARTED, DemoUpstream, StartDemo, child
-
-
-def test_a_window_allows_its_limit_and_refuses_the_next() -> None:
-    window = SlidingWindow(3, 1.0)
-    assert [window.arrive(0.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_an_arrival_leaves_the_window_exactly_one_period_later() -> None:
-    window = SlidingWindow(1, 1.0)
-    assert window.arrive(5.0)
-    assert not window.arrive(5.999)
-    assert window.arrive(6.0)
-
-
-def test_a_refused_arrival_counts_only_if_asked() -> None:
-    lenient, strict = SlidingWindow(1, 1.0), SlidingWindow(1, 1.0, count_refused=True)
-    for window in (lenient, strict):
-        assert window.arrive(0.0)
-        assert not window.arrive(0.9)
-    assert lenient.arrive(1.0)
-    assert not strict.arrive(1.0)
-
-
-def test_the_wait_is_told_to_the_moment() -> None:
-    window = SlidingWindow(2, 1.0)
-    assert window.wait_s(0.0) == 0.0
-    window.arrive(0.0)
-    window.arrive(0.25)
-    assert window.wait_s(0.5) == 0.5
-    assert window.arrive(0.5 + window.wait_s(0.5))
-
-
-def test_the_wait_after_counted_refusals_is_until_enough_of_them_left() -> None:
-    window = SlidingWindow(1, 1.0, count_refused=True)
-    for moment in (0.0, 0.25, 0.5):
-        window.arrive(moment)
-    assert window.wait_s(0.75) == 0.75
-    assert not SlidingWindow.arrive(window, 1.49)
-
-
-@given(
-    limit=st.integers(1, 5),
-    gaps=st.lists(st.integers(0, 40), max_size=60),
-    count_refused=st.booleans(),
-)
-def test_no_stretch_of_a_period_ever_lets_more_than_the_limit_through(
-    limit: int, gaps: list[int], count_refused: bool
-) -> None:
-    window = SlidingWindow(limit, 64.0, count_refused=count_refused)
-    now = 0.0
-    accepted: list[float] = []
-    for gap in gaps:
-        now += gap
-        if window.arrive(now):
-            accepted.append(now)
-    for first, over in zip(accepted, accepted[limit:], strict=False):
-        assert over - first >= 64.0
 
 
 async def talk(upstream: DemoUpstream, sent: bytes) -> bytes:
@@ -223,7 +163,103 @@ async def test_it_serves_https(tmp_path: Path) -> None:
             assert answer.status == 200
 
 
-@pytest.mark.parametrize("bad", [["--limit", "0"], ["--per", "soon"], ["--per", "0s"]])
+async def test_latency_may_be_a_range(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=100, latency="50ms..250ms", seed="3")
+    loop = asyncio.get_running_loop()
+
+    async def get(session: aiohttp.ClientSession) -> float:
+        began = loop.time()
+        async with session.get(upstream.url + "/slow") as answer:
+            await answer.read()
+        return loop.time() - began
+
+    async with aiohttp.ClientSession() as session:
+        took = await asyncio.gather(*(get(session) for _ in range(20)))
+    assert min(took) >= 0.048
+    assert max(took) - min(took) > 0.08
+
+
+async def test_every_limit_binds_and_tokens_are_counted_by_the_query(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=3, per="1m", also="4/1h,1000/1m/tokens")
+    async with aiohttp.ClientSession() as session:
+
+        async def status(tokens: int) -> int:
+            async with session.get(f"{upstream.url}/x?tokens={tokens}") as answer:
+                return answer.status
+
+        assert [await status(tokens) for tokens in (900, 200, 100, 1, 0, 0)] == [200, 429, 200, 429, 200, 429]
+
+
+async def test_control_changes_the_limit_and_keeps_what_was_counted(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=1, per="1m")
+    async with aiohttp.ClientSession() as session:
+
+        async def status() -> int:
+            async with session.get(upstream.url + "/x") as answer:
+                return answer.status
+
+        assert [await status(), await status()] == [200, 429]
+        async with session.post(upstream.url + "/control", json={"limit": 2}) as answer:
+            assert answer.status == 200
+        assert [await status(), await status()] == [200, 429]
+    stats = await upstream.stats()
+    assert (stats["limit"], stats["accepted"], stats["refused"]) == (2, 2, 2)
+    assert len(stats["refusals"]) == 2
+
+
+@pytest.mark.parametrize("bad", [b"", b"[]", b'{"limit": 0}', b'{"speed": 1}', b'{"stall": "soon"}'])
+async def test_control_refuses_what_it_does_not_know(demo_upstream: StartDemo, bad: bytes) -> None:
+    upstream = await demo_upstream(limit=1)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(upstream.url + "/control", data=bad) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]
+        async with session.get(upstream.url + "/control") as answer:
+            assert answer.status == 405
+
+
+async def test_in_a_stall_nothing_is_counted_and_afterwards_all_at_once(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=100)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(upstream.url + "/control", json={"stall": "500ms"}) as answer:
+            assert answer.status == 200
+        await asyncio.sleep(0.1)
+
+        async def get() -> int:
+            async with session.get(upstream.url + "/x") as answer:
+                return answer.status
+
+        assert await asyncio.gather(*(get() for _ in range(5))) == [200] * 5
+    stats = await upstream.stats()
+    assert stats["late_max_s"] >= 0.4
+    assert stats["connections_made"] >= 5
+
+
+async def test_other_clients_take_their_share(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=1000, per="1s", share="0.3", seed="1")
+    async with aiohttp.ClientSession() as session:
+        for pause_s in (0.5, 0.0):
+            async with session.get(upstream.url + "/x") as answer:
+                assert answer.status == 200
+            await asyncio.sleep(pause_s)
+    stats = await upstream.stats()
+    assert stats["accepted"] == 2
+    assert stats["others_accepted"] >= 120
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--limit", "0"],
+        ["--per", "soon"],
+        ["--per", "0s"],
+        ["--latency", "2s..1s"],
+        ["--also", "5/1s/tokens/more"],
+        ["--also", "0/1s"],
+        ["--share", "1.5"],
+        ["--mode", "guess"],
+    ],
+)
 async def test_bad_options_are_refused_with_a_word(bad: list[str]) -> None:
     async with child(sys.executable, "-m", "paceline.cli.demo_upstream", *bad) as running:
         assert await running.ended() == 2
