@@ -69,11 +69,15 @@ async def test_somebody_elses_cancellation_travels_even_when_the_alarm_rings_wit
 
 @virtual_time
 async def test_an_error_on_the_way_out_is_not_hidden_by_the_alarm():
-    with pytest.raises(ProtocolError), Alarm(1.0):
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise ProtocolError("broke as it was closed") from None
+    async def body() -> None:
+        with Alarm(1.0):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ProtocolError("broke as it was closed") from None
+
+    with pytest.raises(ProtocolError):
+        await body()
     assert cancelling() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ class Attempts:
     @property
     def waits(self) -> list[float]:
         times = [at + self._takes_s for at, _ in self.seen]
-        return [later - self._takes_s - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return [later - self._takes_s - earlier for earlier, later in pairwise(times)]
 
     async def __call__(self, request: Request) -> Response:
         self.seen.append((time.perf_counter(), request))

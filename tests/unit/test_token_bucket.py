@@ -64,7 +64,7 @@ async def test_a_cost_above_the_burst_is_paid_in_pieces():
 
 @virtual_time
 async def test_a_cost_that_can_never_be_paid_is_refused():
-    with pytest.raises(InvalidRequest, match="cost 11 .* 10 per 1 s"):
+    with pytest.raises(InvalidRequest, match=r"cost 11 .* 10 per 1 s"):
         await TokenBucket(Rate(10, 1.0, 2))(costing(11.0), Gone())
 
 

@@ -1,0 +1,298 @@
+"""Which upstream a URL or a name belongs to, what stays when the configuration changes, and how many are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+from unittest import mock
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.app import Service
+from paceline.config import Config
+from paceline.errors import EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
+from paceline.model import Batch, Item, Rate
+from paceline.upstream.registry import OTHER
+from paceline.upstream.state import state_of
+from support.memory import MemoryUpstream, codes, items, run, serving_from, silent
+from support.virtual_clock import virtual_time
+
+NESTED = {
+    "root": {"base_url": "https://a.example"},
+    "v1": {"base_url": "https://a.example/v1"},
+    "deep": {"base_url": "https://a.example/v1/deep/"},
+    "again": {"base_url": "https://a.example/v1/deep"},
+    "port": {"base_url": "https://a.example:8443/"},
+}
+
+
+def config(upstreams: Mapping[str, Any], **more: Any) -> Config:
+    return Config.model_validate({"upstreams": upstreams, **more})
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "target"),
+    [
+        ("https://a.example", "root", "/"),
+        ("https://A.EXAMPLE:443/x", "root", "/x"),
+        ("https://a.example/v1", "v1", "/v1"),
+        ("https://a.example/v1?q=/v1/deep", "v1", "/v1?q=/v1/deep"),
+        ("https://a.example/v1/", "v1", "/v1/"),
+        ("https://a.example/v1x", "root", "/v1x"),
+        ("https://a.example/V1/x", "root", "/V1/x"),
+        ("https://a.example/v1/deep", "deep", "/v1/deep"),
+        ("https://a.example/v1/deep/x/y", "deep", "/v1/deep/x/y"),
+        ("https://a.example/v1/deeper", "v1", "/v1/deeper"),
+        ("https://a.example/v1/deep/../x", "v1", "/v1/x"),
+        ("https://a.example/v1/%2e%2E/x", "root", "/x"),
+        ("https://a.example/v1/..%2fx", "root", "/x"),
+        ("https://a.example/x/../v1/./y?q=..", "v1", "/v1/y?q=.."),
+        ("https://a.example:8443/v1", "port", "/v1"),
+        ("http://a.example/v1", OTHER, "/v1"),
+        ("https://b.a.example/v1", OTHER, "/v1"),
+    ],
+)
+def test_a_url_belongs_to_its_longest_prefix_by_origin_and_segment(url: str, name: str, target: str):
+    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
+        upstream, found = service.registry.at(url)
+    assert (upstream.name, found.target) == (name, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "target"),
+    [
+        ("v1", "/x", "/v1/x"),
+        ("v1", "x/y", "/v1/x/y"),
+        ("v1", "", "/v1"),
+        ("v1", "/", "/v1/"),
+        ("v1", "?q=1", "/v1?q=1"),
+        ("v1", "/x?q=../..", "/v1/x?q=../.."),
+        ("v1", "/x#part", "/v1/x"),
+        ("v1", "/a b", "/v1/a%20b"),
+        ("deep", "", "/v1/deep/"),
+        ("deep", "?q=1", "/v1/deep/?q=1"),
+        ("deep", "/x", "/v1/deep/x"),
+        ("root", "", "/"),
+        ("root", "//x", "//x"),
+        ("v1", "/../x", "/v1/x"),
+        ("v1", "/%2e%2e/x", "/v1/x"),
+        ("v1", "/a/../../../x", "/v1/x"),
+        ("v1", "/..%2f..%5cx", "/v1/x"),
+        ("v1", "..", "/v1/"),
+        ("v1", "@evil.example/", "/v1/@evil.example/"),
+        ("v1", ":1@evil.example/", "/v1/:1@evil.example/"),
+    ],
+)
+def test_a_path_is_appended_to_its_upstreams_base_url_and_cannot_leave_it(name: str, path: str, target: str):
+    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
+        upstream, url = service.registry.within(name, path)
+    assert (upstream.name, url.host, url.target) == (name, "a.example", target)
+
+
+PIECES = ["/", "..", ".", "%2e", "%2E%2e", "%2f", "%5C", "x", "", "?", "#", "@", ":", "a b", "é", "%"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_no_path_whatever_leaves_its_upstream_even_for_a_server_that_decodes_first(path: str):
+    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
+        upstream, url = service.registry.within("v1", path)
+    assert (upstream.name, url.origin) == ("v1", "https://a.example")
+    decoded = unquote(url.target.partition("?")[0]).replace("\\", "/")
+    depth = 0
+    for segment in decoded.removeprefix("/v1").split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(segment, 1)
+        assert depth >= 0
+    assert decoded == "/v1" or decoded.startswith("/v1/")
+
+
+@pytest.mark.parametrize("path", ["/a\\b", "/a\nb", "/a\x00b"])
+def test_a_path_no_server_should_see_is_refused(path: str):
+    with serving_from(MemoryUpstream(), upstreams=NESTED) as service, pytest.raises(InvalidRequest):
+        service.registry.within("v1", path)
+
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    with serving_from(MemoryUpstream(), upstreams=NESTED) as service, pytest.raises(UnknownUpstream, match="root, v1"):
+        service.registry.named("v2")
+
+
+def test_undeclared_hosts_have_a_gate_each_by_scheme_host_and_port_and_one_name():
+    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
+        at = service.registry.at
+        assert at("https://x.example/1")[0] is at("https://X.example/2")[0]
+        assert at("https://x.example/")[0] is not at("http://x.example/")[0]
+        assert {upstream.name for upstream in service.registry.undeclared} == {OTHER}
+
+
+@virtual_time
+async def test_the_number_of_undeclared_hosts_is_bounded_and_a_busy_one_is_never_dropped():
+    with mock.patch("paceline.upstream.registry._MOST_UNDECLARED", 2), serving_from(MemoryUpstream()) as service:
+        registry = service.registry
+        busy = registry.at("https://busy.example/")[0]
+        busy.admitter.set_paused(True)
+        idle = registry.at("https://idle.example/")[0]
+        third = registry.at("https://third.example/")[0]
+        assert registry.undeclared == [busy, third]
+        assert idle not in registry.undeclared
+        third.admitter.set_paused(True)
+        with pytest.raises(Overloaded):
+            registry.at("https://fourth.example/")
+
+
+@virtual_time
+async def test_an_undeclared_host_whose_window_still_counts_is_kept():
+    upstream = MemoryUpstream()
+    policy = {"defaults": {"rate": [{"limit": 1, "per": "1m"}]}}
+    with (
+        mock.patch("paceline.upstream.registry._MOST_UNDECLARED", 1),
+        serving_from(upstream, config=policy) as service,
+    ):
+        await run(service, Batch([Item(url="https://a.example/")]))
+        with pytest.raises(Overloaded):
+            service.registry.at("https://b.example/")
+        await asyncio.sleep(61.0)
+        assert service.registry.at("https://b.example/")[0].name == OTHER
+
+
+def test_declared_egress_opens_no_gate_for_others():
+    with serving_from(MemoryUpstream(), config={"egress": {"mode": "declared"}}) as service:
+        with pytest.raises(EgressDenied):
+            service.registry.at("https://x.example/")
+        assert service.registry.undeclared == []
+
+
+def reload(service: Service, **policy: Any) -> None:
+    service.apply(config({"api": {"base_url": "https://api.example", **policy}}))
+
+
+@virtual_time
+async def test_a_reload_keeps_what_was_counted_and_what_waits():
+    upstream = MemoryUpstream(after_s=0.1)
+    with serving_from(upstream, rate=[{"limit": 4, "per": "10s"}]) as service:
+        running = asyncio.create_task(run(service, Batch(items(8))))
+        await asyncio.sleep(1.0)
+        reload(service, rate=[{"limit": 4, "per": "10s"}], headers={"x": "1"})
+        (known,) = service.registry
+        assert known.admitter.gate.queued == 4
+        assert codes(await running) == ["success"] * 8
+    assert upstream.times[3:5] == pytest.approx([1000.0, 1010.05], abs=0.06)
+
+
+@virtual_time
+async def test_a_reload_that_raises_a_limit_lets_those_go_who_waited():
+    upstream = MemoryUpstream(after_s=5.0)
+    with serving_from(upstream, concurrency={"limit": 1}) as service:
+        running = asyncio.create_task(run(service, Batch(items(4))))
+        await asyncio.sleep(1.0)
+        reload(service, concurrency={"limit": 4})
+        await asyncio.sleep(0.0)
+        assert upstream.in_flight == 4
+        await running
+
+
+@virtual_time
+async def test_a_retune_refuses_who_can_never_be_paid_any_more():
+    upstream = MemoryUpstream(silent())
+    with serving_from(upstream, rate=[{"limit": 10, "per": "60s"}]) as service:
+        (known,) = service.registry
+        batch = Batch([*items(1, cost=10), *items(1, cost=8), *items(1, cost=2)], deadline_s=200.0)
+        running = asyncio.create_task(run(service, batch))
+        await asyncio.sleep(1.0)
+        known.admitter.retune([Rate(5, 60.0, 5)])
+        outcomes = await running
+    assert codes(outcomes) == ["attempt_timeout", "invalid_request", "success"]
+    assert "5 per 60 s" in outcomes[1].error.message
+
+
+@virtual_time
+async def test_a_reset_forgets_a_retune_and_a_pause_by_hand():
+    with serving_from(MemoryUpstream(), rate=[{"limit": 10, "per": "60s"}]) as service:
+        (known,) = service.registry
+        declared = known.policy.rates()
+        known.admitter.retune([Rate(5, 60.0, 5)])
+        known.admitter.set_paused(True)
+        assert known.admitter.gate.rates[0].limit == 5
+        known.reset()
+        assert known.admitter.gate.rates == declared
+        assert known.admitter.gate.paused is False
+
+
+@virtual_time
+async def test_a_reload_that_drops_an_upstream_lets_its_work_end_and_takes_no_more():
+    upstream = MemoryUpstream(after_s=5.0)
+    with serving_from(upstream, concurrency={"limit": 1}) as service:
+        running = asyncio.create_task(run(service, Batch(items(3))))
+        await asyncio.sleep(1.0)
+        service.apply(config({}))
+        assert codes(await running) == ["success"] * 3
+        assert codes(await run(service, Batch(items(1)))) == ["unknown_upstream"]
+
+
+@virtual_time
+async def test_a_pause_by_hand_holds_everybody_until_it_is_lifted_and_is_on_their_receipts():
+    upstream = MemoryUpstream()
+    with serving_from(upstream) as service:
+        (known,) = service.registry
+        known.admitter.set_paused(True)
+        running = asyncio.create_task(run(service, Batch(items(3))))
+        await asyncio.sleep(7.0)
+        assert (upstream.sent, state_of(known, time.perf_counter()).queued) == ([], 3)
+        known.admitter.set_paused(False)
+        outcomes = await running
+    assert [outcome.timing.pause_ms for outcome in outcomes] == pytest.approx([7000.0] * 3)
+
+
+@virtual_time
+async def test_two_windows_bind_together_and_costs_are_paid_in_their_own_unit():
+    upstream = MemoryUpstream(after_s=0.01)
+    rate = [{"limit": 100, "per": "1s"}, {"limit": 1000, "per": "10s", "unit": "tokens"}]
+    with serving_from(upstream, rate=rate) as service:
+        outcomes = await run(service, Batch(items(9, cost={"tokens": 250}), deadline_s=100.0))
+        assert codes(outcomes) == ["success"] * 9
+    seconds = [round(moment - 1000.0) for moment in upstream.times]
+    assert seconds == [0] * 4 + [10] * 4 + [20]
+    assert all(later >= earlier for earlier, later in pairwise(upstream.times))
+
+
+@virtual_time
+async def test_a_cost_above_any_of_the_windows_is_refused_and_the_others_run():
+    upstream = MemoryUpstream()
+    rate = [{"limit": 100, "per": "1s"}, {"limit": 1000, "per": "10s", "unit": "tokens"}]
+    with serving_from(upstream, rate=rate) as service:
+        costs = [{"tokens": 1001}, 101, {"tokens": 1000}, {"other": 1e9}]
+        outcomes = await run(service, Batch([items(1, cost=cost)[0] for cost in costs]))
+    assert codes(outcomes) == ["invalid_request", "invalid_request", "success", "success"]
+    assert len(upstream.sent) == 2
+
+
+def test_engines_are_shared_by_all_who_are_reached_in_the_same_way():
+    opened: list[tuple[Any, ...]] = []
+
+    def open_engine(*what: Any) -> MemoryUpstream:
+        opened.append(what)
+        return MemoryUpstream()
+
+    with mock.patch("paceline.upstream.registry.open_engine", open_engine):
+        service = Service(config({**NESTED, "big": {"base_url": "https://b.example", "max_response": "1GiB"}}))
+        names = [upstream.transport() for upstream in service.registry]
+        assert len({id(transport) for transport in names}) == 2
+        big = service.registry.named("big")
+        assert big.transport("httpx") is not big.transport()
+    assert len(opened) == 3
+
+
+@virtual_time
+async def test_closing_closes_every_engine_also_those_of_before_a_reload():
+    engines = [mock.AsyncMock(), mock.AsyncMock()]
+    with mock.patch("paceline.upstream.registry.open_engine", side_effect=engines):
+        service = Service(config({"api": {"base_url": "https://api.example"}}))
+        reload(service)
+        await service.close()
+    for engine in engines:
+        engine.close.assert_awaited_once_with()

@@ -1,0 +1,226 @@
+"""The asyncio shell of a gate: one timer, futures for who waits, and no grant lost whatever cancels whom."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from math import inf
+from typing import Any
+
+import pytest
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.lineup import Lane, Waiter
+from paceline.admission.shell import Admitter
+from paceline.errors import InvalidRequest
+from paceline.model import ONE_REQUEST, Exchange, Priority, Rate, Receipt, Verdict
+from support.virtual_clock import virtual_time
+
+
+def admitting(
+    *rates: Rate, limit: float = inf, sockets: Allowance | None = None, paused: list[float] | None = None
+) -> Admitter:
+    return Admitter(
+        rates,
+        limit=limit,
+        adaptive_limit=inf,
+        transit_s=0.05,
+        max_pause_s=900.0,
+        sockets=sockets or Allowance(),
+        on_pause=(paused if paused is not None else []).append,
+    )
+
+
+def waiter(admitter: Admitter, **cost: float) -> Waiter:
+    flow = admitter.gate.open(Lane.ADAPTIVE, Priority.NORMAL, "anonymous", None)
+    return Waiter(flow, cost or ONE_REQUEST, Receipt())
+
+
+def admitted(admitter: Admitter, each: Waiter) -> asyncio.Task[None]:
+    return asyncio.create_task(admitter.admit(each))
+
+
+async def settled() -> None:
+    """Let everything run that needs no time."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def call(admitter: Admitter, each: Waiter, verdict: Verdict = Verdict.SUCCESS, **exchange: Any) -> float | None:
+    """Write and answer at this moment."""
+    now = time.perf_counter()
+    admitter.written(each, now)
+    return admitter.settle(each, verdict, Exchange(written_at=now, answered_at=now), **exchange)
+
+
+def free(admitter: Admitter) -> bool:
+    return (admitter.gate.in_flight, admitter.gate.queued) == (0, 0)
+
+
+@virtual_time
+async def test_who_may_go_goes_without_giving_the_loop_a_turn():
+    admitter = admitting(limit=1)
+    first = waiter(admitter)
+    going = admitter.admit(first)
+    with pytest.raises(StopIteration):
+        going.send(None)
+    assert first.granted_at == 1000.0
+
+
+@virtual_time
+async def test_the_timer_wakes_who_waits_for_a_token():
+    admitter = admitting(Rate(1, 1.0, 1))
+    first, second = waiter(admitter), waiter(admitter)
+    await admitter.admit(first)
+    call(admitter, first)
+    await admitter.admit(second)
+    assert second.granted_at == pytest.approx(1001.001, abs=0.003)
+    assert second.receipt.rate_wait_s == pytest.approx(1.0, abs=0.003)
+
+
+@virtual_time
+async def test_a_token_that_is_written_late_sets_the_timer_then():
+    admitter = admitting(Rate(1, 1.0, 1))
+    first, second = waiter(admitter), waiter(admitter)
+    await admitter.admit(first)
+    waiting = admitted(admitter, second)
+    await asyncio.sleep(5.0)
+    assert not waiting.done()
+    admitter.written(first, time.perf_counter())
+    await waiting
+    assert second.granted_at == pytest.approx(1006.05, abs=0.01)
+
+
+@virtual_time
+async def test_cancelled_while_waiting_a_waiter_leaves_the_queue_and_the_next_moves_up():
+    admitter = admitting(limit=1)
+    first, second, third = (waiter(admitter) for _ in range(3))
+    await admitter.admit(first)
+    waiting = [admitted(admitter, each) for each in (second, third)]
+    await asyncio.sleep(1.0)
+    waiting[0].cancel()
+    await settled()
+    assert admitter.gate.queued == 1
+    assert second.receipt.queue_s == pytest.approx(1.0)
+    call(admitter, first)
+    await waiting[1]
+    call(admitter, third)
+    assert free(admitter)
+
+
+@virtual_time
+async def test_cancelled_in_the_turn_it_is_granted_a_waiter_gives_the_grant_back():
+    admitter = admitting(Rate(2, 60.0, 2), limit=1)
+    first, second, third = (waiter(admitter) for _ in range(3))
+    await admitter.admit(first)
+    lost, won = admitted(admitter, second), admitted(admitter, third)
+    await settled()
+    call(admitter, first)
+    assert second.granted_at is not None
+    lost.cancel()
+    await won
+    assert lost.cancelled()
+    assert third.granted_at == 1000.0, "the token of what was never written came back as well"
+    call(admitter, third)
+    assert free(admitter)
+
+
+@virtual_time
+async def test_a_refusal_and_a_cancellation_in_one_turn_leave_nothing_behind():
+    admitter = admitting(Rate(10, 60.0, 10))
+    blocked = waiter(admitter, requests=10)
+    await admitter.admit(blocked)
+    waiting = admitted(admitter, waiter(admitter, requests=9))
+    await settled()
+    admitter.retune([Rate(5, 60.0, 5)])
+    waiting.cancel()
+    await settled()
+    assert waiting.cancelled()
+    call(admitter, blocked)
+    assert free(admitter)
+
+
+@virtual_time
+async def test_a_retune_refuses_who_can_never_be_paid_and_lets_go_who_may_now():
+    admitter = admitting(Rate(10, 60.0, 10))
+    blocked = waiter(admitter, requests=10)
+    await admitter.admit(blocked)
+    dear, cheap = admitted(admitter, waiter(admitter, requests=21)), admitted(admitter, waiter(admitter))
+    with pytest.raises(InvalidRequest, match="cost 21"):
+        await dear
+    large = admitted(admitter, waiter(admitter, requests=8))
+    await settled()
+    admitter.retune([Rate(7, 60.0, 7)])
+    with pytest.raises(InvalidRequest, match=r"cost 8 .* 7"):
+        await large
+    assert not cheap.done()
+    admitter.retune([Rate(20, 60.0, 20)])
+    await settled()
+    assert cheap.done()
+
+
+@virtual_time
+async def test_a_pause_by_hand_is_lifted_at_once_and_by_a_reset():
+    admitter = admitting()
+    for lift in (lambda: admitter.set_paused(False), lambda: admitter.reset(())):
+        admitter.set_paused(True)
+        waiting = admitted(admitter, each := waiter(admitter))
+        await asyncio.sleep(1.0)
+        assert not waiting.done()
+        lift()
+        await settled()
+        assert waiting.done()
+        call(admitter, each)
+
+
+@virtual_time
+async def test_a_throttle_is_told_and_a_success_is_not():
+    paused: list[float] = []
+    admitter = admitting(paused=paused)
+    await admitter.admit(first := waiter(admitter))
+    assert call(admitter, first, Verdict.THROTTLED, retry_after_s=3.0) == 3.0
+    assert paused == [3.0]
+    await admitter.admit(second := waiter(admitter))
+    assert second.granted_at == pytest.approx(1003.0)
+    assert call(admitter, second) is None
+    assert paused == [3.0]
+
+
+@virtual_time
+async def test_sockets_of_the_process_are_shared_by_gates():
+    sockets = Allowance(1)
+    one, two = admitting(sockets=sockets), admitting(sockets=sockets)
+    await one.admit(first := waiter(one))
+    waiting = admitted(two, second := waiter(two))
+    await asyncio.sleep(1.0)
+    assert not waiting.done()
+    call(one, first)
+    await settled()
+    assert waiting.done()
+    call(two, second)
+    assert sockets.in_flight == 0
+
+
+@virtual_time
+async def test_a_closed_shell_has_no_timer():
+    admitter = admitting(Rate(1, 1.0, 1))
+    await admitter.admit(first := waiter(admitter))
+    call(admitter, first)
+    waiting = admitted(admitter, waiter(admitter))
+    await settled()
+    admitter.close()
+    await asyncio.sleep(10.0)
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    admitter.close()
+    assert free(admitter)
+
+
+@virtual_time
+async def test_a_grant_is_settled_once():
+    admitter = admitting()
+    await admitter.admit(first := waiter(admitter))
+    call(admitter, first)
+    with pytest.raises(AssertionError):
+        call(admitter, first)
