@@ -29,6 +29,7 @@ bench: $(VENV)/.development  ## ratios against hand-written scripts, in one run
 
 schema: $(VENV)/.development ## regenerate the configuration's JSON schema and its table in the docs
 	$(BIN)/paceline schema > config/paceline.schema.json
+	$(BIN)/paceline schema --renew docs/configuration.md
 
 lock: $(VENV)/.development   ## pin every dependency by hash
 	$(BIN)/pip install --quiet pip-tools

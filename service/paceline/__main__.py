@@ -23,6 +23,7 @@ class Engine(StrEnum):
     HTTPX = "httpx"
 
 
+DEFAULT_SERVICE = "http://127.0.0.1:8080"
 USAGE = 2
 INTERRUPTED = 130
 
@@ -147,6 +148,47 @@ def _run(
     raise typer.Exit(run(Files(file, output, resume), open_way, lookahead))
 
 
+@app.command("plan", short_help="What sending a file would take, told without sending it.")
+def _plan(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Items as NDJSON, one a line; - is the standard input.")],
+    config: ConfigFile = None,
+    server: ServerUrl = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+    strategy: Annotated[Strategy, typer.Option(help="How the items are fanned out.")] = Strategy.ADAPTIVE,
+    max_concurrency: MaxConcurrency = None,
+    rate: RateText = None,
+    burst: Burst = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Count what would not be done after TIME, as in 10m.")
+    ] = None,
+    priority: Annotated[Priority, typer.Option(help="The class these items wait in.")] = Priority.NORMAL,
+    call: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Take every call to last TIME; 100ms unless given. A --server knows better."),
+    ] = None,
+    lookahead: Annotated[int, typer.Option(metavar="N", min=1, help="As for run.")] = 1000,
+) -> None:
+    """Say how long sending every item of FILE would take, what it would wait for, and what would be rejected.
+
+    Nothing is sent. Calls are taken to succeed. With --server it is one batch of that service, beside all that it does
+    already.
+
+    Exit code: 0 everything would be sent, and in time; 1 something would not; 2 it could not plan as called.
+    """
+    from paceline.cli.options import UsageProblem, read_batch, read_duration
+    from paceline.cli.plan import plan
+
+    batch = read_batch(
+        strategy=strategy, max_concurrency=max_concurrency, rate=rate, burst=burst, deadline=deadline, priority=priority
+    )
+    client = _service(server, key, key_file, config)
+    if client is not None and call is not None:
+        raise UsageProblem("--call: the service at --server knows how long its calls take; remove it")
+    call_s = None if call is None else read_duration("--call", call)
+    raise typer.Exit(plan(file, batch, client or _config(config), lookahead, call_s))
+
+
 @app.command("compare", short_help="The same request under every strategy, measured.")
 def _compare(
     url: Annotated[str, typer.Argument(metavar="URL", help="What to GET.")],
@@ -227,6 +269,115 @@ def _serve(
     raise typer.Exit(serve(config, host, port, insecure))
 
 
+upstreams = typer.Typer(
+    help="How the upstreams of a running service stand; pause one, change its rate, reset it.",
+    short_help="How a running service's upstreams stand; pause, retune or reset one.",
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(upstreams, name="upstreams")
+
+UpstreamName = Annotated[str, typer.Argument(metavar="NAME", help="The upstream.")]
+RunningService = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help=f"The service; {DEFAULT_SERVICE} unless given.")
+]
+
+
+@upstreams.callback()
+def _upstreams(
+    context: typer.Context, server: RunningService = None, key: KeyVariable = None, key_file: KeyFile = None
+) -> None:
+    """Without a command: a table of rates, waiters and pauses. What is changed holds until a reset or a reload."""
+    from paceline.cli.upstreams import show
+
+    context.obj = (server, key, key_file)
+    if context.invoked_subcommand is None:
+        raise typer.Exit(show(_running(context, None, None, None)))
+
+
+@upstreams.command("pause")
+def _pause(
+    context: typer.Context,
+    name: UpstreamName,
+    server: RunningService = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Send nothing more to it until it is resumed; what is in flight goes on."""
+    _change(context, name, {"paused": True}, server, key, key_file)
+
+
+@upstreams.command("resume")
+def _resume(
+    context: typer.Context,
+    name: UpstreamName,
+    server: RunningService = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Lift a pause."""
+    _change(context, name, {"paused": False}, server, key, key_file)
+
+
+@upstreams.command("rate")
+def _retune(
+    context: typer.Context,
+    name: UpstreamName,
+    rates: Annotated[
+        list[str], typer.Argument(metavar="N/TIME...", help="Its windows from now on, as in 50/1s 5000/1h.")
+    ],
+    burst: Annotated[
+        float | None, typer.Option(metavar="N", help="How many may go at once; where one window is given.")
+    ] = None,
+    server: RunningService = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Change its rate windows; what was counted stays counted."""
+    from paceline.cli.options import UsageProblem, read_rate
+    from paceline.cli.upstreams import rate_patch
+
+    if burst is not None and len(rates) > 1:
+        raise UsageProblem("--burst: belongs to one window, and several are given; give one, or no burst")
+    _change(context, name, rate_patch([read_rate(rate, burst) for rate in rates]), server, key, key_file)
+
+
+@upstreams.command("reset")
+def _reset(
+    context: typer.Context,
+    name: UpstreamName,
+    server: RunningService = None,
+    key: KeyVariable = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Back to its configuration; what was learned is forgotten."""
+    _change(context, name, {"reset": True}, server, key, key_file)
+
+
+def _change(
+    context: typer.Context,
+    name: str,
+    patch: dict[str, object],
+    server: str | None,
+    key: str | None,
+    key_file: Path | None,
+) -> None:
+    from paceline.cli.upstreams import change
+
+    raise typer.Exit(change(_running(context, server, key, key_file), name, patch))
+
+
+def _running(context: typer.Context, server: str | None, key: str | None, key_file: Path | None) -> ServiceClient:
+    """The service that is meant: flags may stand before the command or after it."""
+    from paceline.cli.client import ServiceClient
+    from paceline.cli.options import read_key
+
+    before_server, before_key, before_file = context.obj
+    address = server or before_server or DEFAULT_SERVICE
+    return ServiceClient(address, read_key(key or before_key, key_file or before_file))
+
+
 @app.command("check-config", short_help="Say what is wrong with a configuration.")
 def _check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration file.")]) -> None:
     """Say whether FILE can be used, and if not, everything that is wrong with it: key, problem and fix.
@@ -239,11 +390,23 @@ def _check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="The
 
 
 @app.command("schema", hidden=True)
-def _schema() -> None:
-    """Print the JSON schema of a configuration file, for editors."""
-    from paceline.cli.check_config import print_schema
+def _schema(
+    table: Annotated[
+        bool, typer.Option("--table", help="Print the table of settings, as docs/configuration.md has it.")
+    ] = False,
+    renew: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Put the table in the place of the one that FILE holds.")
+    ] = None,
+) -> None:
+    """Print the JSON schema of a configuration file, for editors; or the table of its settings."""
+    from paceline.cli.check_config import print_reference, print_schema, renew_reference
 
-    print_schema()
+    if renew is not None:
+        renew_reference(renew)
+    elif table:
+        print_reference()
+    else:
+        print_schema()
 
 
 def _service(server: str | None, key: str | None, key_file: Path | None, config: Path | None) -> ServiceClient | None:

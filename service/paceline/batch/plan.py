@@ -134,7 +134,11 @@ def _binding(row: Row, rehearsal: Rehearsal) -> str | None:
     seconds, name = max(alone)
     if seconds >= held_s / 2:
         return name
-    waited = [(receipt.rate_wait_s, "header"), (receipt.queue_s, "concurrency"), (receipt.pause_s, "pause")]
+    waited = [
+        (receipt.rate_wait_s, "header"),
+        (receipt.queue_s + rehearsal.semaphore_s, "concurrency"),
+        (receipt.pause_s, "pause"),
+    ]
     seconds, name = max(waited)
     return name if seconds >= _LEAST_S else None
 

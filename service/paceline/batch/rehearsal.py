@@ -54,10 +54,11 @@ class _Stop:
 class Rehearsal:
     """`add` every item, then `open`, `run` to the end, and read the rows.
 
-    `lookahead`: at most so many items are on their way at once, as in a run from a file.
+    `lookahead`: at most so many items are on their way at once, as in a run from a file. `call_s`: how long every call
+    takes, where it is not to be what each upstream's calls took so far.
     """
 
-    def __init__(self, registry: Registry, batch: Batch, lookahead: float = inf) -> None:
+    def __init__(self, registry: Registry, batch: Batch, lookahead: float = inf, call_s: float | None = None) -> None:
         self.rows: dict[str, Row] = {}
         self.rejected = 0
         self.halted = False
@@ -67,6 +68,7 @@ class Rehearsal:
         self.began_at = 0.0
         self.batch = batch
         self._preparation = Preparation(registry, batch, inf)
+        self._call_s = call_s
         self._allowance = own_allowance(batch)
         self._stops: dict[tuple[Upstream, str, object], _Stop] = {}
         self._plan: list[_Stop | None] = []
@@ -142,7 +144,8 @@ class Rehearsal:
         flows: dict[tuple[Upstream, str], BatchFlow] = {}
         for upstream, wanted in keys.items():
             admitter = upstream.admitter
-            courses[upstream] = self.forecast.take(admitter.gate, admitter.call_time.mean_s, wanted)
+            call_s = admitter.call_time.mean_s if self._call_s is None else self._call_s
+            courses[upstream] = self.forecast.take(admitter.gate, call_s, wanted)
             self.rows[upstream.name].courses.append(courses[upstream])
         for stop in self._stops.values():
             gate = courses[stop.upstream].gate

@@ -36,3 +36,12 @@ def print_schema() -> None:
 def print_reference() -> None:
     """Print the table of settings, as `docs/configuration.md` holds it."""
     print(reference(), end="")
+
+
+def renew_reference(file: Path) -> None:
+    """Put the table of settings in the place of the one that `file` holds, from its heading to its last row."""
+    table = reference().splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
+    first = lines.index(table[0])
+    last = next((at for at in range(first, len(lines)) if not lines[at].startswith("|")), len(lines))
+    file.write_text("\n".join([*lines[:first], *table, *lines[last:]]) + "\n", encoding="utf-8")

@@ -139,7 +139,15 @@ class ServiceClient:
 
     @asynccontextmanager
     async def post(self, path: str, body: bytes, accept: str = "application/json") -> AsyncIterator[Reply]:
-        """Send a JSON body; leaving the block hangs up, which cancels a batch that is still on its way.
+        """Send a JSON body; see `call`."""
+        async with self.call("POST", path, body, accept) as reply:
+            yield reply
+
+    @asynccontextmanager
+    async def call(
+        self, method: str, path: str, body: bytes = b"", accept: str = "application/json"
+    ) -> AsyncIterator[Reply]:
+        """Send a request; leaving the block hangs up, which cancels a batch that is still on its way.
 
         Raises:
             Unreachable, BrokenOff: no whole answer.
@@ -154,7 +162,7 @@ class ServiceClient:
             raise Unreachable(f"{self.address} cannot be reached: {reason or 'no answer within 5 s'}") from None
         try:
             with suppress(ConnectionError):  # it may answer, and hang up, before it has read all of it
-                writer.write(self._head(path, len(body), accept) + body)
+                writer.write(self._head(method, path, len(body), accept) + body)
                 await writer.drain()
             reply = Reply(reader)
             await reply.read_head()
@@ -164,9 +172,9 @@ class ServiceClient:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    def _head(self, path: str, length: int, accept: str) -> bytes:
+    def _head(self, method: str, path: str, length: int, accept: str) -> bytes:
         fields = [
-            f"POST {self._prefix}{path} HTTP/1.1",
+            f"{method} {self._prefix}{path} HTTP/1.1",
             f"host: {self._authority}",
             f"user-agent: paceline/{__version__}",
             f"accept: {accept}",

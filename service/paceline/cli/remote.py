@@ -137,7 +137,7 @@ class RemoteRun:
 
     async def _ask(self, chunk: list[Entry], outlet: Outlet, deadline_s: float) -> tuple[list[Entry], float]:
         """One try. Returns what is to be sent again, and after how long."""
-        body = b"".join((self._head, b',"deadline":%.3f,"requests":[' % deadline_s, _items(chunk), b"]}"))
+        body = _whole(self._head, chunk, deadline_s)
         async with self._client.post("/v1/batch", body, _NDJSON) as reply:
             if reply.status == 200:
                 if not reply.headers.get("content-type", "").startswith(_NDJSON):
@@ -226,6 +226,16 @@ def _head_of(batch: Batch) -> bytes:
     if attempts is not None:
         fields["retry"] = {"attempts": attempts}
     return msgspec.json.encode(fields)[:-1]
+
+
+def batch_body(batch: Batch, chunk: Sequence[Entry], deadline_s: float | None) -> bytes:
+    """What `POST /v1/batch` takes."""
+    return _whole(_head_of(batch), chunk, deadline_s)
+
+
+def _whole(head: bytes, chunk: Sequence[Entry], deadline_s: float | None) -> bytes:
+    deadline = b"" if deadline_s is None else b',"deadline":%.3f' % deadline_s
+    return b"".join((head, deadline, b',"requests":[', _items(chunk), b"]}"))
 
 
 def _items(chunk: Sequence[Entry]) -> bytes:

@@ -63,7 +63,7 @@ def run(files: Files, open_way: Callable[[], Way], lookahead: int) -> int:
     Raises:
         UsageProblem: the files or the service cannot be used so.
     """
-    fd = _open_input(files.input)
+    fd = open_input(files.input)
     try:
         if files.output is not None and same_file(files.output, fd):
             raise UsageProblem(f"{files.output} is the input itself; name another output file")
@@ -175,7 +175,12 @@ async def _tell(source: Source, outlet: Outlet, total: int | None, *, beside: bo
         await show_progress(seen)
 
 
-def _open_input(path: str) -> int:
+def open_input(path: str) -> int:
+    """A descriptor of a file, or of the standard input for `-`.
+
+    Raises:
+        UsageProblem: it cannot be read.
+    """
     if path == "-":
         return _STDIN
     try:
