@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from paceline.api.errors import TooLarge
 from paceline.api.fields import Wrong, check_cap, check_cost, check_retry, deadline_of, lowered, rate_of, seconds_of
 from paceline.api.schemas import BatchBody, FetchBody, RateBody
-from paceline.batch.runner import plan
+from paceline.batch.order import in_order
 from paceline.config.server import Server
 from paceline.model import Batch, Defaults, Item, Rate, Strategy, Tenant
 
@@ -93,7 +93,7 @@ def check_items(items: Sequence[Item]) -> None:
         _check_ids(items)
     if dependent:
         try:
-            plan(items)
+            in_order(items)
         except ValueError as error:
             field, _, problem = str(error).partition(" ")
             if not field.startswith("requests["):

@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from paceline.admission.forecast import Course
 from paceline.admission.lineup import Lane
+from paceline.batch.order import in_order
 from paceline.batch.rehearsal import Rehearsal, Row
-from paceline.batch.runner import plan as in_order
 from paceline.model import Batch, Item, Rate
 from paceline.units import write_duration
 from paceline.upstream.pipeline import lane_of, own_cap

@@ -13,11 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from heapq import heappop, heappush
 from uuid import uuid4
 
 from msgspec import UNSET, UnsetType
 
+from paceline.batch.order import in_order
 from paceline.batch.outcome import Subject, answered, failed, refused
 from paceline.batch.prepare import Preparation
 from paceline.errors import PacelineError
@@ -278,7 +278,7 @@ class Order:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
-        self._needs, self._order = plan(items)
+        self._needs, self._order = in_order(items)
         self._needed = {need for wanted in self._needs.values() for need in wanted}
         self._tasks: dict[int, asyncio.Task[Outcome]] = {}
 
@@ -290,56 +290,6 @@ class Order:
         if index in self._needed:
             self._tasks[index] = task
         return task
-
-
-def needs_of(item: Item) -> Sequence[str]:
-    """The ids an item waits for, by either spelling."""
-    if item.depends_on is not UNSET:
-        return item.depends_on
-    return () if item.dependsOn is UNSET else item.dependsOn
-
-
-def plan(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequence[int]]:
-    """What each item waits for, by index, and an order in which everything comes after what it waits for.
-
-    Raises:
-        ValueError: an unknown id or a cycle; the message names the items.
-    """
-    waiting = [index for index, item in enumerate(items) if needs_of(item)]
-    if not waiting:
-        return {}, range(len(items))
-    index_of = {str(index) if item.id is UNSET else item.id: index for index, item in enumerate(items)}
-    needs: dict[int, list[int]] = {}
-    for index in waiting:
-        unknown = [name for name in needs_of(items[index]) if name not in index_of]
-        if unknown:
-            raise ValueError(f"requests[{index}].depends_on names {unknown[0]!r}, which is no id of this batch")
-        needs[index] = [index_of[name] for name in needs_of(items[index])]
-    order = _in_order(needs, len(items))
-    if len(order) < len(items):
-        placed = set(order)
-        stuck = ", ".join(str(index) for index in needs if index not in placed)
-        raise ValueError(f"depends_on goes round in a circle among requests {stuck}")
-    return needs, order
-
-
-def _in_order(needs: dict[int, list[int]], total: int) -> list[int]:
-    """Indexes in the topological order nearest to the request's own (Kahn 1962); without those in a circle."""
-    missing = {index: len(set(wanted)) for index, wanted in needs.items()}
-    followers: dict[int, list[int]] = {}
-    for index, wanted in needs.items():
-        for need in set(wanted):
-            followers.setdefault(need, []).append(index)
-    free = [index for index in range(total) if index not in missing]  # in order, so a heap
-    order: list[int] = []
-    while free:
-        index = heappop(free)
-        order.append(index)
-        for follower in followers.get(index, ()):
-            missing[follower] -= 1
-            if not missing[follower]:
-                heappush(free, follower)
-    return order
 
 
 async def _first_failure(needs: Sequence[asyncio.Task[Outcome]]) -> Outcome | None:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from paceline.api.checks import check_item
 from paceline.api.fields import Wrong
-from paceline.batch.runner import needs_of
+from paceline.batch.order import needs_of
 from paceline.cli.aside import Aside
 from paceline.cli.ids import IdSet
 from paceline.cli.options import UsageProblem
