@@ -81,6 +81,50 @@ class FixedWindows(StrictUpstream):
         return RateInfo("ietf", windows=(window,))
 
 
+class TokenBucketUpstream(StrictUpstream):
+    """Holds `burst` tokens, full at first, and gains `limit` in each `per_s`."""
+
+    def __init__(self, rate: Rate) -> None:
+        super().__init__([])
+        self.rate = rate
+        self._tokens = rate.burst
+        self._at = 0.0
+
+    def arrive(self, now: float, cost: Cost) -> bool:
+        rate = self.rate
+        self._tokens = min(rate.burst, self._tokens + (now - self._at) * rate.per_second)
+        self._at = now
+        amount = cost.get(rate.unit, 0.0)
+        if self._tokens < amount:
+            self.refused += 1
+            return False
+        self._tokens -= amount
+        self.arrivals.append(now)
+        return True
+
+
+class OtherClient:
+    """Takes a part of the same upstream's limit: single requests, not quite in an even beat, never tried again."""
+
+    def __init__(self, world: World, per_second: float, seed: int) -> None:
+        self.arrivals: list[float] = []
+        self.refused = 0
+        self._world = world
+        self._per_second = per_second
+        self._random = random.Random(seed)
+        world.at(world.now, self._call)
+
+    def _call(self) -> None:
+        world = self._world
+        refused = world.upstream.refused
+        if world.upstream.arrive(world.now, ONE_REQUEST):
+            self.arrivals.append(world.upstream.arrivals.pop())
+        else:
+            self.refused += 1
+            world.upstream.refused = refused
+        world.at(world.now + self._random.uniform(0.5, 1.5) / self._per_second, self._call)
+
+
 class World:
     """One gate before one upstream; offers, grants, writes, arrivals and answers happen in order of time."""
 

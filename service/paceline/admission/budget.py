@@ -11,18 +11,21 @@ from paceline.admission.lineup import BatchFlow, Lane, Lineup, Waiter
 from paceline.admission.pause import ThrottlePause
 from paceline.model import Cost, Rate, Verdict, WaitReason
 from paceline.rate.feedback import Feedback, Spending
+from paceline.rate.learner import UNIT, Learner
 from paceline.rate.rate_info import RateInfo
 from paceline.rate.round_trip import RoundTripFloor
 from paceline.rate.window import Window
 
 _CALM_S = 3600.0
+_LET_THROUGH = (Verdict.SUCCESS, Verdict.PERMANENT)
+"""Whatever else it says, an answer that was not refused for its rate."""
 
 
 class Budget:
     """Windows, throttle pause and the two lanes of one partition."""
 
-    __slots__ = ("_declared_transit_s", "_floor", "_throttled_at", "dropped", "feedback", "granted", "key", "lineups",
-                 "pause", "queued", "spending", "transit_s", "windows")  # fmt: skip
+    __slots__ = ("_declared_transit_s", "_floor", "_throttled_at", "dropped", "feedback", "granted", "key", "learner",
+                 "lineups", "pause", "queued", "spending", "transit_s", "windows")  # fmt: skip
 
     def __init__(self, key: str, rates: Sequence[Rate], transit_s: float, max_pause_s: float) -> None:
         self.key = key
@@ -31,6 +34,8 @@ class Budget:
         self.lineups = (Lineup(self, Lane.CLASSIC), Lineup(self, Lane.ADAPTIVE))
         self.feedback = Feedback(max_pause_s)
         self.spending = Spending()
+        self.learner = Learner()
+        """Fed while nothing is declared or told."""
         self.queued: dict[str, float] = {}
         """What all its waiters ask for, by unit."""
         self.granted: set[Waiter] = set()
@@ -40,6 +45,12 @@ class Budget:
         self._declared_transit_s = self.transit_s = transit_s
         self._throttled_at = -inf
         self._floor = RoundTripFloor()
+
+    @property
+    def learned(self) -> list[Window]:
+        """What headers told with its length, and the rate learned without being told."""
+        learned = self.learner.window
+        return self.feedback.windows if learned is None else [*self.feedback.windows, learned]
 
     def due(self, waiter: Waiter, now: float) -> tuple[float, WaitReason]:
         """When this waiter may be paid for at the earliest, and what holds it until then."""
@@ -60,7 +71,15 @@ class Budget:
                 amount = cost.get(window.rate.unit)
                 if amount:
                     due = max(due, window.due(min(amount, window.rate.limit), now, self.transit_s))
+        if adaptive and (learned := self.learner.window) is not None:
+            amount = min(cost[UNIT], learned.rate.limit)  # however slow the rate, what waits can be paid
+            due = max(due, learned.due(amount, now, self.transit_s))
         return due, WaitReason.RATE
+
+    @property
+    def _untold(self) -> bool:
+        """Nothing is declared or told, so the rate has to be learned."""
+        return not self.windows and not self.feedback.limits
 
     def soonest(self, flow: BatchFlow, ahead: Mapping[str, float], cost: Cost, now: float) -> float:
         """A lower bound of when a waiter of this batch can be served: pause, windows, its own batch ahead."""
@@ -86,9 +105,14 @@ class Budget:
         if self.feedback:
             for window in self.feedback.windows:
                 _count(window, waiter, moment)
+        adaptive = waiter.flow.lineup.lane is Lane.ADAPTIVE
+        if (learned := self.learner.window) is not None:
+            amount = cost[UNIT]
+            hold = self.learner.take(amount, moment, held=held, now=now) if adaptive else learned.count(amount, now)
+            waiter.holds.append((learned, hold))
         self.spending.granted(waiter.amounts)
         self.granted.add(waiter)
-        if waiter.flow.lineup.lane is Lane.ADAPTIVE and self.pause.throttled is not None:
+        if adaptive and self.pause.throttled is not None:
             self.pause.probe_sent(now)
 
     def written(self, waiter: Waiter, now: float) -> None:
@@ -96,6 +120,8 @@ class Budget:
             window.written(hold, now)
         self.spending.wrote(waiter.amounts)
         waiter.marks = dict(self.spending.written)
+        if self._untold:
+            self.learner.wrote(waiter.cost[UNIT], now)
 
     def settle(self, waiter: Waiter, answered_at: float | None, reused: bool) -> None:
         """The tokens of a call that is over: given back if it was never written, else as the windows say."""
@@ -120,10 +146,17 @@ class Budget:
                 window.seed(max(same, key=lambda other: other.rate.per_s))
             for grant in self.granted:
                 _count(window, grant, -inf)
+        if not self._untold:
+            self.learner = Learner()
 
     def feed(self, waiter: Waiter, verdict: Verdict, now: float, retry_after_s: float | None) -> float | None:
         """Learn from a verdict. Returns how long the budget pauses for it, where it does."""
         written_at = waiter.written_at
+        if written_at is not None and verdict in _LET_THROUGH and self.learner.passed(written_at, now):
+            learned = self.learner.window
+            assert learned is not None
+            for grant in self.granted:
+                _count(learned, grant, -inf)
         if verdict is Verdict.SUCCESS and written_at is not None:
             self.pause.succeeded(written_at)
             if now - self._throttled_at > _CALM_S:
@@ -133,6 +166,12 @@ class Budget:
                 # Refused within the limit: a request takes longer to be counted than was thought.
                 self.transit_s = min(2 * self.transit_s, max(window.rate.per_s for window in self.windows))
                 self._throttled_at = now
+            if self.pause.alone(waiter.receipt, now):
+                return None
+            if self._untold:
+                answered = self.learner.refused(waiter.cost[UNIT], written_at, now, retry_after_s or 0.0)
+                if answered and not retry_after_s:
+                    return 0.0
             return self.pause.throttle(waiter.receipt, written_at, retry_after_s, now)
         elif waiter.granted_at is not None:
             self.pause.unanswered(waiter.granted_at)
@@ -150,6 +189,8 @@ class Budget:
             else:
                 window = _seeded(rate, known, self.granted)
             self.windows.append(window)
+        if not self._untold:
+            self.learner = Learner()
 
     def set_declared(self, transit_s: float, max_pause_s: float) -> None:
         """Change what the operator declared beside the windows; what was learned stays."""
@@ -165,14 +206,16 @@ class Budget:
         self._throttled_at = -inf
         self._floor = RoundTripFloor()
         self.feedback = Feedback(self.pause.max_pause_s)
+        self.learner = Learner()
 
     def fork(self, copies: Copies) -> Budget:
         """A copy to be run ahead of time by itself, but for who waits: see `Gate.fork`."""
         fork = copy(self)
         fork.windows = [window.fork(copies.holds) for window in self.windows]
         fork.feedback = self.feedback.fork(copies.holds)
-        before = (*self.windows, *self.feedback.windows)
-        copies.windows.update(zip(before, (*fork.windows, *fork.feedback.windows), strict=True))
+        fork.learner = self.learner.fork(copies.holds)
+        before = (*self.windows, *self.learned)
+        copies.windows.update(zip(before, (*fork.windows, *fork.learned), strict=True))
         fork.pause, fork._floor = copy(self.pause), copy(self._floor)
         fork.spending, fork.queued = self.spending.fork(), dict(self.queued)
         fork.lineups = (self.lineups[0].fork(fork, copies), self.lineups[1].fork(fork, copies))
@@ -188,6 +231,7 @@ class Budget:
             not self.granted
             and not any(lineup.flows for lineup in self.lineups)
             and self.pause.until <= now
+            and (longest_s < inf or self.learner.idle(now))
             and all(
                 window.remaining(now, self.transit_s) >= window.rate.limit
                 for window in self.windows

@@ -39,7 +39,7 @@ class Demand:
         self._asked: dict[str, float] = {}
         self._windows = [
             (window, window.soonest(0.0, 0.0, now) - now, window.rate.limit - window.remaining(now, budget.transit_s))
-            for window in (*budget.windows, *budget.feedback.windows)
+            for window in (*budget.windows, *budget.learned)
         ]
 
     def add(self, cost: Cost) -> None:

@@ -65,12 +65,16 @@ class ThrottlePause:
         if granted_at >= self._began_at:
             self._next_probe_at = -inf
 
-    def throttle(self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float) -> float | None:
-        """A throttle was met: how long the budget pauses for it, or None where it is the item's alone."""
+    def alone(self, receipt: Receipt, now: float) -> bool:
+        """A throttle was met: whether it is the item's alone, which then pauses nobody."""
         before, receipt.throttled_at = receipt.throttled_at, now
         if before is not None and self._success_written_at > before:
             self._next_probe_at = -inf
-            return None
+            return True
+        return False
+
+    def throttle(self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float) -> float:
+        """A throttle was met that is not the item's alone: how long the budget pauses for it."""
         fresh = written_at >= self._began_at and now >= self.until
         if retry_after_s:
             pause_s = min(retry_after_s, self.max_pause_s)

@@ -105,7 +105,7 @@ class Admitter:
             retry_after_s=retry_after_s,
             told=told,
         )
-        if pause_s is not None:
+        if pause_s:
             self._on_pause(pause_s)
             self._give_up()
         if self.gate.queued:

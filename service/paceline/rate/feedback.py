@@ -196,6 +196,13 @@ class Feedback:
         return due
 
     @property
+    def limits(self) -> bool:
+        """Whether any limit is known: with what remains of it, or with its length."""
+        return any(
+            told.limit is not None and (told.per_s is not None or told.remaining < inf) for told in self._told.values()
+        )
+
+    @property
     def windows(self) -> list[Window]:
         """Limits told with their length, kept by our own count."""
         return list(self._windows.values())

@@ -88,6 +88,12 @@ class Window:
         self._held += cost
         return Hold(cost)
 
+    def count(self, cost: float, now: float) -> Hold:
+        """A send that this window did not bind: it holds its tokens, but puts off nobody by more than `per_s`."""
+        hold = self.take(cost, now)
+        self._tat = min(self._tat, now + self.rate.per_s)
+        return hold
+
     def give_back(self, hold: Hold) -> None:
         """The grant was never written: as if it had not been."""
         if hold.live:

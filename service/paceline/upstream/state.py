@@ -81,7 +81,7 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
 
 
 def _budget(budget: Budget, now: float) -> BudgetState:
-    windows = [*budget.windows, *budget.feedback.windows]
+    windows = [*budget.windows, *budget.learned]
     rates = [window.rate for window in windows if window.rate.unit == "requests"]
     return BudgetState(
         key=budget.key,
@@ -106,9 +106,20 @@ def _budget(budget: Budget, now: float) -> BudgetState:
             )
             for told, usable in budget.feedback.remaining(budget.spending, now)
             if told.limit is not None
-        ],
+        ]
+        + _learned(budget, now),
         last_rate_info=_told(budget.feedback.last),
     )
+
+
+def _learned(budget: Budget, now: float) -> list[WindowState]:
+    """The rate learned without being told, as what it allows in a second."""
+    window = budget.learner.window
+    if window is None:
+        return []
+    rate = window.rate
+    remaining = min(window.remaining(now, budget.transit_s), rate.per_second)
+    return [WindowState(_plain(round(rate.per_second, 3)), "1s", rate.unit, _plain(remaining), "learned")]
 
 
 def _told(info: RateInfo | None) -> ToldRates | None:
