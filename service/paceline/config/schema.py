@@ -38,7 +38,7 @@ def settings(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
             continue
         key, part = prefix + name, section_of(field.annotation)
         if part is None:
-            yield key, _default(field), field.description or ""
+            yield key, _default(field), " ".join((field.description or "").split())
         else:
             collection = get_origin(field.annotation)
             mark = "[]" if collection is tuple else ".<name>" if collection is dict else ""
