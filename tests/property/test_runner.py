@@ -197,6 +197,7 @@ GRAPHS = st.integers(1, 12).flatmap(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_a_plan_puts_everything_after_what_it_waits_for_or_names_the_circle(graph: list[list[int]]):
     batch_items = [Item(depends_on=[str(need) for need in needs]) for needs in graph]
@@ -212,6 +213,7 @@ def test_a_plan_puts_everything_after_what_it_waits_for_or_names_the_circle(grap
         assert needs.get(index, []) == wanted
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_a_plan_keeps_the_requests_own_order_where_nothing_forbids_it(graph: list[list[int]]):
     backwards = [[need for need in needs if need < index] for index, needs in enumerate(graph)]

@@ -178,6 +178,7 @@ class Registry:
         upstream = self.named(name)
         base = upstream.base
         assert base is not None
+        path = path.partition("#")[0]  # first: `..#` would leave a dot segment when its fragment is dropped later
         if path and not path.startswith(("/", "?")):
             path = "/" + path
         only, mark, query = path.partition("?")
