@@ -22,6 +22,7 @@ from paceline.admission.budget import Budget
 from paceline.admission.copies import Copies
 from paceline.admission.gate import Gate
 from paceline.admission.lineup import BatchFlow, Waiter
+from paceline.admission.shell import SOONEST_S
 from paceline.model import Cost, Rate, Verdict
 
 _AT_THE_GATE = 16
@@ -62,6 +63,9 @@ class Forecast:
         self.now = now
         self.on_settled = on_settled
         self.copies = Copies()
+        self.prompt = False
+        """Look after each change by itself, as the gates' shells do: it matters where gates share an allowance."""
+        self._looking = False
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._sequence = count()
         self._restless: dict[Course, None] = {}
@@ -77,6 +81,16 @@ class Forecast:
     def stir(self, course: Course) -> None:
         """Something changed: look who may go, before time passes."""
         self._restless[course] = None
+        if self.prompt and not self._looking:
+            self._looking = True
+            while self._restless:
+                self._next_restless().look()
+            self._looking = False
+
+    def _next_restless(self) -> Course:
+        course = next(iter(self._restless))
+        del self._restless[course]
+        return course
 
     def run(self, over: Callable[[], bool]) -> Iterator[None]:
         """Let time pass until `over`, or until nothing more can happen."""
@@ -84,9 +98,7 @@ class Forecast:
         steps = 0
         while True:
             while restless:
-                course = next(iter(restless))
-                del restless[course]
-                course.look()
+                self._next_restless().look()
                 yield
             if over() or not events:
                 return
@@ -165,7 +177,7 @@ class Course:
         if again < inf:
             if again != self._timer_at:
                 self._timer_at = again
-                forecast.at(again, self._ring, again)
+                forecast.at(max(again, now + SOONEST_S), self._ring, again)
         elif granted and gate.queued:
             forecast.stir(self)  # tokens that were only waited for because they were not written
 

@@ -147,6 +147,8 @@ class Rehearsal:
             call_s = admitter.call_time.mean_s if self._call_s is None else self._call_s
             courses[upstream] = self.forecast.take(admitter.gate, call_s, wanted)
             self.rows[upstream.name].courses.append(courses[upstream])
+        # All gates have one allowance in common, that of the sockets; it hardly ever binds.
+        self.forecast.prompt = self._allowance is not None or len(self.forecast.copies.allowances) > 1
         for stop in self._stops.values():
             gate = courses[stop.upstream].gate
             stop.row.left = stop.row.items
