@@ -15,7 +15,7 @@ from paceline.errors import DeadlineUnreachable, InvalidRequest
 from paceline.model import Exchange, Rate, Verdict
 from paceline.rate.rate_info import RateInfo
 
-_SOONEST_S = 0.001
+SOONEST_S = 0.001
 """Event loops keep time in milliseconds; one wake releases all that is due."""
 
 
@@ -173,7 +173,7 @@ class Admitter:
             self._timer = None
         self._timer_at = at
         if at < inf:
-            delay_s = max(_SOONEST_S, at - time.perf_counter())
+            delay_s = max(SOONEST_S, at - time.perf_counter())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
 
     def _wake(self) -> None:
