@@ -162,11 +162,11 @@ def test_a_long_stall_is_not_written_as_one_burst() -> None:
 def test_a_million_a_day_keeps_a_bounded_log() -> None:
     world = World([Rate(1_000_000, 86_400.0, 1_000_000)])
     flow = world.flow()
-    for _ in range(20_000):
+    for _ in range(6_000):
         world.offer(flow)
-        world.run(until=world.now + 0.5)
+        world.run(until=world.now + 14)
     window = world.gate.budgets[0].windows[0]
     assert len(window._log) < 5_000
-    assert window.remaining(world.now, 0.05) == 1_000_000 - 20_000
+    assert window.remaining(world.now, 0.05) == 1_000_000 - 6_000
     world.run(until=world.now + 86_500)
     assert window.remaining(world.now, 0.05) == 1_000_000
