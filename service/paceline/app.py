@@ -42,9 +42,7 @@ class Service:
         self.runner = Runner(self.registry, self._tell)
 
     def warm(self) -> None:
-        """Open the engines of the declared upstreams, and load that of undeclared hosts: the first call need not."""
-        for upstream in self.registry:
-            upstream.transport()
+        """Load the engine of undeclared hosts too: the first call need not."""
         import_module(f"paceline.transport.{self.config.defaults.engine}")
 
     def apply(self, config: Config) -> None:

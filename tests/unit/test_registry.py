@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paceline.admission.lineup import Lane, Waiter
 from paceline.app import Service
 from paceline.config import Config
-from paceline.errors import EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
-from paceline.model import Batch, Item, Rate
+from paceline.errors import ConfigError, EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
+from paceline.model import ONE_REQUEST, Batch, Item, Priority, Rate, Receipt, Verdict
 from paceline.upstream.registry import OTHER
 from paceline.upstream.state import state_of
 from support.memory import MemoryUpstream, codes, items, run, serving_from, silent
@@ -301,3 +302,30 @@ async def test_closing_closes_every_engine_also_those_of_before_a_reload():
         await service.close()
     for engine in engines:
         engine.close.assert_awaited_once_with()
+
+
+async def test_a_configuration_that_cannot_be_opened_changes_nothing():
+    good = {"base_url": "https://api.example", "rate": [{"limit": 5, "per": "1s"}]}
+    service = Service(Config.model_validate({"upstreams": {"api": good}}))
+    bad = Config.model_validate({"upstreams": {"api": {**good, "tls": {"ca_file": "/nowhere/ca.pem"}}, "new": good}})
+    with pytest.raises(ConfigError, match=r"upstreams\.api: "):
+        service.apply(bad)
+    assert [upstream.name for upstream in service.registry] == ["api"]
+    assert service.registry.named("api").wire.ca_file is None
+    await service.close()
+
+
+async def test_an_upstream_that_is_declared_again_goes_on_counting():
+    declared = {"upstreams": {"api": {"base_url": "https://api.example", "rate": [{"limit": 5, "per": "1h"}]}}}
+    service = Service(Config.model_validate(declared))
+    gate = service.registry.named("api").admitter.gate
+    now = time.perf_counter()
+    gate.offer(waiter := Waiter(gate.open(Lane.ADAPTIVE, Priority.NORMAL, "t", None), ONE_REQUEST, Receipt()), now)
+    gate.look(now)
+    gate.written(waiter, now)
+    gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now)
+    service.apply(Config.model_validate({}))
+    service.apply(Config.model_validate(declared))
+    assert service.registry.named("api").admitter.gate is gate
+    assert gate.budgets[0].windows[0].remaining(time.perf_counter(), 0.05) == 4
+    await service.close()

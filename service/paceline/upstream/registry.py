@@ -12,7 +12,7 @@ from paceline.admission.partition import partition_by
 from paceline.admission.shell import Admitter
 from paceline.config import Config, Policy
 from paceline.config import Upstream as Declared
-from paceline.errors import ForbiddenUpstream, Overloaded, UnknownUpstream
+from paceline.errors import ConfigError, ForbiddenUpstream, InvalidRequest, Overloaded, UnknownUpstream
 from paceline.events import BudgetPaused, Listener
 from paceline.model import EngineName, Rate, Url
 from paceline.transport.base import Transport, Wire
@@ -34,10 +34,9 @@ class Upstream:
     ) -> None:
         self.name = name
         self._sockets = sockets
-        self._tell = tell
         self._open_transport = open_transport
         self._configure(policy, wire)
-        self.admitter = self._admitter(policy.rates())
+        self.admitter = self._admitter(policy.rates(), lambda pause_s: tell(BudgetPaused(name, pause_s)))
 
     def _configure(self, policy: Policy, wire: Wire) -> None:
         self.policy = policy
@@ -64,13 +63,13 @@ class Upstream:
 
     def unpaced(self) -> Admitter:
         """A gate of the same permits without windows, whose calls feed nothing; for one run of a comparison."""
-        return self._admitter(())
+        return self._admitter((), lambda _: None)
 
     def reset(self) -> None:
         """Back to the configuration, what was learned forgotten."""
         self.admitter.reset(self.policy.rates())
 
-    def _admitter(self, rates: Sequence[Rate]) -> Admitter:
+    def _admitter(self, rates: Sequence[Rate], on_pause: Callable[[float], None]) -> Admitter:
         limit, adaptive_limit = _limits(self.policy)
         return Admitter(
             rates,
@@ -79,7 +78,7 @@ class Upstream:
             transit_s=self.policy.transit,
             max_pause_s=self.policy.max_pause,
             sockets=self._sockets,
-            on_pause=lambda pause_s: self._tell(BudgetPaused(self.name, pause_s)),
+            on_pause=on_pause,
         )
 
 
@@ -96,6 +95,8 @@ class Registry:
         self._transports: dict[tuple[EngineName, Wire], Transport] = {}
         self._retired: list[Transport] = []
         self._declared: dict[str, Upstream] = {}
+        self._former: dict[str, Upstream] = {}
+        """No longer declared, but their windows still remember: declared again, they go on counting."""
         self._by_origin: dict[tuple[str, str, int], list[Upstream]] = {}
         self._others: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
         self.apply(config, guard)
@@ -104,17 +105,24 @@ class Registry:
         """Take a configuration, the first or a new one. What both know keeps its state.
 
         Engines opened by the old rules serve the batches that hold them and nobody else.
+
+        Raises:
+            ConfigError: it cannot be used; nothing was changed.
         """
+        opened = _open_all(config, guard)
         self._guard = guard
         self._retired.extend(self._transports.values())
-        self._transports.clear()
-        before, self._declared = self._declared, {}
+        self._transports = opened
+        before = {**self._former, **self._declared}
+        self._declared = {}
         for name, policy in config.upstreams.items():
             wire = _wire(policy)
-            known = before.get(name)
+            known = before.pop(name, None)
             if known is not None:
                 known.reconfigure(policy, wire)
             self._declared[name] = known or self._upstream(name, policy, wire)
+        now = time.perf_counter()
+        self._former = {name: left for name, left in before.items() if not left.admitter.gate.idle(now)}
         self._undeclared_policy = config.policy_for_undeclared
         self._undeclared_wire = _wire(config.policy_for_undeclared)
         for other in self._others.values():
@@ -123,7 +131,6 @@ class Registry:
         for upstream in self._declared.values():
             assert upstream.base is not None
             self._by_origin.setdefault(_origin(upstream.base), []).append(upstream)
-            upstream.transport()  # its library is imported now, not on the first item's time
         for sharing in self._by_origin.values():
             sharing.sort(key=lambda upstream: -len(upstream.path))
 
@@ -187,7 +194,7 @@ class Registry:
 
     async def close(self) -> None:
         """Stop every timer and close every connection."""
-        for upstream in (*self._declared.values(), *self._others.values()):
+        for upstream in (*self._declared.values(), *self._former.values(), *self._others.values()):
             upstream.admitter.close()
         for transport in (*self._transports.values(), *self._retired):
             await transport.close()
@@ -226,6 +233,20 @@ class Registry:
         if transport is None:
             transport = self._transports[engine, wire] = open_engine(engine, wire, self._guard)
         return transport
+
+
+def _open_all(config: Config, guard: Guard) -> dict[tuple[EngineName, Wire], Transport]:
+    """Every engine the declared upstreams need, open: its library is imported now, not on the first item's time."""
+    opened: dict[tuple[EngineName, Wire], Transport] = {}
+    for name, policy in config.upstreams.items():
+        key = (policy.engine, _wire(policy))
+        try:
+            parse_url(policy.base_url)
+            if key not in opened:
+                opened[key] = open_engine(*key, guard)
+        except (InvalidRequest, OSError) as error:
+            raise ConfigError("configuration", f"upstreams.{name}", str(error), "mend what it names") from error
+    return opened
 
 
 def _origin(url: Url) -> tuple[str, str, int]:
