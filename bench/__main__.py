@@ -1,10 +1,16 @@
-"""`make bench`: every comparison, one after another."""
+"""`make bench`: every comparison, one after another; or those named: `python -m bench drain grant`."""
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 
-from bench import fan_out
+from bench import drain, fan_out, grant
+
+SECTIONS = {"fan_out": fan_out.run, "drain": drain.run, "grant": grant.run}
 
 if __name__ == "__main__":
-    fan_out.run(Console(width=110))
+    console = Console(width=110)
+    for name in sys.argv[1:] or SECTIONS:
+        SECTIONS[name](console)

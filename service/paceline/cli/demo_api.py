@@ -71,6 +71,8 @@ class Options(msgspec.Struct, frozen=True):
     """How much of the first limit other clients take."""
     retry_after: bool = False
     count_refused: bool = False
+    close: bool = False
+    """Each answer ends its connection."""
     seed: int | None = None
 
 
@@ -109,20 +111,21 @@ class DemoUpstream:
         """Count one arrival now and give the answer it gets."""
         now = time.perf_counter()
         stats, options = self.stats, self.options
+        last = b"connection: close\r\n" if options.close else b""
         self.others.until(now, options.share * options.limit / options.per_s, self.counter)
         if not self.counter.arrive(now, _cost(query)):
             stats.refused += 1
             _keep(stats.refusals, now)
-            extra = b""
+            extra = last
             if options.retry_after:
-                extra = b"retry-after: %d\r\n" % max(1, math.ceil(self.counter.wait_s(now)))
+                extra += b"retry-after: %d\r\n" % max(1, math.ceil(self.counter.wait_s(now)))
             return answer(429, b'{"error":"rate limit exceeded"}', extra)
         stats.accepted += 1
         _keep(stats.arrivals, now)
         if stats.first_at is None:
             stats.first_at = now
         stats.last_at = now
-        return answer(200, msgspec.json.encode({"path": path, "n": stats.accepted}))
+        return answer(200, msgspec.json.encode({"path": path, "n": stats.accepted}), last)
 
     def own(self, method: bytes, path: str) -> Own | None:
         """What `/stats`, `/reset` and `/control` do with a body; None for every other path."""

@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="draw the same times and other clients each time")
     parser.add_argument("--retry-after", action="store_true", help="a refusal says when to come back")
     parser.add_argument("--count-refused", action="store_true", help="a refused request counts too")
+    parser.add_argument("--close", action="store_true", help="each answer ends its connection")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="serve https with these PEM files")
     given = parser.parse_args(argv)
     if given.limit < 1 or given.per <= 0:
@@ -118,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         given.share,
         given.retry_after,
         given.count_refused,
+        given.close,
         given.seed,
     )
     uvloop.run(serve(options, given.host, given.port, tls))

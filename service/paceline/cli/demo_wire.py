@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         call.complete = True
         if call.own is not None:
             call.ready = call.own(call.body)
-        if not self._parser.should_keep_alive():
+        if not self._parser.should_keep_alive() or (call.own is None and self._upstream.options.close):
             self._last = True
         self._flush()
 

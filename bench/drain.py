@@ -1,0 +1,92 @@
+"""Drain time and refusals against a strict sliding-window API, beside scripts by hand and the ideal N / rate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.children import post, service, upstream
+
+RATES = {5: 50, 50: 400, 500: 3_000, 2_000: 10_000}
+"""Items for each rate a second."""
+BATCH = 1000
+CALLERS = 4
+
+Drain = Callable[[str, int, int], None]
+"""Send so many items to this URL at so many a second."""
+
+
+def run(console: Console) -> None:
+    """Measure and print; each contender alone."""
+    table = Table(title="a strict API: at most the rate in any stretch of 1 s; one attempt an item")
+    for heading in ("rate/s", "items", "", "served", "refused", "drain time / ideal", "of the rate used"):
+        table.add_column(heading, justify="right" if heading else "left")
+    contenders: dict[str, Drain] = {
+        "paceline": _through_service,
+        "aiolimiter(rate, 1) script": _script("aiolimiter"),
+        "GCRA script": _script("gcra"),
+    }
+    for rate, items in RATES.items():
+        for name, send in contenders.items():
+            with upstream("--limit", str(rate), "--per", "1s") as url:
+                send(url, rate, items)
+                seen = _stats(url)
+            took_s, ideal_s = seen["last_at"] - seen["first_at"], (items - 1) / rate
+            used = (seen["accepted"] - 1) / rate / took_s
+            table.add_row(
+                f"{rate:,}",
+                f"{items:,}",
+                name,
+                f"{seen['accepted']:,}",
+                f"{seen['refused']:,}",
+                f"{took_s / ideal_s:.3f}",
+                f"{used:.1%}",
+            )
+        table.add_section()
+    console.print(table)
+    console.print("drain time: from the first request served to the last; below 1 only by overrunning the limit\n")
+
+
+def _through_service(url: str, rate: int, items: int) -> None:
+    policy = {
+        "base_url": url,
+        "allow_private": True,
+        "concurrency": {"limit": 1000},
+        "rate": [{"limit": rate, "per": "1s", "burst": 1}],
+        "retry": {"attempts": 1},
+    }
+
+    def send(first: int) -> None:
+        requests = [{"path": f"/items/{index}"} for index in range(first, min(first + BATCH, items))]
+        body = {"requests": requests, "defaults": {"upstream": "bench"}, "deadline": "5m"}
+        post(f"{base}/v1/batch", json.dumps(body).encode())
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service({"upstreams": {"bench": policy}}, Path(folder)) as (base, _),
+        ThreadPoolExecutor(CALLERS) as callers,
+    ):
+        list(callers.map(send, range(0, items, BATCH)))
+
+
+def _script(pacer: str) -> Drain:
+    def send(url: str, rate: int, items: int) -> None:
+        command = [sys.executable, "-m", "bench.pacers", pacer, url, str(rate), str(items)]
+        subprocess.run(command, check=True)
+
+    return send
+
+
+def _stats(url: str) -> dict[str, Any]:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/stats") as answer:
+        return dict(json.load(answer))
