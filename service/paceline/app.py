@@ -14,7 +14,7 @@ from paceline.config import Config
 from paceline.events import Listener, tell
 from paceline.transport.egress import Guard
 from paceline.upstream.registry import Registry
-from paceline.upstream.state import UpstreamState, state_of
+from paceline.upstream.state import UpstreamLevel, level_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -54,11 +54,11 @@ class Service:
         """Close every connection; batches on their way must have ended."""
         await self.registry.close()
 
-    def states(self) -> Iterator[UpstreamState]:
+    def states(self) -> Iterator[UpstreamLevel]:
         """The live state of every upstream, undeclared hosts included."""
         now = time.perf_counter()
         for upstream in (*self.registry, *self.registry.undeclared):
-            yield state_of(upstream, now)
+            yield level_of(upstream, now)
 
     def _guard(self, config: Config) -> Guard:
         egress = config.egress

@@ -6,6 +6,7 @@
     |   +-- UnknownUpstream     unknown_upstream
     |   +-- ForbiddenUpstream   forbidden_upstream
     |   +-- EgressDenied        egress_denied
+    |   +-- CircuitOpen         circuit_open
     |   +-- DeadlineUnreachable deadline_unreachable
     |   +-- Overloaded          overloaded
     |   +-- Halted              halted
@@ -64,6 +65,12 @@ class ForbiddenUpstream(Rejected):
 
 class EgressDenied(Rejected):
     code = "egress_denied"
+
+
+class CircuitOpen(Rejected):
+    """The upstream fails, and nobody but trials goes there; `retry_after_s` is the wait for the next."""
+
+    code = "circuit_open"
 
 
 class DeadlineUnreachable(Rejected):

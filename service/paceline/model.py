@@ -150,6 +150,8 @@ class Receipt(Struct):
     """Some attempt's head went to a socket: the upstream may have acted on it."""
     named_s: float | None = None
     """The wait the last answer named, in whatever dialect."""
+    retries_spent: bool = False
+    """It would have been tried again, but the upstream's retry budget was empty."""
     exhausted: bool = False
     """The last answer's rate headers told of a window with nothing left."""
     retry_after_s: float | None = None

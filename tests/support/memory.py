@@ -36,14 +36,14 @@ class Sent:
 
 
 class MemoryUpstream:
-    """A `Transport` that answers by script, then 200 after `after_s`; it counts what is in flight."""
+    """A `Transport` that answers by script, then as `usual` (200 after `after_s`); it counts what is in flight."""
 
-    def __init__(self, *script: Act, after_s: float = 0.1) -> None:
+    def __init__(self, *script: Act, after_s: float = 0.1, usual: Act | None = None) -> None:
         self.sent: list[Sent] = []
         self.in_flight = 0
         self.in_flight_max = 0
         self._script = list(script)
-        self._usual = answer(after_s=after_s)
+        self._usual = usual or answer(after_s=after_s)
         self._by_path: dict[str, list[Act]] = {}
 
     def at_path(self, path: str, *script: Act) -> None:

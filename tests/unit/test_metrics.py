@@ -34,7 +34,7 @@ from paceline.model import (
 from paceline.telemetry.http import METHODS, HttpMetrics
 from paceline.telemetry.metrics import Metrics
 from paceline.telemetry.tally import BUCKETS_S
-from paceline.upstream.state import BudgetState, UpstreamState, WindowState, state_of
+from paceline.upstream.state import BudgetState, UpstreamLevel, WindowState, level_of
 from support.virtual_clock import virtual_time
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -70,7 +70,7 @@ def batch(strategy=Strategy.ADAPTIVE, elapsed_s=1.5):
 def upstream_state(name="github", windows=(), rate=None, paused_for_ms=0.0, **given):
     whole = {"paused": False, "in_flight": 3, "queued": 5, "concurrency_limit": 20} | given
     budget = BudgetState("upstream", rate, paused_for_ms, list(windows))
-    return UpstreamState(name=name, base_url=None, engine="aiohttp", budgets=[budget], **whole)
+    return UpstreamLevel(name=name, base_url=None, engine="aiohttp", budgets=[budget], **whole)
 
 
 def samples(metrics):
@@ -220,7 +220,9 @@ def test_a_window_is_labelled_as_it_was_declared():
     ]
     metrics.watch(lambda: [upstream_state(windows=windows)])
     remaining = {
-        dict(labels)["window"]: left for (name, labels), left in samples(metrics).items() if "remaining" in name
+        dict(labels)["window"]: left
+        for (name, labels), left in samples(metrics).items()
+        if name == "paceline_rate_remaining"
     }
     assert remaining == {"80/1m": 71, "1500000/1h": 1_499_999, "0.5/1s": 0, "header": 4000}
 
@@ -345,7 +347,7 @@ async def test_no_host_id_url_or_upstream_name_becomes_a_series():
     metrics = Metrics()
     config = Config.model_validate({"upstreams": {"known": {"base_url": "https://api.example.com"}}})
     service = Service(config, [metrics.listen])
-    metrics.watch(lambda: [state_of(each, 0.0) for each in (*service.registry, *service.registry.undeclared)])
+    metrics.watch(lambda: [level_of(each, 0.0) for each in (*service.registry, *service.registry.undeclared)])
 
     async def run(start):
         items = []

@@ -28,6 +28,7 @@ from paceline.errors import (
 from paceline.events import Event, RetryScheduled
 from paceline.model import Request, Response, RetryPolicy
 from paceline.resilience.retry import Retry
+from paceline.resilience.retry_budget import RetryBudget
 from support.virtual_clock import virtual_time
 from wire import ask
 
@@ -77,7 +78,7 @@ def item(method: str = "GET", *, repeatable: bool = True, **fields: Any) -> Requ
 
 async def tried(request: Request, attempts: Attempts, told: list[Event] | None = None) -> Answer:
     try:
-        return await Retry("api", (told if told is not None else []).append)(request, attempts)
+        return await Retry("api", RetryBudget(per_s=1e6), (told if told is not None else []).append)(request, attempts)
     except PacelineError as error:
         return error
 

@@ -29,6 +29,7 @@ from math import inf
 from paceline.admission.allowance import Allowance
 from paceline.admission.budget import Budget
 from paceline.admission.copies import Copies
+from paceline.admission.health import Health
 from paceline.admission.lineup import BatchFlow, Lane, Lineup, State, Waiter
 from paceline.admission.turns import Turns
 from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
@@ -55,9 +56,13 @@ class Gate:
         max_pause_s: float,
         sockets: Allowance,
         wake: Callable[[], None],
+        health: Health | None = None,
     ) -> None:
         self.limit = limit
         self.adaptive_limit = adaptive_limit
+        self.health = health
+        self.tripped = False
+        """The breaker is open since the last settlement or stayed so: who waits may have to be told."""
         self.in_flight = 0
         self.queued = 0
         self.paused = False
@@ -148,6 +153,19 @@ class Gate:
             self.withdraw(waiter, now)
         return given_up
 
+    def turned_away(self, waiter: Waiter, now: float) -> float | None:
+        """Seconds until the breaker's next trial, for a newcomer that cannot or will not wait for it."""
+        return None if self.health is None else self.health.turned_away(waiter, now)
+
+    def turn_away(self, now: float) -> list[tuple[Waiter, float]]:
+        """The breaker is open: withdraw who cannot or will not wait for its next trial; with the wait for it."""
+        away = [
+            (waiter, seconds) for waiter in self.waiters() if (seconds := self.turned_away(waiter, now)) is not None
+        ]
+        for waiter, _ in away:
+            self.withdraw(waiter, now)
+        return away
+
     def offer(self, waiter: Waiter, now: float) -> bool:
         """Join the queue. False: somebody of the same batch waits already, so nothing can have changed."""
         flow = waiter.flow
@@ -193,7 +211,7 @@ class Gate:
             if number == lineup.hold_number:
                 self._place(lineup, now)
         granted: list[Waiter] = []
-        while (chosen := self._next_lineup()) is not None:
+        while (chosen := self._next_lineup(now)) is not None:
             lineup, bulk = chosen
             head = lineup.head_flow(bulk)
             assert head is not None
@@ -210,10 +228,10 @@ class Gate:
                 continue
             self._grant(waiter, lineup, now)
             granted.append(waiter)
-        self._note_reasons()
+        until = self._note_reasons(now)
         while held and held[0][1] != held[0][2].hold_number:
             heappop(held)
-        return granted, min(held[0][0] if held else inf, parked[0][0] if parked else inf)
+        return granted, min(until, held[0][0] if held else inf, parked[0][0] if parked else inf)
 
     def written(self, waiter: Waiter, now: float) -> None:
         """Its head went to the socket."""
@@ -236,8 +254,13 @@ class Gate:
         reused: bool = False,
         retry_after_s: float | None = None,
         told: RateInfo | None = None,
+        healthy: bool | None = None,
+        timed_out: bool = False,
     ) -> float | None:
-        """Give the permit back, once. Returns how long the budget pauses for it, where it does."""
+        """Give the permit back, once. Returns how long the budget pauses for it, where it does.
+
+        `healthy` is what the attempt says of the upstream's health, None for nothing.
+        """
         assert not waiter.settled, "a grant is settled exactly once"
         waiter.settled = True
         self._accrue(now)
@@ -250,6 +273,9 @@ class Gate:
         for lineup in budget.lineups:
             if lineup.state is State.HELD:
                 self._place(lineup, now)
+        if self.health is not None:
+            self.tripped = self.health.settled(waiter, healthy, timed_out, answered_at, now)
+            self.adaptive_limit = self.health.limit
         own = waiter.flow.own
         if own is not None:
             own.settle(waiter.own_hold, answered_at)
@@ -275,10 +301,22 @@ class Gate:
         for budget in self._budgets.values():
             budget.set_declared(transit_s, max_pause_s)
 
+    def set_health(self, fresh: Health, now: float) -> None:
+        """Take new settings for breaker and limit; what was learned stays as far as they allow."""
+        known = self.health
+        if known is None:
+            self.health = fresh
+        else:
+            known.retune(fresh, now)
+        self.adaptive_limit = fresh.limit if known is None else known.limit
+
     def forget_learned(self, now: float) -> None:
         """Back to the configuration. Counted sends stay counted."""
         for budget in self._budgets.values():
             budget.forget_learned()
+        if self.health is not None:
+            self.health.reset()
+            self.adaptive_limit = self.health.limit
         self.reconsider(now)
 
     def reconsider(self, now: float) -> None:
@@ -324,6 +362,7 @@ class Gate:
         Its batches have their places but none of their waiters yet: `copies.flows` says whose these are.
         """
         fork = copy(self)
+        fork.health = None
         fork._wake, fork._sockets = wake, self._sockets.fork(copies)
         fork._budgets = OrderedDict()
         for key, budget in self._budgets.items():
@@ -346,7 +385,7 @@ class Gate:
                     flow.own.block((fork, flow), partial(fork._room, flow))
         return fork
 
-    def _next_lineup(self) -> tuple[Lineup, bool] | None:
+    def _next_lineup(self, now: float) -> tuple[Lineup, bool] | None:
         """The lineup whose turn it is, and whether bulk may go; None when nobody may."""
         if self.paused or self.in_flight >= self.limit:
             return None
@@ -355,7 +394,9 @@ class Gate:
                 self._sockets.block(self, self._wake)
             return None
         classic = self._candidate(Lane.CLASSIC, self.limit)
-        adaptive = self._candidate(Lane.ADAPTIVE, min(self.limit, self.adaptive_limit))
+        adaptive = None
+        if self.health is None or self.health.closed_until(now) <= now:
+            adaptive = self._candidate(Lane.ADAPTIVE, min(self.limit, self.adaptive_limit))
         if classic is None or (adaptive is not None and adaptive[0] <= classic[0]):
             return adaptive and adaptive[1:]
         return classic[1:]
@@ -368,10 +409,17 @@ class Gate:
         found = turns.next(bulk, self._virtual)
         return None if found is None else (*found, bulk)
 
-    def _note_reasons(self) -> None:
-        """Why each lane's ready lineups were not served."""
+    def _note_reasons(self, now: float) -> float:
+        """Note why each lane's ready lineups were not served. Until when, where it is for the breaker."""
         reason = WaitReason.PAUSE if self.paused else WaitReason.CONCURRENCY
         self._reasons = [reason if turns.count else None for turns in self._turns]
+        if self.health is None or not self._turns[Lane.ADAPTIVE].count or self.paused:
+            return inf
+        until = self.health.closed_until(now)
+        if until <= now:
+            return inf
+        self._reasons[Lane.ADAPTIVE] = WaitReason.PAUSE
+        return until
 
     def _place(self, lineup: Lineup, now: float) -> None:
         """Nothing is known to hold this lineup: ready if somebody waits in it, else idle."""
@@ -408,6 +456,8 @@ class Gate:
             waiter.own_hold = flow.own.take(waiter.cost, own_moment)
         self._sockets.take(waiter.cost, now)
         self.in_flight += 1
+        if self.health is not None:
+            self.health.granted(waiter, self.in_flight, now)
         waiter.granted_at = now
         turns = self._turns[lineup.lane]
         lineup.fold(now, turns.waits)

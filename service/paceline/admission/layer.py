@@ -8,12 +8,12 @@ from functools import partial
 from paceline.admission.lineup import Lane, Waiter
 from paceline.admission.partition import Places
 from paceline.admission.shell import Admitter
-from paceline.errors import PacelineError, Rejected
+from paceline.errors import AttemptTimeout, ItemTimeout, PacelineError, Rejected
 from paceline.events import AttemptFinished, Listener
 from paceline.model import Request, Response, Send, Strategy, Verdict
 from paceline.rate.dialects import read
 from paceline.resilience.retry_after import retry_after_s
-from paceline.resilience.verdict import verdict_of
+from paceline.resilience.verdict import healthy, verdict_of
 
 
 class Admission:
@@ -38,7 +38,7 @@ class Admission:
         receipt.attempts += 1
         receipt.named_s, receipt.exhausted = None, False
         exchange.on_written = partial(self._admitter.written, waiter)
-        verdict, status, named_s, told = Verdict.IGNORED, None, None, None
+        verdict, status, named_s, told, timed_out = Verdict.IGNORED, None, None, None, False
         try:
             response = await call_next(request)
             status = response.status
@@ -63,9 +63,12 @@ class Admission:
             raise
         except PacelineError as error:
             verdict = verdict_of(error, request.retry.statuses)
+            timed_out = isinstance(error, AttemptTimeout | ItemTimeout)
             raise
         finally:
-            paused_s = self._admitter.settle(waiter, verdict, exchange, named_s, told)
+            paused_s = self._admitter.settle(
+                waiter, verdict, exchange, named_s, told, healthy=healthy(verdict, status), timed_out=timed_out
+            )
             if verdict is Verdict.THROTTLED:
                 receipt.budget_paused = paused_s is not None and waiter.flow.lineup.lane is Lane.ADAPTIVE
                 receipt.retry_after_s = paused_s

@@ -20,6 +20,7 @@ from paceline.admission.queue import Flow, Share
 from paceline.admission.waits import Waits
 from paceline.model import ONE_REQUEST, Cost, Priority, Receipt, WaitReason
 from paceline.rate.window import Hold, Window
+from paceline.resilience.breaker import UNCOUNTED
 
 if TYPE_CHECKING:
     from paceline.admission.budget import Budget
@@ -125,8 +126,8 @@ class BatchFlow(Flow):
 class Waiter:
     """One attempt that wants to go; once granted it is the grant."""
 
-    __slots__ = ("amounts", "arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks", "own_hold",
-                 "receipt", "settled", "written_at")  # fmt: skip
+    __slots__ = ("among", "amounts", "arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks",
+                 "own_hold", "receipt", "settled", "ticket", "written_at")  # fmt: skip
 
     def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
         self.flow = flow
@@ -139,6 +140,10 @@ class Waiter:
         self.granted_at: float | None = None
         self.written_at: float | None = None
         self.settled = False
+        self.ticket = UNCOUNTED
+        """The breaker's."""
+        self.among = 0
+        """How many were in flight when it went, itself included."""
         self.holds: list[tuple[Window, Hold]] = []
         self.own_hold: Hold | None = None
         self.marks: Mapping[str, float] = {}

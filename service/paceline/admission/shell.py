@@ -10,8 +10,9 @@ from math import inf
 from paceline.admission.allowance import Allowance
 from paceline.admission.call_time import CallTime
 from paceline.admission.gate import Gate
+from paceline.admission.health import Health
 from paceline.admission.lineup import Waiter
-from paceline.errors import DeadlineUnreachable, InvalidRequest
+from paceline.errors import CircuitOpen, DeadlineUnreachable, InvalidRequest, Rejected
 from paceline.model import Exchange, Rate, Verdict
 from paceline.rate.rate_info import RateInfo
 
@@ -32,6 +33,7 @@ class Admitter:
         max_pause_s: float,
         sockets: Allowance,
         on_pause: Callable[[float], None],
+        health: Health | None = None,
     ) -> None:
         self.gate = Gate(
             rates,
@@ -41,6 +43,7 @@ class Admitter:
             max_pause_s=max_pause_s,
             sockets=sockets,
             wake=self.look,
+            health=health,
         )
         self.call_time = CallTime()
         self._on_pause = on_pause
@@ -55,11 +58,15 @@ class Admitter:
         Raises:
             InvalidRequest: its cost can never be paid, or cannot any more after a retune.
             DeadlineUnreachable: it cannot be served by its deadline, or cannot any more after a pause or a retune.
+            CircuitOpen: the breaker is open, and it cannot or will not wait for the next trial.
         """
         refusal = self.gate.refusal(waiter.cost, waiter.flow.own)
         if refusal is not None:
             raise InvalidRequest(refusal)
         now = time.perf_counter()
+        trial_s = self.gate.turned_away(waiter, now)
+        if trial_s is not None:
+            raise _circuit_open(trial_s)
         needed_s = self.gate.out_of_reach(waiter, now)
         if needed_s is not None:
             raise _unreachable(needed_s)
@@ -91,6 +98,8 @@ class Admitter:
         exchange: Exchange,
         retry_after_s: float | None = None,
         told: RateInfo | None = None,
+        healthy: bool | None = None,
+        timed_out: bool = False,
     ) -> float | None:
         """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
         now = time.perf_counter()
@@ -104,10 +113,15 @@ class Admitter:
             reused=exchange.reused,
             retry_after_s=retry_after_s,
             told=told,
+            healthy=healthy,
+            timed_out=timed_out,
         )
         if pause_s:
             self._on_pause(pause_s)
             self._give_up()
+        if self.gate.tripped:
+            for away, trial_s in self.gate.turn_away(time.perf_counter()):
+                _refuse(away, _circuit_open(trial_s))
         if self.gate.queued:
             self.look()
         return pause_s
@@ -115,17 +129,13 @@ class Admitter:
     def retune(self, rates: Sequence[Rate]) -> None:
         """Change the windows; waiters that can never be paid any more are refused."""
         for waiter in self.gate.retune(rates, time.perf_counter()):
-            if waiter.future is not None and not waiter.future.done():
-                waiter.future.set_exception(
-                    InvalidRequest(self.gate.refusal(waiter.cost, None) or "the upstream's limit was changed")
-                )
+            _refuse(waiter, InvalidRequest(self.gate.refusal(waiter.cost, None) or "the upstream's limit was changed"))
         self._give_up()
         self.look()
 
     def _give_up(self) -> None:
         for waiter, needed_s in self.gate.give_up(time.perf_counter()):
-            if waiter.future is not None and not waiter.future.done():
-                waiter.future.set_exception(_unreachable(needed_s))
+            _refuse(waiter, _unreachable(needed_s))
 
     def set_paused(self, paused: bool) -> None:
         """The operator's pause: nobody goes until it is lifted; what is in flight goes on."""
@@ -179,6 +189,17 @@ class Admitter:
     def _wake(self) -> None:
         self._timer = None
         self.look()
+
+
+def _refuse(waiter: Waiter, error: Rejected) -> None:
+    if waiter.future is not None and not waiter.future.done():
+        waiter.future.set_exception(error)
+
+
+def _circuit_open(trial_s: float) -> CircuitOpen:
+    return CircuitOpen(
+        f"the upstream fails and is given a rest; the next trial is due in {trial_s:.3g} s", retry_after_s=trial_s
+    )
 
 
 def _unreachable(needed_s: float) -> DeadlineUnreachable:

@@ -90,7 +90,13 @@ def refused(subject: Subject, error: PacelineError, total_s: float) -> Outcome:
     """The outcome of an item that ended in an error of ours."""
     sent = error.sent or subject.receipt.sent  # a retry may be refused after an earlier attempt was sent
     return failed(
-        subject, error.outcome, error.code, error.message, total_s, sent=sent, retry_after_s=error.retry_after_s
+        subject,
+        error.outcome,
+        error.code,
+        error.message + _why_last(subject.receipt),
+        total_s,
+        sent=sent,
+        retry_after_s=error.retry_after_s,
     )
 
 
@@ -194,7 +200,13 @@ def _http_failure(subject: Subject, response: Response) -> Failure:
         if throttled
         else f"the upstream answered {response.status} {_phrase(response.status)}".rstrip()
     )
-    return Failure("throttled" if throttled else "http_status", message, True, _ms(receipt.retry_after_s))
+    return Failure(
+        "throttled" if throttled else "http_status", message + _why_last(receipt), True, _ms(receipt.retry_after_s)
+    )
+
+
+def _why_last(receipt: Receipt) -> str:
+    return "; not tried again, as the upstream's retry budget is empty" if receipt.retries_spent else ""
 
 
 def _phrase(status: int) -> str:

@@ -128,6 +128,8 @@ Dialect = Literal[
 ]
 
 Partition = Annotated[str, AfterValidator(_partition)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_no_bool)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_bool)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_bool)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_bool)]
 Status = Annotated[int, Field(ge=400, le=599), BeforeValidator(_no_bool)]

@@ -12,6 +12,7 @@ from paceline.config.fields import (
     Dialect,
     HeaderName,
     HeaderValue,
+    NotNegative,
     Partition,
     PositiveNumber,
     PositiveSeconds,
@@ -21,6 +22,7 @@ from paceline.config.fields import (
     Seconds,
     SecretWord,
     Section,
+    Share,
     Status,
     Whole,
     is_private,
@@ -54,10 +56,28 @@ class RateWindow(Section):
 
 
 class Adaptive(Section):
-    """How many calls `adaptive` keeps in flight where no limit is declared."""
+    """How many calls `adaptive` keeps in flight where no limit is declared: learned from the gradient of latency."""
 
-    initial: PositiveWhole = Field(default=20, le=200)
-    """Calls in flight under `adaptive`; above 200, declare `concurrency.limit` instead."""
+    min: PositiveWhole = 1
+    """Never fewer."""
+    max: PositiveWhole = Field(default=200, validate_default=True)
+    """Never more."""
+    initial: PositiveWhole = Field(default=20, validate_default=True)
+    """What it starts with; between `min` and `max`."""
+
+    @field_validator("max")
+    @classmethod
+    def _max_not_below_min(cls, most: int, seen: ValidationInfo) -> int:
+        if most < seen.data.get("min", 1):
+            raise ValueError("must not be below min; raise max or lower min")
+        return most
+
+    @field_validator("initial")
+    @classmethod
+    def _initial_between(cls, initial: int, seen: ValidationInfo) -> int:
+        if "min" in seen.data and "max" in seen.data and not seen.data["min"] <= initial <= seen.data["max"]:
+            raise ValueError("must lie between min and max; change one of them")
+        return initial
 
 
 class Concurrency(Section):
@@ -136,6 +156,10 @@ class Retry(Section):
     """The first backoff's upper bound; it doubles, and full jitter picks a moment within it."""
     cap: PositiveSeconds = 20.0
     """The longest backoff of our own; a longer Retry-After is still obeyed."""
+    budget_ratio: Share = 0.2
+    """Retries for each first send of the last ten seconds, per upstream."""
+    budget_per_s: NotNegative = 3.0
+    """Retries a second besides."""
     statuses: frozenset[Status] = frozenset()
     """Further statuses to try again, beside 408, 425, 500, 502, 503, 504, 520 to 524 and 529."""
 
@@ -145,6 +169,30 @@ class Retry(Section):
         if cap < seen.data.get("base", 0):
             raise ValueError("must not be shorter than base; raise cap or lower base")
         return cap
+
+
+class BreakerSettings(Section):
+    """When calls to a failing upstream stop, and how its recovery is looked for; binds `adaptive`."""
+
+    ratio: Share = 0.5
+    """It opens when this share of the calls of the last `window` failed."""
+    min_calls: PositiveWhole = 20
+    """And there were so many at least."""
+    window: PositiveSeconds = 10.0
+    """How far back calls count."""
+    open: PositiveSeconds = 1.0
+    """The first rest; it doubles with each trial that fails."""
+    max_open: PositiveSeconds = Field(default=5.0, validate_default=True)
+    """The longest rest between two trials."""
+    trials: PositiveWhole = 3
+    """The most trials that are unanswered at once."""
+
+    @field_validator("max_open")
+    @classmethod
+    def _max_not_below_open(cls, longest: float, seen: ValidationInfo) -> float:
+        if longest < seen.data.get("open", 0):
+            raise ValueError("must not be shorter than open; raise max_open or lower open")
+        return longest
 
 
 class Timeout(Section):
@@ -201,6 +249,8 @@ class Policy(Section):
     """Sent with every call unless the item gives its own."""
     retry: Retry = Retry()
     """How often and how long apart an item is tried again."""
+    breaker: BreakerSettings = BreakerSettings()
+    """When calls to a failing upstream stop."""
     timeout: Timeout = Timeout()
     """How long each step may take."""
     max_response: PositiveSize = 10 * 1024 * 1024

@@ -7,6 +7,8 @@ Outside every permit, so an item that waits for its backoff holds nothing. The f
   Jitter", 2015), never shorter than a named Retry-After, `attempts` in all;
 * throttles: the wait the upstream named, else `base_s` doubling to `cap_s`; `throttles` of them, not counted as
   attempts; where the whole budget was paused the gate makes the item wait and nothing is waited here;
+* a transient answer is tried again only while the upstream's retry budget lasts; a throttle needs none, as pause and
+  probe already hold back what would multiply;
 * a wait that would pass the deadline, the item's timeout or `max_pause_s` ends the item at once with its last answer,
   and so does a refusal of ours to let the next attempt go: what was sent is never `rejected`.
 """
@@ -25,14 +27,16 @@ from paceline.errors import AttemptError, Rejected
 from paceline.events import Listener, RetryScheduled
 from paceline.model import Exchange, Receipt, Request, Response, RetryPolicy, Send, Verdict, WaitReason
 from paceline.resilience.retry_after import retry_after_s
+from paceline.resilience.retry_budget import RetryBudget
 from paceline.resilience.verdict import safe_to_repeat, verdict_of
 
 
 class Retry:
     """Tries an item again where that is safe and may help."""
 
-    def __init__(self, upstream: str, tell: Listener) -> None:
+    def __init__(self, upstream: str, budget: RetryBudget, tell: Listener) -> None:
         self._upstream = upstream
+        self._budget = budget
         self._tell = tell
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
@@ -41,9 +45,9 @@ class Retry:
             first = await call_next(request)
         except AttemptError as error:
             first = error
-        else:
-            if first.status < 400:
-                return first
+        self._budget.sent(time.perf_counter())
+        if isinstance(first, Response) and first.status < 400:
+            return first
         return await self._again(request, call_next, first)
 
     async def _again(self, request: Request, call_next: Send, last: Response | AttemptError) -> Response:
@@ -74,9 +78,13 @@ class Retry:
             if refused or not (error is None or isinstance(error, AttemptError)):
                 return False
             wait = wait_before_retry(request, last)
-            if wait is not None:
-                self._tell(RetryScheduled(self._upstream, _reason(last, wait)))
-            return wait is not None
+            if wait is None:
+                return False
+            if wait.reason is WaitReason.BACKOFF and not self._budget.allow(time.perf_counter()):
+                request.receipt.retries_spent = True
+                return False
+            self._tell(RetryScheduled(self._upstream, _reason(last, wait)))
+            return True
 
         async def sleep(_: float) -> None:
             assert wait is not None

@@ -6,6 +6,9 @@ from paceline.errors import AttemptError, ItemTimeout, PacelineError
 from paceline.model import Response, Verdict
 from paceline.resilience.retry_after import retry_after_s
 
+_ANSWERED = frozenset({501, 505, 511})
+"""Not what was asked for, but the answer of a server in good health."""
+
 
 def verdict_of(answer: Response | BaseException, transient: frozenset[int], *, exhausted: bool = False) -> Verdict:
     """Judge an attempt's answer; `transient` are the statuses that another try may better.
@@ -24,6 +27,17 @@ def verdict_of(answer: Response | BaseException, transient: frozenset[int], *, e
     if isinstance(answer, ItemTimeout):
         return Verdict.TRANSIENT
     return Verdict.IGNORED
+
+
+def healthy(verdict: Verdict, status: int | None) -> bool | None:
+    """What an attempt says of the upstream's health; None where it says nothing (throttled, cancelled, never sent)."""
+    if verdict is Verdict.SUCCESS:
+        return True
+    if verdict is Verdict.TRANSIENT:
+        return False
+    if verdict is Verdict.PERMANENT:
+        return status is None or status < 500 or status in _ANSWERED
+    return None
 
 
 def safe_to_repeat(repeatable: bool, answer: Response | PacelineError, verdict: Verdict) -> bool:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
+BREAKER_STATES = ("closed", "open", "half_open")
+
 
 class WindowLevel(Protocol):
     """One rate window of a budget."""
@@ -46,6 +48,10 @@ class UpstreamLevel(Protocol):
     @property
     def concurrency_limit(self) -> int: ...
     @property
+    def breaker(self) -> str: ...
+    @property
+    def retry_budget_remaining(self) -> float: ...
+    @property
     def budgets(self) -> Sequence[BudgetLevel]: ...
 
 
@@ -62,6 +68,8 @@ class Levels(Struct):
     rate_limit_per_second: dict[tuple[str, ...], float] = field(default_factory=dict)
     rate_remaining: dict[tuple[str, ...], float] = field(default_factory=dict)
     budget_paused: dict[tuple[str, ...], float] = field(default_factory=dict)
+    breaker_state: dict[tuple[str, ...], float] = field(default_factory=dict)
+    retry_budget_remaining: dict[tuple[str, ...], float] = field(default_factory=dict)
 
 
 def levels(states: Iterable[UpstreamLevel]) -> Levels:
@@ -81,6 +89,10 @@ def levels(states: Iterable[UpstreamLevel]) -> Levels:
                 labels = (state.name, window_label(window))
                 known = read.rate_remaining.get(labels, window.remaining)
                 read.rate_remaining[labels] = min(known, window.remaining)
+        for breaker in BREAKER_STATES:
+            _add(read.breaker_state, (state.name, breaker), float(state.breaker == breaker))
+        left = read.retry_budget_remaining.get(key, state.retry_budget_remaining)
+        read.retry_budget_remaining[key] = min(left, state.retry_budget_remaining)
         read.budget_paused[key] = max(read.budget_paused.get(key, 0), float(paused))
     return read
 

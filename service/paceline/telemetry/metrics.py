@@ -126,6 +126,10 @@ class Metrics(Collector):
         yield _gauge(
             "paceline_budget_paused", "1 while a throttle or an operator holds it.", upstream, now.budget_paused
         )
+        yield _gauge(
+            "paceline_breaker_state", "Upstreams whose breaker is in it.", ("upstream", "state"), now.breaker_state
+        )
+        yield _gauge("paceline_retry_budget_remaining", "Retries allowed now.", upstream, now.retry_budget_remaining)
 
 
 def _histogram(

@@ -68,7 +68,7 @@ def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allo
     places = Places(admitter.gate, lane, batch.priority, batch.tenant, allowance, upstream.key_of)
     layers: list[Layer] = [
         Deadline(),
-        Retry(upstream.name, tell),
+        Retry(upstream.name, upstream.retry_budget, tell),
         *own,
         Admission(admitter, places, batch.strategy, upstream.name, upstream.policy.dialect, tell),
         AttemptLimit(),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
 from paceline.admission.allowance import Allowance
+from paceline.admission.health import Health
 from paceline.admission.partition import partition_by
 from paceline.admission.shell import Admitter
 from paceline.config import Config, Policy
@@ -15,6 +16,9 @@ from paceline.config import Upstream as Declared
 from paceline.errors import ConfigError, ForbiddenUpstream, InvalidRequest, Overloaded, UnknownUpstream
 from paceline.events import BudgetPaused, Listener
 from paceline.model import EngineName, Rate, Url
+from paceline.resilience.adaptive_limit import AdaptiveLimit
+from paceline.resilience.breaker import Breaker, BreakerPolicy
+from paceline.resilience.retry_budget import RetryBudget
 from paceline.transport.base import Transport, Wire
 from paceline.transport.egress import Guard
 from paceline.transport.engines import open_engine
@@ -35,8 +39,11 @@ class Upstream:
         self.name = name
         self._sockets = sockets
         self._open_transport = open_transport
+        self.retry_budget = RetryBudget(policy.retry.budget_ratio, policy.retry.budget_per_s)
         self._configure(policy, wire)
-        self.admitter = self._admitter(policy.rates(), lambda pause_s: tell(BudgetPaused(name, pause_s)))
+        self.admitter = self._admitter(
+            policy.rates(), lambda pause_s: tell(BudgetPaused(name, pause_s)), _health(policy)
+        )
 
     def _configure(self, policy: Policy, wire: Wire) -> None:
         self.policy = policy
@@ -52,8 +59,10 @@ class Upstream:
     def reconfigure(self, policy: Policy, wire: Wire) -> None:
         """Take a new configuration; what was counted, learned, queued or is in flight stays."""
         self._configure(policy, wire)
+        self.retry_budget.retune(policy.retry.budget_ratio, policy.retry.budget_per_s)
         gate = self.admitter.gate
-        gate.limit, gate.adaptive_limit = _limits(policy)
+        gate.limit = _limit(policy)
+        gate.set_health(_health(policy), time.perf_counter())
         gate.set_declared(policy.transit, policy.max_pause)
         self.admitter.retune(policy.rates())
 
@@ -63,22 +72,23 @@ class Upstream:
 
     def unpaced(self) -> Admitter:
         """A gate of the same permits without windows, whose calls feed nothing; for one run of a comparison."""
-        return self._admitter((), lambda _: None)
+        return self._admitter((), lambda _: None, None)
 
     def reset(self) -> None:
         """Back to the configuration, what was learned forgotten."""
         self.admitter.reset(self.policy.rates())
+        self.retry_budget.reset()
 
-    def _admitter(self, rates: Sequence[Rate], on_pause: Callable[[float], None]) -> Admitter:
-        limit, adaptive_limit = _limits(self.policy)
+    def _admitter(self, rates: Sequence[Rate], on_pause: Callable[[float], None], health: Health | None) -> Admitter:
         return Admitter(
             rates,
-            limit=limit,
-            adaptive_limit=adaptive_limit,
+            limit=_limit(self.policy),
+            adaptive_limit=inf if health is None else health.limit,
             transit_s=self.policy.transit,
             max_pause_s=self.policy.max_pause,
             sockets=self._sockets,
             on_pause=on_pause,
+            health=health,
         )
 
 
@@ -253,11 +263,26 @@ def _origin(url: Url) -> tuple[str, str, int]:
     return url.scheme, url.host, url.port
 
 
-def _limits(policy: Policy) -> tuple[float, float]:
-    """The declared limit, and the one that binds `adaptive`; `inf` where there is none."""
-    if policy.concurrency.limit is not None:
-        return policy.concurrency.limit, inf
-    return inf, policy.concurrency.initial
+def _limit(policy: Policy) -> float:
+    """The declared limit; `inf` where there is none."""
+    return inf if policy.concurrency.limit is None else policy.concurrency.limit
+
+
+def _health(policy: Policy) -> Health:
+    adaptive, breaker = policy.concurrency.adaptive, policy.breaker
+    return Health(
+        Breaker(
+            BreakerPolicy(
+                ratio=breaker.ratio,
+                min_calls=breaker.min_calls,
+                window_s=breaker.window,
+                open_s=breaker.open,
+                max_open_s=breaker.max_open,
+                trials=breaker.trials,
+            )
+        ),
+        AdaptiveLimit(adaptive.min, adaptive.initial, adaptive.max) if policy.concurrency.limit is None else None,
+    )
 
 
 def _wire(policy: Policy) -> Wire:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from paceline.admission.budget import Budget
 from paceline.config import Upstream as Declared
@@ -65,6 +65,12 @@ class UpstreamState(Struct, frozen=True):
     breaker: str = "closed"
 
 
+class UpstreamLevel(UpstreamState, frozen=True):
+    """A state with what only the gauges show."""
+
+    retry_budget_remaining: float = 0.0
+
+
 def state_of(upstream: Upstream, now: float) -> UpstreamState:
     """A snapshot; `now` is `time.perf_counter()`."""
     gate = upstream.admitter.gate
@@ -77,6 +83,14 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
         queued=gate.queued,
         concurrency_limit=int(min(gate.limit, gate.adaptive_limit)),
         budgets=[_budget(budget, now) for budget in gate.budgets],
+        breaker="closed" if gate.health is None else gate.health.breaker.state(now).value,
+    )
+
+
+def level_of(upstream: Upstream, now: float) -> UpstreamLevel:
+    """A snapshot for the gauges."""
+    return UpstreamLevel(
+        **structs.asdict(state_of(upstream, now)), retry_budget_remaining=upstream.retry_budget.remaining(now)
     )
 
 
@@ -118,7 +132,7 @@ def _learned(budget: Budget, now: float) -> list[WindowState]:
     if window is None:
         return []
     rate = window.rate
-    remaining = min(window.remaining(now, budget.transit_s), rate.per_second)
+    remaining = min(window.remaining(now, 0.0), rate.per_second)
     return [WindowState(_plain(round(rate.per_second, 3)), "1s", rate.unit, _plain(remaining), "learned")]
 
 

@@ -1,0 +1,187 @@
+"""The breaker of one upstream: while it fails, only trials go there.
+
+Rules:
+
+* closed: settled calls are counted over the last `window_s`; when at least `min_calls` were counted and `ratio` of them
+  failed, it opens;
+* open: nobody goes for `open_s`. After that one trial goes at each interval; the interval doubles with each trial, from
+  `open_s` to `max_open_s`, and jitter only shortens it. At most `trials` are unanswered at once;
+* a trial that succeeds closes it, and the counts start anew. One is enough: more than one, an interval apart, would
+  keep a recovered upstream waiting for longer than `max_open_s`. A success by luck costs one more round of `min_calls`,
+  and opening again within `window_s` of having closed goes on with the interval it had;
+* a trial that fails changes nothing but the number of the unanswered; one that is ignored is given back: as if it had
+  not been sent, the next may go at once;
+* what says nothing about the upstream's health (throttles, cancellations, our own refusals) is ignored; what it
+  answered, a 4xx included, is a success;
+* a call counts only towards the period it was granted in: an answer from before it opened or closed says nothing about
+  what came after. A call that goes although the breaker is open (not every call is bound by it) counts for nothing,
+  unless it goes when a trial is due: then it is the trial.
+
+Pure: moments are arguments. Memory is fixed: the window is kept in `_BUCKETS` counters, so it reaches back for
+`window_s`, less up to a twentieth of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from math import inf
+
+from msgspec import Struct
+
+_BUCKETS = 20
+_JITTER = (0.75, 0.95)
+"""What an interval is shortened to; never its whole length, so that a trial's own time fits in `max_open_s` too."""
+
+UNCOUNTED = -1
+"""The ticket of a call that counts for nothing."""
+
+
+class BreakerPolicy(Struct, frozen=True):
+    """When a breaker opens, and how it looks for recovery."""
+
+    ratio: float = 0.5
+    min_calls: int = 20
+    window_s: float = 10.0
+    open_s: float = 1.0
+    max_open_s: float = 5.0
+    trials: int = 3
+
+
+class BreakerState(StrEnum):
+    """As the API and the metrics name it."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Says when a call may go, from what became of those before it."""
+
+    __slots__ = (
+        "_bucket", "_calls", "_calls_in", "_closed_at", "_draw", "_failures", "_failures_in", "_interval_s", "_next_at",
+        "_period", "_unanswered", "_width_s", "policy",
+    )  # fmt: skip
+
+    def __init__(self, policy: BreakerPolicy, draw: Callable[[float, float], float] = random.uniform) -> None:
+        self.policy = policy
+        self._draw = draw
+        self._period = 0
+        """Counts the changes between open and closed, so odd while it is open; a call's ticket is its period."""
+        self._closed_at = -inf
+        self._next_at = -inf
+        """When the next trial is due; -inf while closed."""
+        self._interval_s = policy.open_s
+        self._unanswered = 0
+        self._forget()
+
+    @property
+    def _open(self) -> bool:
+        return self._period % 2 == 1
+
+    def allows(self, now: float) -> bool:
+        """May a call that is bound by the breaker go now."""
+        return self._next_at <= now and self._unanswered < self.policy.trials
+
+    def next_trial_at(self, now: float) -> float:
+        """When a call may go: -inf while closed, at or before `now` exactly when `allows` says so.
+
+        While all trials are unanswered it is an estimate, an interval from now: the next answer decides.
+        """
+        if self._unanswered >= self.policy.trials:
+            return max(self._next_at, now + self._interval_s)
+        return self._next_at
+
+    def state(self, now: float) -> BreakerState:
+        """Half open is while a trial is due or unanswered."""
+        if not self._open:
+            return BreakerState.CLOSED
+        return BreakerState.HALF_OPEN if self._unanswered or self._next_at <= now else BreakerState.OPEN
+
+    def granted(self, now: float) -> int:
+        """A call goes; its ticket is to be given to `settled`, once."""
+        if not self._open:
+            return self._period
+        if not self.allows(now):
+            return UNCOUNTED
+        self._unanswered += 1
+        self._next_at = now + self._shortened()
+        self._interval_s = min(2 * self._interval_s, self.policy.max_open_s)
+        return self._period
+
+    def settled(self, success: bool | None, ticket: int, now: float) -> None:
+        """A call ended: it succeeded, failed, or (None) said nothing about the upstream."""
+        if ticket != self._period:
+            return
+        if self._open:
+            self._trial_settled(success, now)
+            return
+        if success is None:
+            return
+        bucket = int(now / self._width_s)
+        if bucket != self._bucket:
+            self._advance(bucket)
+        place = bucket % _BUCKETS
+        self._calls_in[place] += 1
+        self._calls += 1
+        if not success:
+            self._failures_in[place] += 1
+            self._failures += 1
+        policy = self.policy
+        if self._calls >= policy.min_calls and self._failures >= policy.ratio * self._calls and self._failures:
+            self._trip(now)
+
+    def reset(self) -> None:
+        """Close it and forget all that was counted; what is under way counts for nothing."""
+        self._period += 2 - self._period % 2
+        self._closed_at = self._next_at = -inf
+        self._interval_s = self.policy.open_s
+        self._unanswered = 0
+        self._forget()
+
+    def retune(self, policy: BreakerPolicy) -> None:
+        """Change the policy and keep the state; a window of another length starts its counts anew."""
+        before, self.policy = self.policy, policy
+        self._interval_s = min(max(self._interval_s, policy.open_s), policy.max_open_s)
+        if policy.window_s != before.window_s:
+            self._forget()
+
+    def _trial_settled(self, success: bool | None, now: float) -> None:
+        self._unanswered -= 1
+        if success:
+            self._period += 1
+            self._closed_at = now
+            self._next_at = -inf
+            self._unanswered = 0
+            self._forget()
+        elif success is None:
+            self._next_at = min(self._next_at, now)
+            self._interval_s = max(self._interval_s / 2, self.policy.open_s)
+
+    def _trip(self, now: float) -> None:
+        self._period += 1
+        if now - self._closed_at > self.policy.window_s:
+            self._interval_s = self.policy.open_s
+        self._next_at = now + self._shortened()
+        self._interval_s = min(2 * self._interval_s, self.policy.max_open_s)
+
+    def _shortened(self) -> float:
+        return self._interval_s * self._draw(*_JITTER)
+
+    def _forget(self) -> None:
+        self._width_s = self.policy.window_s / _BUCKETS
+        self._bucket = 0
+        self._calls_in = [0] * _BUCKETS
+        self._failures_in = [0] * _BUCKETS
+        self._calls = self._failures = 0
+
+    def _advance(self, bucket: int) -> None:
+        """Empty the counters of the time that went by since the last call."""
+        for gone in range(max(self._bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
+            place = gone % _BUCKETS
+            self._calls -= self._calls_in[place]
+            self._failures -= self._failures_in[place]
+            self._calls_in[place] = self._failures_in[place] = 0
+        self._bucket = bucket

@@ -1,0 +1,159 @@
+"""Breaker, retry budget and adaptive limit in the whole pipeline, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from paceline.errors import AttemptTimeout, ConnectFailed, ProtocolError
+from paceline.events import Event
+from paceline.model import Batch, OutcomeKind, Priority, Request, Response, Strategy
+from paceline.upstream.state import state_of
+from support.memory import MemoryUpstream, answer, codes, failing, items, nothing_held, run, serving_from
+from support.virtual_clock import virtual_time
+
+KINDS = {
+    "refused": failing(ConnectFailed, sent=False, after_s=0.001),
+    "reset": failing(ProtocolError, sent=True, after_s=0.005),
+    "503": answer(503, after_s=0.005),
+    "black hole": failing(AttemptTimeout, sent=True, after_s=10.0),
+}
+
+
+def outage(upstream: MemoryUpstream, kind: str, count: int) -> None:
+    for index in range(count):
+        upstream.at_path(f"/{index}", KINDS[kind])
+
+
+def recover(upstream: MemoryUpstream, count: int) -> None:
+    for index in range(count):
+        upstream.at_path(f"/{index}", answer(after_s=0.01))
+
+
+def breaker(service) -> str:
+    return state_of(service.registry.named("api"), time.perf_counter()).breaker
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.CONCURRENT, Strategy.BOUNDED])
+@pytest.mark.parametrize("kind", ["refused", "reset", "503"])
+@virtual_time
+async def test_during_an_outage_sends_stay_within_the_promise(kind: str, strategy: Strategy):
+    upstream = MemoryUpstream()
+    outage(upstream, kind, 400)
+    with serving_from(upstream) as service:
+        began_at = time.perf_counter()
+        outcomes = await run(service, Batch(items(400), strategy=strategy, deadline_s=20.0))
+        lasted_s = time.perf_counter() - began_at
+        assert len(upstream.sent) <= 1.2 * 400 + 3 * (lasted_s + 1)
+        assert all(outcome.outcome is not OutcomeKind.SUCCESS for outcome in outcomes)
+        assert nothing_held(service)
+
+
+@pytest.mark.parametrize("down_s", [3.0, 60.0, 300.0])
+@pytest.mark.parametrize("kind", ["refused", "reset", "503"])
+@virtual_time
+async def test_an_outage_is_over_within_five_seconds_of_recovery(kind: str, down_s: float):
+    upstream = MemoryUpstream(after_s=0.01)
+    outage(upstream, kind, 40)
+    with serving_from(upstream) as service:
+        await run(service, Batch(items(40), deadline_s=down_s))  # opens the breaker
+        ends_at = time.perf_counter() + down_s
+        while time.perf_counter() < ends_at:
+            await run(service, Batch(items(5), deadline_s=1.0))
+            await asyncio.sleep(0.5)
+        recover(upstream, 40)
+        recovered_at = time.perf_counter()
+        outcomes = await run(service, Batch(items(40), deadline_s=20.0))
+        assert time.perf_counter() - recovered_at <= 5.0 + 0.5
+        assert sum(outcome.outcome is OutcomeKind.SUCCESS for outcome in outcomes) >= 38
+        assert breaker(service) == "closed"
+
+
+@virtual_time
+async def test_an_open_breaker_is_a_pause_for_those_who_can_wait_and_a_refusal_for_the_others():
+    upstream = MemoryUpstream(after_s=0.01)
+    outage(upstream, "503", 40)
+    with serving_from(upstream, retry={"attempts": 1}) as service:
+        await run(service, Batch(items(40), deadline_s=50.0))
+        assert breaker(service) == "open"
+        recover(upstream, 40)
+        urgent, hurried, patient = await asyncio.gather(
+            run(service, Batch(items(1), priority=Priority.INTERACTIVE)),
+            run(service, Batch(items(1), deadline_s=0.05)),
+            run(service, Batch(items(1), deadline_s=30.0)),
+        )
+        assert codes(urgent) == codes(hurried) == ["circuit_open"]
+        assert urgent[0].error.sent is False
+        assert 0 < urgent[0].error.retry_after_ms <= 5000
+        assert codes(patient) == ["success"]
+        assert patient[0].timing.pause_ms > 0
+        assert patient[0].timing.limited_by == "pause"
+
+
+@virtual_time
+async def test_waiting_interactive_calls_are_told_when_the_breaker_opens():
+    upstream = MemoryUpstream(after_s=0.01)
+    outage(upstream, "503", 40)
+    with serving_from(upstream, concurrency={"limit": 1}, retry={"attempts": 1}) as service:
+        urgent = await run(service, Batch(items(40), priority=Priority.INTERACTIVE))
+        assert codes(urgent).count("http_status") == 20
+        assert codes(urgent).count("circuit_open") == 20
+        assert nothing_held(service)
+
+
+@virtual_time
+async def test_what_was_learned_of_health_does_not_bind_the_classic_strategies():
+    upstream = MemoryUpstream(after_s=0.01)
+    outage(upstream, "503", 40)
+    with serving_from(upstream, retry={"attempts": 1}) as service:
+        await run(service, Batch(items(40), strategy=Strategy.CONCURRENT))
+        assert breaker(service) == "open"
+        outcomes = await run(service, Batch(items(3), strategy=Strategy.CONCURRENT))
+        assert codes(outcomes) == ["http_status"] * 3
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 501])
+@virtual_time
+async def test_throttles_and_what_was_answered_in_good_health_never_open_it(status: int):
+    upstream = MemoryUpstream()
+    for index in range(60):
+        upstream.at_path(f"/{index}", answer(status, after_s=0.01))
+    with serving_from(upstream, retry={"attempts": 1}) as service:
+        await run(service, Batch(items(60), strategy=Strategy.CONCURRENT))
+        assert breaker(service) == "closed"
+
+
+@virtual_time
+async def test_an_item_says_that_its_upstream_s_retry_budget_is_empty():
+    told: list[Event] = []
+    upstream = MemoryUpstream()
+    outage(upstream, "503", 50)
+    with serving_from(upstream, told=told, retry={"budget_ratio": 0.02, "budget_per_s": 0}) as service:
+        outcomes = await run(service, Batch(items(50), strategy=Strategy.CONCURRENT))
+        assert sum(outcome.attempts - 1 for outcome in outcomes) == 1
+        spent = [outcome for outcome in outcomes if "retry budget" in outcome.error.message]
+        assert len(spent) >= 49
+
+
+@virtual_time
+async def test_an_adaptive_limit_finds_a_server_of_twelve_slots():
+    slots = asyncio.Semaphore(12)
+
+    async def served(request: Request) -> Response:
+        request.exchange.written(time.perf_counter())
+        async with slots:
+            await asyncio.sleep(0.02)
+        request.exchange.answered_at = time.perf_counter()
+        return Response(200, (), b"")
+
+    upstream = MemoryUpstream(usual=served)
+    with serving_from(upstream) as service:
+        began_at = time.perf_counter()
+        outcomes = await run(service, Batch(items(12_000), deadline_s=60.0))
+        took_s = time.perf_counter() - began_at
+        waits = sorted(outcome.timing.upstream_ms for outcome in outcomes[4_000:])
+        assert codes(outcomes).count("success") == 12_000
+        assert 12_000 / took_s >= 0.85 * 12 / 0.02
+        assert waits[len(waits) // 2] <= 1.6 * 20
