@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from paceline.config import Config, load
 from paceline.config.fields import Host, Port
+from paceline.config.replicas import share_of
 from paceline.config.wording import problem_and_fix
 from paceline.errors import ConfigError
 
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
     """The least level that is logged."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or lines for people."""
+    replicas: int = Field(default=1, ge=1, le=1000)
+    """How many replicas serve side by side without a shared store: each keeps 1/N of every declared limit."""
     insecure: bool = False
     """Listen beyond loopback without `server.api_keys`."""
 
@@ -86,7 +89,7 @@ def read_config(settings: Settings, environ: Mapping[str, str]) -> Config:
     server = config.server.model_copy(update=given)
     if server.admin_port == server.port:
         raise ConfigError("environment or flags", "PACELINE_ADMIN_PORT", "is the same as port", "choose another")
-    return config.model_copy(update={"server": server})
+    return share_of(config.model_copy(update={"server": server}), settings.replicas)
 
 
 def check_listen(config: Config, host: str, insecure: bool, file: str = "configuration") -> None:
