@@ -73,7 +73,7 @@ class Budget:
                     due = max(due, window.due(min(amount, window.rate.limit), now, self.transit_s))
         if adaptive and (learned := self.learner.window) is not None:
             amount = min(cost[UNIT], learned.rate.limit)  # however slow the rate, what waits can be paid
-            due = max(due, learned.due(amount, now, self.transit_s))
+            due = max(due, learned.due(amount, now, 0.0))
         return due, WaitReason.RATE
 
     @property
@@ -133,7 +133,7 @@ class Budget:
         for window, hold in waiter.holds:
             if written_at is None:
                 window.give_back(hold)
-            elif answered_at is not None:
+            elif answered_at is not None and window is not self.learner.window:
                 window.answered(hold, answered_at, self._floor.floor_s, self.transit_s)
 
     def hear(self, waiter: Waiter, info: RateInfo, now: float) -> None:

@@ -25,7 +25,7 @@ from paceline.admission.lineup import BatchFlow, Waiter
 from paceline.admission.shell import SOONEST_S
 from paceline.model import Cost, Rate, Verdict
 
-_AT_THE_GATE = 16
+_AT_THE_GATE = 64
 """Of each batch, so many wait in the gate itself and the others behind."""
 _EVENTS = 32
 """Between two yields of a run."""
@@ -63,8 +63,6 @@ class Forecast:
         self.now = now
         self.on_settled = on_settled
         self.copies = Copies()
-        self.prompt = False
-        """Look after each change by itself, as the gates' shells do: it matters where gates share an allowance."""
         self._looking = False
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._sequence = count()
@@ -79,36 +77,27 @@ class Forecast:
         heappush(self._events, (moment, next(self._sequence), act, subject))
 
     def stir(self, course: Course) -> None:
-        """Something changed: look who may go, before time passes."""
+        """Something changed: look who may go, before anything else does. Looks do not nest, as in the gates' shells."""
         self._restless[course] = None
-        if self.prompt and not self._looking:
+        if not self._looking:
             self._looking = True
             while self._restless:
-                self._next_restless().look()
+                course = next(iter(self._restless))
+                del self._restless[course]
+                course.look()
             self._looking = False
-
-    def _next_restless(self) -> Course:
-        course = next(iter(self._restless))
-        del self._restless[course]
-        return course
 
     def run(self, over: Callable[[], bool]) -> Iterator[None]:
         """Let time pass until `over`, or until nothing more can happen."""
-        events, restless = self._events, self._restless
-        steps = 0
-        while True:
-            while restless:
-                self._next_restless().look()
+        events, steps = self._events, 0
+        while events and not over():
+            moment, _, act, subject = heappop(events)
+            if moment > self.now:
+                self.now = moment
+            act(subject)
+            steps += 1
+            if steps % _EVENTS == 0:
                 yield
-            if over() or not events:
-                return
-            self.now = max(self.now, events[0][0])
-            while events and events[0][0] <= self.now:
-                _, _, act, subject = heappop(events)
-                act(subject)
-                steps += 1
-                if steps % _EVENTS == 0:
-                    yield
 
 
 class Course:
@@ -133,7 +122,7 @@ class Course:
         for budget in self.gate.budgets:
             for grant in budget.granted:
                 forecast.at(forecast.now, self._resume, grant)
-        forecast.stir(self)
+        forecast.at(forecast.now, forecast.stir, self)
 
     def watch(self, flow: BatchFlow) -> None:
         """Count what is spent of this batch's budget until `watched` is false again."""

@@ -126,8 +126,7 @@ def _binding(row: Row, rehearsal: Rehearsal) -> str | None:
         return None
     alone = [(seconds, _named(rate)) for course in row.courses for seconds, rate in course.least_s()]
     if batch.rate is not None:
-        asked = sum(each.items - each.rejected for each in rehearsal.rows.values())
-        alone.append(((asked - batch.rate.burst) / batch.rate.per_second, _named(batch.rate)))
+        alone.append(((rehearsal.asked - batch.rate.burst) / batch.rate.per_second, _named(batch.rate)))
     grants = sum(course.grants for course in row.courses)
     cap = min(batch.max_concurrency or inf, own_cap(batch) or inf, sum(_cap(each, batch) for each in row.courses))
     alone.append(((grants / cap - 1) * call_s, "concurrency"))

@@ -62,6 +62,8 @@ class Rehearsal:
         self.rows: dict[str, Row] = {}
         self.rejected = 0
         self.halted = False
+        self.asked = 0.0
+        """What it spent of the batch's own rate."""
         self.semaphore_s = 0.0
         """How long items waited for the batch's own semaphore."""
         self.bucket: VirtualBucket | None = None
@@ -147,8 +149,6 @@ class Rehearsal:
             call_s = admitter.call_time.mean_s if self._call_s is None else self._call_s
             courses[upstream] = self.forecast.take(admitter.gate, call_s, wanted)
             self.rows[upstream.name].courses.append(courses[upstream])
-        # All gates have one allowance in common, that of the sockets; it hardly ever binds.
-        self.forecast.prompt = self._allowance is not None or len(self.forecast.copies.allowances) > 1
         for stop in self._stops.values():
             gate = courses[stop.upstream].gate
             stop.row.left = stop.row.items
@@ -208,6 +208,8 @@ class Rehearsal:
     def _offer(self, stop: _Stop, index: int) -> None:
         assert stop.flow is not None
         assert stop.course is not None
+        if self.batch.rate is not None:
+            self.asked += stop.cost.get(self.batch.rate.unit, 0.0)
         waiter = Waiter(stop.flow, stop.cost, stop.row.receipt)
         if index in self._followers:
             self._needed[waiter] = index

@@ -5,14 +5,19 @@ with the memory of CUBIC (Ha, Rhee and Xu, 2008; RFC 9438), on a rate instead of
 
 * until the first throttle nothing is limited. When the refusals it began are over, the rate is what went through on
   average, and the rate remembered as refused is what went through until the last refusal;
-* a refusal cuts the rate to 0.95 of it and remembers where that was; only sends written after a cut can cut again;
+* a refusal cuts the rate to 0.98 of it, or by the share that was refused since the last cut where that is more, and
+  remembers where that was; only sends written after a cut can cut again;
 * a second refusal with no success between says that the allowance is used up, not that the rate is one too high: the
-  budget pauses, and when it is over, rate and memory are lowered to what went through on average;
+  budget pauses, and when it is over, rate and memory are lowered to what went through on average; so they are where a
+  refusal named a wait and came early in the climb, as steps of a fiftieth would cost a wait each;
 * from there the rate climbs on a cubic: fast at first, flat near the remembered rate, and faster and faster beyond it.
-  It climbs only while it is this rate that holds the queue. A climb is long enough for a refusal in 150 sends at most.
+  It climbs only while it is this rate that holds the queue. A climb takes 200 sends at least, so that probing costs
+  no more than one refusal in as many; and after a pause twice as long as that, as a minute's allowance takes a minute
+  to show that it is too small.
 
 The rate is kept as a `Window` of an even beat (burst 1), about a second long, its limit a whole number: whatever the
-length of the upstream's own window, an even beat within its rate is within its limit.
+length of the upstream's own window, an even beat within its rate is within its limit. It counts from write to write
+and allows nothing for the way there, as a declared window does: what the way costs shows in the refusals.
 
 Pure: moments are arguments (`time.perf_counter()` seconds).
 """
@@ -29,14 +34,20 @@ from paceline.rate.window import Hold, Holds, Window
 UNIT = "requests"
 """A bare refusal names no unit; requests are what every upstream counts."""
 
-_CUT = 0.95
+_CUT = 0.98
+_CUT_NAMED = 0.95
+"""Where the refusal names a wait: it costs more than a refusal, so stay farther away."""
 _LEAST_KEPT = 0.9
 """A cut goes no lower than this share of what went through just before: it was above what is let through."""
-_CLIMB_S = 5.0
-_CLIMB_SENDS = 150.0
+_CLIMB_S = 4.0
+_CLIMB_SENDS = 200.0
+_CLIMB_RUNS = 2.0
+_RUN_KEPT = 0.7
+"""Of what the last runs of refusals say of the shortest climb, what is left after another."""
 _CLIMB_WAITS = 10.0
 """A climb lasts so many times the wait that its refusal named, so that waits take a small share of the time."""
 _LONGEST_CLIMB_S = 600.0
+_DEEPEST_CUT = 0.5
 _SLOWEST = 0.05
 """A send in 20 s, as often as the longest backoff probes."""
 _STEP = 0.001
@@ -49,8 +60,9 @@ _KEPT_S = 60.0
 class Learner:
     """The learned rate of one budget, fed with every send and what became of it."""
 
-    __slots__ = ("_climbed_s", "_cut_at", "_fixed", "_floor", "_in_row", "_length_s", "_marks", "_passed", "_peak",
-                 "_refused_at", "_run_at", "_since_cut", "_taken_at", "rate", "window")  # fmt: skip
+    __slots__ = ("_answers", "_climbed_s", "_cut_at", "_early", "_fixed", "_floor", "_in_row", "_length_s", "_marks",
+                 "_passed", "_peak", "_refused", "_refused_at", "_run_at", "_since_cut", "_slow_s", "_taken_at",
+                 "_wait_s", "rate", "window")  # fmt: skip
 
     def __init__(self) -> None:
         self.rate = inf
@@ -60,6 +72,10 @@ class Learner:
         self._peak = self._floor = inf
         """Where it was refused last, and where the climb from there began."""
         self._climbed_s = self._length_s = 0.0
+        self._wait_s = 0.0
+        """The wait that the last refusal named."""
+        self._early = False
+        """And it came soon after the one before."""
         self._taken_at = -inf
         self._cut_at = -inf
         self._in_row = 0
@@ -69,6 +85,11 @@ class Learner:
         self._passed = 0.0
         """What was written in all and not refused so far."""
         self._since_cut = 0.0
+        """What was written since the last cut."""
+        self._answers = self._refused = 0
+        """Answers since the last cut, and refusals among them."""
+        self._slow_s = 0.0
+        """The shortest climb that the last pauses speak for."""
         self._marks: deque[tuple[float, float]] = deque(maxlen=_MARKS)
         """How much had passed at which moment."""
         self._fixed = False
@@ -91,10 +112,11 @@ class Learner:
 
     def passed(self, written_at: float, now: float) -> bool:
         """The upstream let a request through. True when this made the window, which knows of no send in flight."""
+        self._answers += 1
         if not self._in_row or written_at <= self._cut_at:
             return False
         new = self.window is None
-        if new or self._in_row > 1:
+        if new or self._in_row > 1 or self._early:
             self._believe_average(written_at, now)
         self._in_row = 0
         return new and self.window is not None
@@ -105,8 +127,13 @@ class Learner:
         True where the cut is answer enough; False where the budget should pause as well.
         """
         self._passed -= amount
+        self._answers += 1
+        self._refused += 1
         if written_at <= self._cut_at:
             return self._in_row < 2 and self.window is not None
+        cut = _CUT_NAMED if wait_s else _CUT
+        kept = max(_DEEPEST_CUT, min(cut, 1 - (self._refused - 1) / self._answers))
+        self._answers = self._refused = 0
         self._cut_at = self._refused_at = now
         self._since_cut = 0.0
         self._in_row += 1
@@ -114,9 +141,11 @@ class Learner:
             self._run_at = now
         if self.window is None or self._in_row > 1:
             return False
+        self._wait_s = wait_s
+        self._early = wait_s > 0 and self._climbed_s < self._length_s / 2
         self._peak = self.rate
         lowest = min(self.rate, _LEAST_KEPT * self._average(now - max(1.0, 20 / self.rate), now))
-        self._begin_climb(max(_CUT * self.rate, lowest), wait_s, now)
+        self._begin_climb(max(kept * self.rate, lowest), now)
         return True
 
     def idle(self, now: float) -> bool:
@@ -138,13 +167,16 @@ class Learner:
         passed = self._passed - self._since_cut - before
         if passed <= 0 or self._refused_at <= first_at:
             return
+        self._slow_s = max(_CLIMB_RUNS * (over_at - self._run_at), _RUN_KEPT * self._slow_s)
         self._peak = min(self._peak, passed / (self._refused_at - first_at))
-        self._begin_climb(min(self.rate, passed / (over_at - first_at)), 0.0, now)
+        self._begin_climb(min(self.rate, passed / (over_at - first_at)), now)
 
-    def _begin_climb(self, rate: float, wait_s: float, now: float) -> None:
+    def _begin_climb(self, rate: float, now: float) -> None:
         self._floor = rate
         self._climbed_s = 0.0
-        self._length_s = min(_LONGEST_CLIMB_S, max(_CLIMB_S, _CLIMB_SENDS / rate, _CLIMB_WAITS * wait_s))
+        self._length_s = min(
+            _LONGEST_CLIMB_S, max(_CLIMB_S, _CLIMB_SENDS / rate, _CLIMB_WAITS * self._wait_s, self._slow_s)
+        )
         self._keep(rate, now)
 
     def _climb(self, for_s: float, now: float) -> None:
