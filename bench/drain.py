@@ -54,7 +54,9 @@ def run(console: Console) -> None:
             )
         table.add_section()
     console.print(table)
-    console.print("drain time: from the first request served to the last; below 1 only by overrunning the limit\n")
+    console.print(
+        "drain time: from the first served to the last; below 1 the limit was overrun, and what was refused is lost\n"
+    )
 
 
 def _through_service(url: str, rate: int, items: int) -> None:

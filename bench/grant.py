@@ -35,7 +35,7 @@ One = Callable[[], Awaitable[None]]
 def run(console: Console) -> None:
     """Measure and print; medians of three alternations."""
     contenders: dict[str, Callable[[int], float]] = {
-        "gate, held by permits": lambda waiters: _gate(waiters, permits=20, rate=1_000_000),
+        "gate, held by permits": lambda waiters: _gate(waiters, permits=BURST, rate=1_000_000),
         "gate, held by its rate": lambda waiters: _gate(waiters, permits=inf, rate=RATE),
         "gate and shell, with tasks": lambda waiters: uvloop.run(_tasks(waiters, _admitted)),
         "aiolimiter, with tasks": lambda waiters: uvloop.run(_tasks(waiters, _limited)),
@@ -71,7 +71,7 @@ def _gate(waiters: int, *, permits: float, rate: float) -> float:
     flow = gate.open(Lane.ADAPTIVE, Priority.NORMAL, "tenant", None)
     beat_s = 1 / RATE
     now = 100.0
-    for _ in range(waiters):
+    for _ in range(waiters + BURST):  # the first go at once
         gate.offer(Waiter(flow, ONE_REQUEST, Receipt()), now)
     flying: deque[Waiter] = deque()
     withdrawn = 0

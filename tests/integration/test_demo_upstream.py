@@ -235,6 +235,17 @@ async def test_in_a_stall_nothing_is_counted_and_afterwards_all_at_once(demo_ups
     assert stats["connections_made"] >= 5
 
 
+async def test_each_answer_may_end_its_connection(demo_upstream: StartDemo) -> None:
+    upstream = await demo_upstream(limit=1, close=True)
+    made = (await upstream.stats())["connections_made"]
+    async with aiohttp.ClientSession() as session:
+        for expected in (200, 429):
+            async with session.get(upstream.url + "/x") as answer:
+                assert answer.status == expected
+                assert answer.headers["connection"] == "close"
+    assert (await upstream.stats())["connections_made"] == made + 3  # the last one asked for the stats
+
+
 async def test_other_clients_take_their_share(demo_upstream: StartDemo) -> None:
     upstream = await demo_upstream(limit=1000, per="1s", share="0.3", seed="1")
     async with aiohttp.ClientSession() as session:
