@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -46,22 +47,16 @@ class Server:
     pause: tuple[float, float] | None = None
     network_s: float = 0.0005
     busy: int = 0
-    queue: deque[float] = field(default_factory=deque)
 
     def done_at(self, now: float, work_s: float) -> float:
         """When work begun now is done, standing still left out."""
         if self.pause is None:
             return now + work_s
         every, lasts = self.pause
-        while True:
-            into = now % every
-            if into < lasts:
-                now += lasts - into
-                into = lasts
-            if work_s <= every - into:
-                return now + work_s
-            work_s -= every - into
-            now += every - into
+        round_, into = divmod(now, every)
+        worked = round_ * (every - lasts) + max(0.0, into - lasts) + work_s
+        rounds, rest = divmod(worked, every - lasts)
+        return max(now, rounds * every + lasts + rest)
 
 
 @dataclass
@@ -77,7 +72,6 @@ class Run:
     """What one caller saw."""
 
     answers: list[Answer]
-    limits: list[tuple[float, int]]
 
     def between(self, since: float, until: float) -> list[Answer]:
         return [answer for answer in self.answers if since <= answer.at < until and not answer.dropped]
@@ -88,19 +82,25 @@ class Run:
     def median_s(self, since: float, until: float) -> float:
         return median(answer.latency_s for answer in self.between(since, until))
 
-    def limit_over(self, since: float, until: float) -> float:
-        """The limit's mean over a stretch of time."""
-        total, level, at = 0.0, self.limits[0][1], since
-        for moment, limit in self.limits:
-            if moment > at:
-                total += level * (min(moment, until) - at)
-                at = moment
-            if moment >= until:
+    def lowest(self, since: float) -> int:
+        """The lowest limit from a moment on."""
+        return min(answer.limit for answer in self.answers if answer.at >= since)
+
+    def mean_limit(self, since: float) -> float:
+        """As the answers saw it."""
+        seen = [answer.limit for answer in self.answers if answer.at >= since]
+        return sum(seen) / len(seen)
+
+    def settled_after(self, change: float, until: float, rate: float, median_s: float) -> float:
+        """Seconds after a change from which on every second brings this rate within this median; inf if never."""
+        last = inf
+        since = until - 1.0
+        while since >= change:
+            if self.rate(since, since + 1.0) < rate or self.median_s(since, since + 1.0) > median_s:
                 break
-            level = limit
-        if at < until:
-            total += level * (until - at)
-        return total / (until - since)
+            last = since - change
+            since -= 0.25
+        return last
 
 
 def drive(
@@ -117,7 +117,7 @@ def drive(
     order = count()
     now = 0.0
     in_flight = 0
-    run = Run([], [(0.0, limit.limit)])
+    run = Run([])
 
     def at(moment: float, act: Callable[[], None]) -> None:
         heappush(events, (moment, next(order), act))
@@ -147,8 +147,6 @@ def drive(
             before = limit.limit
             limit.sample(now - sent, with_others, now, dropped)
             run.answers.append(Answer(now, now - sent, before, dropped))
-            if limit.limit != run.limits[-1][1]:
-                run.limits.append((now, limit.limit))
             send()
 
         def begin() -> None:
@@ -172,7 +170,7 @@ def drive(
         serve()
 
     for moment, alter in changes:
-        at(moment, lambda alter=alter: change(alter))  # type: ignore[misc]  # mypy cannot infer a default's lambda
+        at(moment, partial(change, alter))
     tick = min(1.0, until / 50)
 
     def look() -> None:
