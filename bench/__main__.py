@@ -6,9 +6,9 @@ import sys
 
 from rich.console import Console
 
-from bench import drain, fan_out, grant
+from bench import drain, fan_out, grant, learning
 
-SECTIONS = {"fan_out": fan_out.run, "drain": drain.run, "grant": grant.run}
+SECTIONS = {"fan_out": fan_out.run, "drain": drain.run, "grant": grant.run, "learning": learning.run}
 
 if __name__ == "__main__":
     console = Console(width=110)

@@ -1,0 +1,49 @@
+"""An unknown limit: the rate over time against a strict API of 100/s that only ever says 429, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+
+from rich.console import Console
+
+from bench.children import upstream
+from paceline.app import Service
+from paceline.config import Config
+from paceline.model import Batch, Item, ItemRetry
+
+LIMIT = 100
+RUN_S = 45
+SETTLED_S = 30
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def run(console: Console) -> None:
+    """Measure, plot, print."""
+    with upstream("--limit", str(LIMIT), "--per", "1s", "--latency", "10ms") as url:
+        asyncio.run(_drain(url))
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/stats") as answer:
+            stats = json.load(answer)
+    arrivals: list[float] = stats["arrivals"]
+    began_at = arrivals[0]
+    seconds = [0] * RUN_S
+    for moment in arrivals:
+        if moment - began_at < RUN_S:
+            seconds[int(moment - began_at)] += 1
+    settled = seconds[SETTLED_S:]
+    plot = "".join(_BARS[min(len(_BARS) - 1, count * len(_BARS) // (LIMIT + 1))] for count in seconds)
+    console.print(f"\nlearning an unknown limit of {LIMIT}/s; accepted in each of {RUN_S} s (a full bar is the limit)")
+    console.print(f"  {plot}")
+    refused = stats["refused"] / (stats["refused"] + stats["accepted"])
+    console.print(
+        f"  used after {SETTLED_S} s: {sum(settled) / len(settled) / LIMIT:.1%}; refused of all: {refused:.2%}"
+    )
+
+
+async def _drain(url: str) -> None:
+    service = Service(Config.model_validate({"upstreams": {"api": {"base_url": url, "allow_private": True}}}))
+    items = [Item(upstream="api", path=f"/items/{n}") for n in range(LIMIT * (RUN_S + 5))]
+    batch = Batch(items=items, deadline_s=RUN_S + 3.0, retry=ItemRetry(throttles=1000))
+    await service.runner.run(batch, lambda outcome: None)
+    await service.close()
