@@ -1,7 +1,8 @@
-"""The adaptive limit against upstreams of every kind: neither a queue nor an upstream that is strangled."""
+"""The adaptive limit against upstreams of every kind, in simulated time: near all they give, little of their queue."""
 
 from __future__ import annotations
 
+import random
 from math import inf
 
 import pytest
@@ -9,89 +10,128 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.resilience.adaptive_limit import AdaptiveLimit
-from support.limit_scenarios import CHANGES, OTHERS, TWELVE, UNBOUNDED, Figures, Scenario
+from support.limit_scenarios import CHANGES, OTHERS, TWELVE, UNBOUNDED, Figures, Scenario, even
+from support.server_model import Server, drive
 
-SEEDS = [1, 2, 3]
+SEEDS = (1, 2, 3)
 
 
-def named(scenarios: list[Scenario], *names: str) -> list[Scenario]:
-    found = [scenario for scenario in scenarios if scenario.name in names]
-    assert len(found) == len(names)
-    return found
+def named(scenario: Scenario) -> str:
+    return scenario.name
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("scenario", TWELVE[:3], ids=lambda scenario: scenario.name)
-def test_twelve_slots_are_used_and_nothing_queues(scenario: Scenario, seed: int) -> None:
+@pytest.mark.parametrize("scenario", TWELVE, ids=named)
+def test_twelve_slots_are_kept_busy_and_hardly_queued_at(scenario: Scenario, seed: int) -> None:
     figures = Figures.of(scenario, seed)
-    assert figures.share >= 0.9
-    assert figures.latency <= 1.5
+    even_latencies = "exponential" not in scenario.name
+    assert figures.share >= (0.94 if even_latencies else 0.9)
+    assert figures.latency <= 1.35
+
+
+@pytest.mark.parametrize("scenario", OTHERS, ids=named)
+def test_so_are_one_slot_and_a_hundred_quick_ones_and_slow_ones(scenario: Scenario) -> None:
+    figures = Figures.of(scenario, 1)
+    assert figures.share >= 0.92
+    assert figures.latency <= 1.4
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(
-    "scenario",
-    named(CHANGES, "24 slots, then 12", "12 slots, then 24", "12 slots, then 6", "12 slots, then 24, lognormal"),
-    ids=lambda scenario: scenario.name,
-)
-def test_capacity_that_halves_or_doubles_is_followed_within_ten_seconds(scenario: Scenario, seed: int) -> None:
-    assert Figures.of(scenario, seed).followed_s <= 10
+@pytest.mark.parametrize("scenario", CHANGES, ids=named)
+def test_a_capacity_that_changes_is_followed_within_ten_seconds(scenario: Scenario, seed: int) -> None:
+    figures = Figures.of(scenario, seed)
+    assert figures.followed_s <= 8.0
+    assert figures.share >= 0.93
+    assert figures.latency <= 1.4
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        *named(OTHERS, "1 slot, even 20 ms"),
-        *named(
-            UNBOUNDED,
-            "uniform 5 to 30 s",
-            "5 ms, one in ten 200 ms",
-            "slow start, 420 ms to 20 ms",
-            "100 slots, pauses of 0.4 s every 3 s",
-        ),
-    ],
-    ids=lambda scenario: scenario.name,
-)
-def test_an_upstream_that_is_slow_uneven_or_pauses_is_not_strangled(scenario: Scenario) -> None:
-    assert Figures.of(scenario, 1).share >= 0.9
+@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("scenario", UNBOUNDED, ids=named)
+def test_an_upstream_that_is_slow_or_uneven_of_itself_is_not_strangled(scenario: Scenario, seed: int) -> None:
+    figures = Figures.of(scenario, seed)
+    assert figures.lowest >= 18, "it fell below where it began, with nothing to be gained"
+    assert figures.share >= 0.7
 
 
 def test_what_is_not_used_does_not_grow() -> None:
+    draw = random.Random(1)
     limit = AdaptiveLimit(1, 20, 200)
-    for tick in range(20_000):
-        limit.sample(0.02, 3, tick / 100)
-    assert limit.limit <= 26
+    run = drive(limit, Server(inf, even(0.02)(draw)), 20, demand=lambda now: 6)
+    assert {answer.limit for answer in run.answers} == {20, 25}, "its two levels are those it began with"
 
 
-def test_overload_without_an_answer_lowers_it_once_a_round() -> None:
-    limit = AdaptiveLimit(1, 100, 200)
-    for _ in range(40):
-        limit.sample(1.0, 100, 10.0, dropped=True)
-    once = limit.limit
-    assert 60 <= once <= 80
-    for _ in range(40):
-        limit.sample(1.0, once, 10.5, dropped=True)  # sent before the cut
-    assert limit.limit == once
+def test_it_grows_to_twice_what_is_used_at_most() -> None:
+    draw = random.Random(1)
+    limit = AdaptiveLimit(1, 20, 200)
+    run = drive(limit, Server(inf, even(0.02)(draw)), 20, demand=lambda now: 30)
+    assert max(answer.limit for answer in run.answers) <= 2 * 30 * 1.5
+    assert limit.limit >= 30
 
 
-@settings(max_examples=60, deadline=None)
+def test_bursts_with_idle_time_between_them_do_not_mislead_it() -> None:
+    draw = random.Random(1)
+    limit = AdaptiveLimit(1, 20, 200)
+    run = drive(limit, Server(12, even(0.02)(draw)), 60, demand=lambda now: inf if now % 3 < 1 else 0)
+    busy = [answer for answer in run.answers if answer.at > 20]
+    assert min(answer.limit for answer in busy) >= 9
+    assert max(answer.limit for answer in busy) <= 24
+
+
+def test_timeouts_lower_it_once_for_what_was_in_flight_together() -> None:
+    limit = AdaptiveLimit(1, 20, 200)
+    for _ in range(20):
+        limit.sample(10.0, 20, 10.0, dropped=True)
+    assert limit.limit == 14
+    for _ in range(14):
+        limit.sample(10.0, 14, 20.5, dropped=True)
+    assert limit.limit == 10
+
+
+def test_a_timeout_in_a_hundred_lowers_nothing() -> None:
+    draw = random.Random(1)
+    limit = AdaptiveLimit(1, 20, 200)
+    now = 0.0
+    for number in range(20_000):
+        now += 0.001
+        limit.sample(0.02 * draw.uniform(0.9, 1.1), limit.limit, now, dropped=number % 100 == 99)
+        assert limit.limit >= 20
+
+
+def test_after_a_black_hole_it_is_back_within_seconds() -> None:
+    draw = random.Random(1)
+    limit = AdaptiveLimit(1, 20, 200)
+    service = even(0.02)(draw)
+    drive(limit, Server(12, lambda now: 1e9), 31, timeout_s=1.0)
+    assert limit.limit == 1
+    run = drive(limit, Server(12, service), 20)
+    assert run.rate(5, 20) >= 0.9 * 12 / 0.02
+
+
+def test_reset_forgets_and_retune_keeps_within_the_new_bounds() -> None:
+    draw = random.Random(1)
+    limit = AdaptiveLimit(1, 20, 200)
+    drive(limit, Server(inf, even(0.02)(draw)), 20)
+    assert limit.limit > 100
+    limit.retune(1, 20, 50, 20.0)
+    assert 35 <= limit.limit <= 50
+    limit.reset()
+    assert limit.limit == 20
+
+
 @given(
+    bounds=st.tuples(st.integers(1, 50), st.integers(0, 50), st.integers(0, 200)),
     samples=st.lists(
-        st.tuples(st.floats(0, 1e4), st.integers(1, 300), st.floats(0, 5), st.booleans()), min_size=1, max_size=300
+        st.tuples(st.floats(0, 100), st.integers(1, 400), st.floats(0, 60), st.booleans()), min_size=1, max_size=300
     ),
-    least=st.integers(1, 5),
-    most=st.integers(5, 60),
 )
-def test_whatever_is_sampled_it_stays_within_its_bounds(
-    samples: list[tuple[float, int, float, bool]], least: int, most: int
+@settings(deadline=None)
+def test_whatever_it_is_told_it_stays_within_its_bounds(
+    bounds: tuple[int, int, int], samples: list[tuple[float, int, float, bool]]
 ) -> None:
-    limit, now = AdaptiveLimit(least, 5, most), 0.0
-    for latency_s, in_flight, after_s, dropped in samples:
-        now += after_s
+    least, more, most = bounds[0], bounds[0] + bounds[1], sum(bounds)
+    limit = AdaptiveLimit(least, more, most)
+    now = 100.0
+    for latency_s, in_flight, step_s, dropped in samples:
+        now += step_s
         limit.sample(latency_s, in_flight, now, dropped)
         assert least <= limit.limit <= most
-    limit.retune(1, 1, 2, now)
-    assert 1 <= limit.limit <= 2
-    limit.reset()
-    assert limit.limit == 1
-    assert now < inf

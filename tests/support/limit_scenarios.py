@@ -138,7 +138,7 @@ class Figures:
         most_per_s, unloaded_s = scenario.most_per_s(seed), scenario.unloaded_s()
         followed_s = 0.0
         if scenario.change_at < inf:
-            followed_s = run.settled_after(scenario.change_at, scenario.until, 0.88 * most_per_s, 1.5 * unloaded_s)
+            followed_s = run.settled_after(scenario.change_at, scenario.until, 0.9 * most_per_s, 1.5 * unloaded_s)
         return cls(
             run.rate(scenario.since, scenario.until) / most_per_s,
             run.median_s(scenario.since, scenario.until) / unloaded_s,

@@ -91,16 +91,16 @@ class Run:
         seen = [answer.limit for answer in self.answers if answer.at >= since]
         return sum(seen) / len(seen)
 
-    def settled_after(self, change: float, until: float, rate: float, median_s: float) -> float:
-        """Seconds after a change from which on every second brings this rate within this median; inf if never."""
-        last = inf
-        since = until - 1.0
+    def settled_after(self, change: float, until: float, rate: float, median_s: float, stretch_s: float = 3.0) -> float:
+        """Seconds after a change from which on every stretch brings this rate within this median; inf if never."""
+        settled = inf
+        since = until - stretch_s
         while since >= change:
-            if self.rate(since, since + 1.0) < rate or self.median_s(since, since + 1.0) > median_s:
+            if self.rate(since, since + stretch_s) < rate or self.median_s(since, since + stretch_s) > median_s:
                 break
-            last = since - change
+            settled = since - change
             since -= 0.25
-        return last
+        return settled
 
 
 def drive(

@@ -1,73 +1,132 @@
-"""Retries are a share of what is sent anyway, and a few a second."""
+"""The retry budget: a fifth of what is sent anyway, three a second besides, and never more in any stretch of time."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.resilience.retry_budget import RetryBudget
 
 
-def spent(budget: RetryBudget, now: float) -> int:
-    count = 0
-    while budget.allow(now):
-        count += 1
-    return count
+def spent(budget: RetryBudget, now: float, wanted: int = 10_000) -> int:
+    return sum(budget.allow(now) for _ in range(wanted))
 
 
-def test_the_first_second_s_are_there_from_the_start() -> None:
+def test_an_idle_upstream_has_one_seconds_retries() -> None:
     assert spent(RetryBudget(), 100.0) == 3
 
 
-def test_a_fifth_of_what_is_sent_comes_on_top() -> None:
+def test_sends_earn_a_fifth() -> None:
     budget = RetryBudget()
     for _ in range(100):
         budget.sent(100.0)
+    assert budget.remaining(100.0) == pytest.approx(23)
     assert spent(budget, 100.0) == 23
+    assert budget.remaining(100.0) == pytest.approx(0, abs=1e-6)
 
 
-def test_what_was_earned_is_lost_after_the_window() -> None:
+def test_what_was_earned_is_lost_after_ten_seconds() -> None:
     budget = RetryBudget()
     for _ in range(100):
         budget.sent(100.0)
-    assert spent(budget, 111.0) == 3
+    assert budget.remaining(109.4) == pytest.approx(23)
+    assert budget.remaining(110.0) == pytest.approx(3)
 
 
-def test_the_seconds_add_up_to_one_second_at_most() -> None:
+def test_three_come_back_each_second_and_no_more_are_kept() -> None:
     budget = RetryBudget()
-    assert spent(budget, 100.0) == 3
-    assert spent(budget, 100.5) == 1
-    assert spent(budget, 160.0) == 3
+    spent(budget, 100.0)
+    assert not budget.allow(100.3)
+    assert budget.allow(100.34)
+    assert spent(budget, 200.0) == 3
 
 
-def test_without_either_there_are_none() -> None:
-    budget = RetryBudget(ratio=0.0001, per_s=0.0)
-    budget.sent(1.0)
-    assert not budget.allow(1.0)
+def test_the_seconds_retries_are_spent_before_the_earned_ones() -> None:
+    budget = RetryBudget()
+    for _ in range(50):
+        budget.sent(100.0)
+    assert spent(budget, 100.0, 3) == 3
+    assert budget.remaining(101.0) == pytest.approx(13)
 
 
-@settings(max_examples=200, deadline=None)
+def test_parts_of_a_retry_add_up() -> None:
+    budget = RetryBudget(per_s=0.0)
+    for _ in range(4):
+        budget.sent(100.0)
+    assert not budget.allow(100.0)
+    budget.sent(103.0)
+    assert budget.allow(103.0)
+
+
+def test_a_rate_below_one_a_second_still_gives_whole_retries() -> None:
+    budget = RetryBudget(ratio=0.0, per_s=0.1)
+    assert spent(budget, 100.0) == 1
+    assert not budget.allow(109.0)
+    assert budget.allow(110.01)
+
+
+def test_nothing_is_allowed_where_nothing_is_given() -> None:
+    budget = RetryBudget(ratio=0.0, per_s=0.0)
+    budget.sent(100.0)
+    assert spent(budget, 1000.0) == 0
+
+
+def test_retune_keeps_what_was_earned_and_reset_forgets_it() -> None:
+    budget = RetryBudget()
+    for _ in range(100):
+        budget.sent(100.0)
+    budget.retune(0.5, 1.0)
+    assert budget.remaining(100.0) == pytest.approx(21)
+    budget.reset()
+    assert budget.remaining(100.0) == pytest.approx(1)
+
+
+def test_a_total_outage_under_steady_load_costs_a_fifth_and_three_a_second() -> None:
+    budget, sends, retries, now = RetryBudget(), 0, 0, 100.0
+    for _ in range(20_000):
+        now += 0.001
+        budget.sent(now)
+        sends += 1
+        retries += budget.allow(now) + budget.allow(now)
+    assert retries <= 0.2 * sends + 3 * (20 + 1)
+    assert retries >= 0.2 * sends + 3 * 20 - 1, "what is allowed is also given"
+
+
 @given(
-    acts=st.lists(st.tuples(st.floats(0, 3), st.integers(0, 30)), min_size=1, max_size=80),
-    ratio=st.sampled_from([0.1, 0.2, 1.0]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.001, 0.1, 0.49, 1.0, 3.3, 9.99, 25.0]), st.integers(0, 30), st.integers(0, 30)
+        ),
+        max_size=60,
+    ),
+    ratio=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
     per_s=st.sampled_from([0.0, 0.5, 3.0]),
 )
-def test_in_any_stretch_retries_stay_within_the_stated_bound(
-    acts: list[tuple[float, int]], ratio: float, per_s: float
+@settings(deadline=None, max_examples=300)
+def test_in_any_stretch_retries_stay_within_their_share(
+    steps: list[tuple[float, int, int]], ratio: float, per_s: float
 ) -> None:
-    budget = RetryBudget(ratio, per_s)
-    now = 50.0
+    budget, now = RetryBudget(ratio, per_s), 1000.0
     sends: list[float] = []
     retries: list[float] = []
-    for after_s, count in acts:
-        now += after_s
-        for _ in range(count):
+    for step_s, sent, wanted in steps:
+        now += step_s
+        for _ in range(sent):
             budget.sent(now)
             sends.append(now)
-        retries += [now] * spent(budget, now)
-    for start in set(retries):
-        for end in set(retries):
-            if end >= start:
-                within = sum(start <= moment <= end for moment in retries)
-                earned = sum(start - 10 <= moment <= end for moment in sends)
-                assert within <= ratio * earned + per_s * (end - start + 1) + 1 + 1e-6
+        for _ in range(wanted):
+            remaining = budget.remaining(now)
+            allowed = budget.allow(now)
+            assert allowed == (remaining >= 1 - 1e-9)
+            retries += [now] if allowed else []
+        assert budget.remaining(now) >= -1e-6
+    moments = sorted(set(retries))
+    for since in moments:
+        for until in moments:
+            if until < since:
+                continue
+            count = sum(since <= moment <= until for moment in retries)
+            earned = ratio * sum(since - 10 <= moment <= until for moment in sends)
+            kept = max(1.0, per_s) if per_s else 0.0
+            assert count <= earned + per_s * (until - since) + kept + 1e-6

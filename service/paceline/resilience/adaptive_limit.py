@@ -38,7 +38,7 @@ _REMEMBERED = 40
 _SURE_TO_LOWER, _SURE_TO_RAISE = 0.4, 1.0
 """The error of a slope that may lower or raise: growing into a queue shows soon, a limit too low never does."""
 _LOWER, _RAISE = (0.9, 0.8, 0.7), (1.1, 1.25, 1.5)
-"""Steps of the first, the second and any further verdict of one kind."""
+"""Steps of the first, the second and any further verdict of one kind; near the knee always the first."""
 _DROPPED_SHARE, _DROPPED_STEP = 0.25, 0.7
 
 
@@ -191,11 +191,13 @@ class AdaptiveLimit:
             sure_to_lower, sure_to_raise = _SURE_TO_LOWER, _SURE_TO_RAISE
         knee = min(_SATURATED, 1 - 0.04 / log(self._high / self._low))
         if gradient + 0.3 * error < knee and error <= sure_to_raise:
-            self._verdicts = max(self._verdicts, 0) + 1
+            near = gradient - error > 0.5
+            self._verdicts = 1 if near else max(self._verdicts, 0) + 1
             step = min(self._verdicts, 3 if gradient + 2 * error < knee else 2)
             return max(self._base * _RAISE[step - 1], self._base + 0.5)
         if gradient - error > knee and error <= sure_to_lower:
-            self._verdicts = min(self._verdicts, 0) - 1
+            near = gradient - error < 0.9
+            self._verdicts = -1 if near else min(self._verdicts, 0) - 1
             return min(self._base * _LOWER[min(-self._verdicts, 3) - 1], self._base - 1)
         return None
 
