@@ -12,7 +12,7 @@ from msgspec import Struct
 from paceline.model import Outcome, Strategy, Summary, Verdict
 
 
-class AttemptFinished(Struct, frozen=True):
+class AttemptFinished(Struct, frozen=True, gc=False):
     """One attempt was settled; `status` is None where no answer came."""
 
     strategy: Strategy
@@ -22,14 +22,14 @@ class AttemptFinished(Struct, frozen=True):
     duration_s: float
 
 
-class RetryScheduled(Struct, frozen=True):
+class RetryScheduled(Struct, frozen=True, gc=False):
     """An item will be tried again; `reason` is `throttled`, `status` or the error's code."""
 
     upstream: str
     reason: str
 
 
-class ItemFinished(Struct, frozen=True):
+class ItemFinished(Struct, frozen=True, gc=False):
     """An item has its outcome; its waits are in the outcome's timing."""
 
     strategy: Strategy
@@ -37,7 +37,7 @@ class ItemFinished(Struct, frozen=True):
     outcome: Outcome
 
 
-class BatchFinished(Struct, frozen=True):
+class BatchFinished(Struct, frozen=True, gc=False):
     """Every item of a batch has its outcome."""
 
     strategy: Strategy
@@ -47,7 +47,7 @@ class BatchFinished(Struct, frozen=True):
     elapsed_s: float
 
 
-class BudgetPaused(Struct, frozen=True):
+class BudgetPaused(Struct, frozen=True, gc=False):
     """A throttle paused an upstream's budget."""
 
     upstream: str

@@ -2,7 +2,9 @@
 
 Values are frozen and slotted (msgspec structs: a tenth of a dataclass's cost to make). Two small objects are
 mutable on purpose and each has one owner: a `Receipt` adds up where one item's time went, an `Exchange` records
-when one attempt was written and answered. Moments are `time.perf_counter()` seconds; durations end in `_s` or `_ms`.
+when one attempt was written and answered. None of them can be part of a cycle, so the garbage collector need not look
+at them (`gc=False`): a thousand items in flight would make it stop the event loop for a tenth of a second. Moments are
+`time.perf_counter()` seconds; durations end in `_s` or `_ms`.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class Expect(StrEnum):
     NONE = "none"
 
 
-class Rate(Struct, frozen=True):
+class Rate(Struct, frozen=True, gc=False):
     """A rate window: at most `limit` units in any stretch of `per_s` seconds, `burst` of them at once."""
 
     limit: float
@@ -97,7 +99,7 @@ class Rate(Struct, frozen=True):
         return self.limit / self.per_s
 
 
-class Url(Struct, frozen=True):
+class Url(Struct, frozen=True, gc=False):
     """An absolute http(s) URL that was parsed and judged once; `target` is path and query as sent."""
 
     scheme: str
@@ -124,7 +126,7 @@ TRANSIENT_STATUSES = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523
 """Answers that another try may better, unless configured otherwise."""
 
 
-class RetryPolicy(Struct, frozen=True):
+class RetryPolicy(Struct, frozen=True, gc=False):
     """How often and how long apart an item is tried again (seconds)."""
 
     attempts: int = 3
@@ -135,7 +137,7 @@ class RetryPolicy(Struct, frozen=True):
     statuses: frozenset[int] = TRANSIENT_STATUSES
 
 
-class Receipt(Struct):
+class Receipt(Struct, gc=False):
     """Where one item's time goes, added up by the layers it passes; seconds. Owned by the item's own task."""
 
     ready_at: float = 0.0
@@ -162,7 +164,7 @@ class Receipt(Struct):
     """When this item was last throttled."""
 
 
-class Exchange(Struct):
+class Exchange(Struct, gc=False):
     """One attempt as its engine saw it. `on_written` is called once, when the request's head goes to the socket."""
 
     written_at: float | None = None
@@ -182,7 +184,7 @@ class Exchange(Struct):
         self.written_at = None
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """One attempt to be sent. `deadline` is the moment past which nothing of it may run."""
 
     method: str
@@ -201,7 +203,7 @@ class Request(Struct, frozen=True):
     attempt: int = 1
 
 
-class Response(Struct, frozen=True):
+class Response(Struct, frozen=True, gc=False):
     """An upstream's answer, body fully read, decoded and capped. Header names are lower case, repeats kept."""
 
     status: int
@@ -220,7 +222,7 @@ Send = Callable[[Request], Awaitable[Response]]
 """The rest of a pipeline, down to the wire."""
 
 
-class ItemRetry(Struct, frozen=True, forbid_unknown_fields=True):
+class ItemRetry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What an item or a batch may say about its retries."""
 
     attempts: int | UnsetType = UNSET
@@ -231,7 +233,7 @@ Duration = str | int | float
 """As callers write one: `"250ms"`, `"30s"`, `"2m"`, or a number of seconds."""
 
 
-class Item(Struct, frozen=True, forbid_unknown_fields=True):
+class Item(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One request of a batch, as the caller wrote it; decoded once and never copied."""
 
     id: str | UnsetType = UNSET
@@ -253,7 +255,7 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
     expect: Expect | UnsetType = UNSET
 
 
-class Defaults(Struct, frozen=True, forbid_unknown_fields=True):
+class Defaults(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What every item of a batch starts from; an item's own word wins, headers and params merge by name."""
 
     upstream: str | UnsetType = UNSET
@@ -296,7 +298,7 @@ class Batch(Struct, frozen=True):
     """An engine other than the upstream's own."""
 
 
-class Timing(Struct, frozen=True):
+class Timing(Struct, frozen=True, gc=False):
     """An outcome's receipt in milliseconds; the five parts add up to `total_ms` but for Paceline's own work."""
 
     start_ms: float
@@ -309,7 +311,7 @@ class Timing(Struct, frozen=True):
     limited_by: str
 
 
-class Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True, gc=False):
     """Why an item has no success. `sent` is false only when no byte of it can have reached the upstream."""
 
     code: str
@@ -318,7 +320,7 @@ class Failure(Struct, frozen=True):
     retry_after_ms: float | None = None
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """The one answer an item gets. Encodes to exactly the object the API documents."""
 
     id: str
@@ -334,7 +336,7 @@ class Outcome(Struct, frozen=True):
     timing: Timing
 
 
-class Summary(Struct, frozen=True):
+class Summary(Struct, frozen=True, gc=False):
     """A batch in six numbers; `failed` is every outcome but success and rejected."""
 
     total: int

@@ -28,7 +28,7 @@ from paceline.upstream.registry import Registry, Upstream
 
 _log = logging.getLogger("paceline")
 
-_SLICE = 64
+_SLICE = 24
 """Items started before the event loop gets a turn."""
 
 OnOutcome = Callable[[Outcome], None]
