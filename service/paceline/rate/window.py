@@ -26,6 +26,8 @@ from paceline.model import Rate
 _BUCKETS = 4096
 _MARGIN_S = 0.001
 _ROUNDING = 1e-6
+_RESOLUTION_S = 0.002
+"""Timers keep no finer time: above 500 a second what goes together is more than one beat's worth anyway."""
 
 
 class Hold:
@@ -79,11 +81,11 @@ class Window:
     def soonest(self, ahead: float, cost: float, now: float) -> float:
         """A lower bound of when this cost can be paid if `ahead` must be paid before it."""
         slack = self.rate.burst - min(cost, self.rate.burst)
-        return max(self._tat, now - self.beat_s) + (ahead - slack) * self.beat_s
+        return max(self._tat, now - max(self.beat_s, _RESOLUTION_S)) + (ahead - slack) * self.beat_s
 
     def take(self, cost: float, moment: float, *, held: bool = False) -> Hold:
         """Take the tokens; `moment` is when the rate allowed it, `held` that only the rate kept it until then."""
-        earliest = moment - self.beat_s if held else moment
+        earliest = moment - max(self.beat_s, _RESOLUTION_S) if held else moment
         self._tat = max(self._tat, earliest) + cost * self.beat_s
         self._held += cost
         return Hold(cost)
