@@ -53,10 +53,10 @@ async def told_and_taken(service: Service, batch: Batch) -> tuple[Plan, float]:
     return plan, await taken_s(service, batch)
 
 
-def close(plan: Plan, seconds: float) -> None:
+def close(plan: Plan, seconds: float, within_s: float = 0.03) -> None:
     """A timer of the real gate is a millisecond late at most, a few times over where constraints meet."""
     assert plan.finish_in_ms is not None
-    assert plan.finish_in_ms / 1000 == pytest.approx(seconds, rel=0.01, abs=0.03)
+    assert plan.finish_in_ms / 1000 == pytest.approx(seconds, rel=0.01, abs=within_s)
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,7 +117,7 @@ async def test_a_token_bucket_s_batch_takes_what_its_plan_said(costs: list[int])
         assert plan.binding.window == "16/1s"
 
 
-# Moments are kept apart: of two things at the same moment either may come first.
+# Moments are kept apart, and one call more or less is no mistake: of two things at one moment either may come first.
 @settings(max_examples=30, deadline=None)
 @given(
     policy=POLICIES,
@@ -155,7 +155,7 @@ async def test_what_is_under_way_already_counts(
         await asyncio.sleep(later_s)
         batch = Batch([Item(upstream="a", path=f"/{index % 3}") for index in range(count)], deadline_s=100_000)
         plan, seconds = await told_and_taken(service, batch)
-        close(plan, seconds)
+        close(plan, seconds, within_s=1.05 * CALL_S)
         await asyncio.gather(*under_way)
 
 
