@@ -1,0 +1,50 @@
+"""The service against its own OpenAPI document: schemathesis, every check, through the real command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.children import child
+from support.scripted import ScriptedUpstream
+from support.server import StartServer, declared
+
+# The document cannot say that ids are unique, that what is depended on exists, or that a burst is no more than its
+# limit: a body that only breaks one of those is refused with 422, and that is not against it.
+SETTINGS = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 406, 409, 413, 422, 429, 503]
+"""
+WITHIN_S = 60.0
+
+
+# A comparison rests until its upstream's windows are free, and another case may just have retuned them to an hour: it
+# has a service of its own.
+@pytest.mark.parametrize("paths", [("--exclude-path", "/v1/compare"), ("--include-path", "/v1/compare")])
+async def test_nothing_that_is_sent_makes_the_service_break_its_own_description(
+    serve: StartServer, upstream: ScriptedUpstream, tmp_path: Path, paths: tuple[str, str]
+) -> None:
+    upstream.answer(json={"ok": True})
+    server = await serve(
+        {
+            "upstreams": {name: declared(upstream.url) for name in ("github", "openai", "api")},
+            "compare": {"target": {"upstream": "api", "path": "/"}},
+            "egress": {"mode": "declared"},
+            # What pauses an upstream, or slows it down, must not make every later batch wait for long.
+            "server": {"max_items": 20, "max_deadline": "300ms"},
+        }
+    )
+    settings = tmp_path / "schemathesis.toml"
+    settings.write_text(SETTINGS)
+    command = (
+        sys.executable,
+        *("-m", "schemathesis.cli", "--config-file", str(settings), "run", f"{server.base_url}/openapi.json", *paths),
+        *("--checks", "all", "--max-examples", "10", "--seed", "1", "--generation-deterministic", "--no-color"),
+    )
+    async with child(*command) as running:
+        code = await running.ended(within_s=WITHIN_S)
+        assert code == 0, running.logs()[-6_000:]
+    status, _ = await server.get("/healthz")
+    assert status == 200
