@@ -1,80 +1,92 @@
-"""The whole batch contract through the real command, on both engines, with httpbin and scripted upstreams."""
+"""The batch contract through the real command, on both engines, with httpbin and a scripted upstream."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import email.utils
 import gzip
 import json
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from support.scripted import (
-    ScriptedUpstream,
+    Act,
+    Peer,
+    Received,
+    answering,
     dripping,
     early_hints,
     endless,
     garbage,
     hangs_up,
+    head,
+    raw,
     reset,
     silent,
     truncated,
 )
-from support.server import Server, StartServer, declared
+from support.server import declared
+from support.shared import ENGINES, SharedService, batch, check, shared_service, told
 
-Start = Callable[..., Awaitable[Server]]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PARTS = ("queue_ms", "rate_wait_ms", "pause_ms", "backoff_ms", "upstream_ms")
-
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def start(serve: StartServer, upstream: ScriptedUpstream, engine: str) -> Start:
-    """The service with the scripted upstream declared as `api`, and whatever else is given."""
-
-    async def started(
-        more: dict[str, Any] | None = None, server: dict[str, Any] | None = None, **policy: Any
-    ) -> Server:
-        others = {name: {**other, "engine": engine} for name, other in (more or {}).items()}
-        config: dict[str, Any] = {"upstreams": {"api": declared(upstream.url, engine=engine, **policy), **others}}
-        if server is not None:
-            config["server"] = server
-        return await serve(config)
-
-    return started
-
-
-def item(path: str, **fields: Any) -> dict[str, Any]:
-    return {"upstream": "api", "path": path, **fields}
-
-
-async def batch(server: Server, requests: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
-    """The outcomes, after checking what is true of every batch: all there, in order, counted, adding up."""
-    status, answer = await server.post("/v1/batch", {"requests": requests, **fields})
-    assert status == 200, answer
-    outcomes: list[dict[str, Any]] = answer["responses"]
-    assert [outcome["index"] for outcome in outcomes] == list(range(len(requests)))
-    assert [outcome["id"] for outcome in outcomes] == [each.get("id", str(n)) for n, each in enumerate(requests)]
-    summary = answer["summary"]
-    assert summary["total"] == len(requests) == summary["succeeded"] + summary["failed"] + summary["rejected"]
-    assert summary["attempts"] == sum(outcome["attempts"] for outcome in outcomes)
-    for outcome in outcomes:
-        timing = outcome["timing"]
-        gap = timing["total_ms"] - sum(timing[part] for part in PARTS)
-        assert -1 <= gap <= max(40.0, 0.1 * timing["total_ms"]), timing  # a busy test machine stretches our own part
-        assert (outcome["error"] is None) == (outcome["outcome"] == "success")
-    return outcomes
+STRATEGIES = ["sequential", "concurrent", "bounded", "token_bucket", "adaptive"]
+STRICT = {"rate": [{"limit": 20, "per": "500ms"}], "transit": "200ms", "concurrency": {"limit": 10}}
+QUICK = {"base": "10ms", "cap": "20ms", "budget_per_s": 1000}
+POLICIES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "second": {},
+    "faults": {
+        "retry": {"attempts": 1},
+        "timeout": {"attempt": 0.5},
+        "max_response": "1MiB",
+        "breaker": {"min_calls": 99},
+    },
+    "again": {"retry": QUICK},
+    "keyed": {"retry": QUICK, "idempotency_header": "Idempotency-Key"},
+    "throttling": {},
+    "patient": {"timeout": {"attempt": "300ms"}, "retry": QUICK},
+    "sick": {"retry": {"attempts": 1}, "breaker": {"min_calls": 4, "open": "20s", "max_open": "20s"}},
+    "halting": {},
+    "scarce": {"rate": [{"limit": 2, "per": "1h"}]},
+    "priced": {
+        "rate": [{"limit": 6, "per": "500ms"}, {"limit": 100, "per": "1s", "unit": "tokens"}],
+        "transit": "200ms",
+    },
+    "own-rate": {},
+    "own-beat": {},
+    **{f"strict-{strategy.replace('_', '-')}": STRICT for strategy in STRATEGIES},
+}
 
 
-async def test_what_an_item_says_reaches_httpbin_and_what_it_answers_comes_back(start: Start, httpbin: str) -> None:
-    server = await start({"bin": declared(httpbin)})
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, httpbin: str
+) -> AsyncIterator[SharedService]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take it
+        others = {
+            "bin": declared(httpbin),
+            "nobody": declared(f"http://127.0.0.1:{taken.getsockname()[1]}"),
+            "nowhere": {"base_url": "http://nowhere.invalid"},
+            "nottls": declared(httpbin.replace("http:", "https:")),
+        }
+        server = {"max_batch_response": "3MiB"}
+        folder = tmp_path_factory.mktemp(f"contract-{request.param}")
+        async with shared_service(request.param, POLICIES, folder, others=others, server=server) as service:
+            yield service
+
+
+async def test_what_an_item_says_reaches_httpbin_and_what_it_answers_comes_back(
+    shared: SharedService, httpbin: str
+) -> None:
     asked = [
         {"upstream": "bin", "path": "/get?fixed=1", "params": {"q": ["a b", "ü"], "z": ""}, "headers": {"X-One": "1"}},
         {"upstream": "bin", "path": "/anything", "method": "post", "json": {"deep": [1, None, "é"]}},
@@ -99,8 +111,12 @@ async def test_what_an_item_says_reaches_httpbin_and_what_it_answers_comes_back(
         {"upstream": "bin", "path": "/uuid", "expect": "base64"},
         {"upstream": "bin", "path": "/uuid", "expect": "none"},
         {"upstream": "bin", "path": "/response-headers?Set-Cookie=a%3D1&Set-Cookie=b%3D2"},
+        {"upstream": "bin", "path": "/cookies/set?kept=no"},
+        {"upstream": "bin", "path": "/cookies", "headers": {"cookie": "mine=1"}},
+        {"upstream": "bin", "path": "/digest-auth/auth/user/passwd"},
+        {"upstream": "bin", "path": "/stream/3", "expect": "text"},
     ]
-    seen = await batch(server, asked)
+    seen = await batch(shared.server, asked)
     assert seen[0]["body"]["args"] == {"fixed": "1", "q": ["a b", "ü"], "z": ""}
     assert seen[0]["body"]["headers"]["X-One"] == "1"
     assert seen[0]["body"]["headers"]["User-Agent"].startswith("paceline/")
@@ -124,271 +140,453 @@ async def test_what_an_item_says_reaches_httpbin_and_what_it_answers_comes_back(
     assert seen[14]["upstream"] == "bin"  # a plain URL belongs to the upstream whose base URL it starts with
     assert json.loads(base64.b64decode(seen[15]["body"]))["uuid"]
     assert sorted(seen[17]["headers"]["set-cookie"]) == ["a=1", "b=2"]
+    assert seen[18]["status"] == 302  # not followed, and its cookie is not kept for anybody
+    assert seen[19]["body"] == {"cookies": {"mine": "1"}}
+    assert (seen[20]["outcome"], seen[20]["status"]) == ("http_error", 401)
+    assert seen[20]["headers"]["www-authenticate"].startswith("Digest")
+    assert len(seen[21]["body"].splitlines()) == 3
 
 
-async def test_defaults_lie_under_every_item(start: Start, upstream: ScriptedUpstream) -> None:
-    server = await start()
+async def test_defaults_lie_under_every_item(shared: SharedService) -> None:
+    api = shared.named("plain")
+    api.answer("/text", body="x")
     defaults = {
-        "upstream": "api",
+        "upstream": "plain",
         "method": "POST",
         "headers": {"x-both": "default", "x-default": "yes"},
         "params": {"page": "1", "size": "9"},
         "expect": "none",
     }
-    mine = {"path": "/a", "headers": {"X-Both": "mine"}, "params": {"page": "2"}, "method": "GET", "expect": "text"}
-    upstream.answer(body="x")
-    outcomes = await batch(server, [mine, {"path": "/b"}], defaults=defaults)
-    first, second = sorted(upstream.requests, key=lambda received: received.path)
-    assert (first.method, first.header("x-both"), first.header("x-default")) == ("GET", "mine", "yes")
-    assert (second.method, second.header("x-both")) == ("POST", "default")
-    assert [outcome["body"] for outcome in outcomes] == ["x", None]
-    assert "page=2" in first.target
-    assert "size=9" in first.target
-
-
-async def test_every_way_to_fail_has_its_outcome_and_code(start: Start, upstream: ScriptedUpstream) -> None:
-    bomb = gzip.compress(b"\0" * 30_000_000)
-    acts = {
-        "/reset": reset(),
-        "/hangs-up": hangs_up(),
-        "/truncated": truncated(),
-        "/garbage": garbage(),
-        "/silent": silent(),
-        "/drip": dripping(every_s=0.02),
-        "/hints": early_hints(),
-        "/endless": endless(),
+    mine = {
+        "path": "/text?own=1",
+        "headers": {"X-Both": ["mine", "too"]},
+        "params": {"page": ["2", "3"]},
+        "method": "GET",
+        "expect": "text",
     }
-    for path, act in acts.items():
-        upstream.play(path, act)
-    upstream.answer("/bomb", headers={"content-encoding": "gzip"}, body=bomb)
-    upstream.answer("/throttled", status=429, headers={"retry-after": "3600"})
-    upstream.answer("/broken", status=500)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take it
-        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        server = await start(
-            {
-                "nobody": declared(nobody),
-                "nowhere": {"base_url": "http://nowhere.invalid"},
-                "nottls": declared(upstream.url.replace("http:", "https:")),
-            },
-            retry={"attempts": 1},
-            timeout={"attempt": 0.5},
-            max_response="1MiB",
-        )
-        asked = [item(path, expect="none") for path in (*acts, "/bomb", "/throttled", "/broken")]
-        asked += [
-            {"upstream": "nobody", "path": "/", "retry": {"attempts": 1}},
-            {"upstream": "nowhere", "path": "/", "retry": {"attempts": 1}},
-            {"upstream": "nottls", "path": "/", "retry": {"attempts": 1}},
-            item("/silent", timeout="300ms"),
-            {"url": "http://user:secret@example.com/"},
-            {"url": "ftp://example.com/"},
-            {"upstream": "unheard-of", "path": "/"},
-            {"url": "http://127.0.0.1:1/"},
-            {"url": "http://169.254.169.254/latest/meta-data"},
-            item("/ok", method="BAD METHOD"),
-            item("/ok", headers={"bad name": "x"}),
-            item("/ok"),
-        ]
-        outcomes = await batch(server, asked, strategy="concurrent", deadline="20s")
-    told = [
-        (
-            outcome["outcome"],
-            outcome["error"] and outcome["error"]["code"],
-            outcome["error"] and outcome["error"]["sent"],
-        )
-        for outcome in outcomes
-    ]
+    outcomes = await batch(
+        shared.server, [mine, {"path": "/bare"}, {"upstream": "second", "path": "/"}], defaults=defaults
+    )
+    (first,), (second,) = api.received("/text"), api.received("/bare")
+    assert (first.method, first.header("x-default")) == ("GET", "yes")
+    assert [value for name, value in first.headers if name.lower() == "x-both"] == ["mine", "too"]
+    assert first.target.partition("?")[2] == "own=1&page=2&page=3&size=9"
+    assert (second.method, second.header("x-both")) == ("POST", "default")
+    assert [outcome["body"] for outcome in outcomes] == ["x", None, None]
+    assert [outcome["upstream"] for outcome in outcomes] == ["plain", "plain", "second"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "sent", "body", "encoding"),
+    [
+        ("application/json", b'{"a":\n[1.0, "\xc3\xa9"]}', {"a": [1.0, "é"]}, "json"),
+        ("application/problem+json; charset=utf-8", b"null", None, "json"),
+        ("application/json", b'{"a": NaN}', '{"a": NaN}', "text"),
+        ("application/json", b'"\\ud800"', '"\\ud800"', "text"),
+        ("application/json", b"\xff\xfe", base64.b64encode(b"\xff\xfe").decode(), "base64"),
+        ("text/plain; charset=iso-8859-1", b"\xe9", "é", "text"),
+        ("image/svg+xml", b"<svg/>", "<svg/>", "text"),
+        ("text/plain; charset=utf-7", b"+2AA-", base64.b64encode(b"+2AA-").decode(), "base64"),
+        ("application/x-unheard-of", b"plain", base64.b64encode(b"plain").decode(), "base64"),
+        ("application/json", b"", None, "none"),
+    ],
+)
+async def test_a_body_is_given_back_as_what_it_is(
+    shared: SharedService, content_type: str, sent: bytes, body: object, encoding: str
+) -> None:
+    api = shared.named("plain")
+    api.answer("/body", headers={"content-type": content_type}, body=sent, times=1)
+    (outcome,) = await batch(shared.server, [api.item("/body")])
+    assert (outcome["body"], outcome["body_encoding"]) == (body, encoding)
+
+
+async def test_header_fields_of_the_connection_stay_on_the_connection(shared: SharedService) -> None:
+    api = shared.named("plain")
+    fields = {"x-one": "1", "keep-alive": "timeout=5", "upgrade": "h3", "set-cookie": "a=1"}
+    api.play("/fields", raw(head(200, {**fields, "content-length": "0"})[:-2] + b"X-One: 2\r\nSet-Cookie: b=2\r\n\r\n"))
+    hop = {
+        "connection": "x-mine",
+        "x-mine": "1",
+        "te": "trailers",
+        "upgrade": "h2c",
+        "host": "evil.example",
+        "x-end": "1",
+    }
+    (outcome,) = await batch(shared.server, [api.item("/fields", headers=hop)])
+    assert {name: outcome["headers"].get(name) for name in fields} == {
+        "x-one": "1, 2",
+        "keep-alive": None,
+        "upgrade": None,
+        "set-cookie": ["a=1", "b=2"],
+    }
+    (seen,) = api.received("/fields")
+    assert [seen.header(name) for name in ("x-mine", "te", "upgrade", "x-end")] == [None, None, None, "1"]
+    assert seen.header("host") == shared.upstream.url.removeprefix("http://")
+
+
+async def test_every_way_to_fail_has_its_outcome_and_code(shared: SharedService) -> None:
+    api = shared.named("faults")
     broken = ("protocol_error", "protocol_error", True)
     late = ("timeout", "attempt_timeout", True)
-    assert told[:4] == [broken] * 4
-    assert told[4:6] == [late] * 2
-    assert told[6] in (broken, late)
-    assert told[7:9] == [("too_large", "body_too_large", True)] * 2
-    assert told[9] == ("http_error", "throttled", True)
-    assert outcomes[9]["error"]["retry_after_ms"] == 3_600_000
-    assert told[10] == ("http_error", "http_status", True)
-    assert told[11:14] == [
+    large = ("too_large", "body_too_large", True)
+    acts: dict[str, tuple[Act, tuple[str, str, bool]]] = {
+        "/reset": (reset(), broken),
+        "/reset-in-its-head": (reset(b"HTTP/1.1 200 OK\r\ncontent-le"), broken),
+        "/reset-in-its-body": (reset(head(200, {"content-length": "99"}) + b"x"), broken),
+        "/hangs-up": (hangs_up(), broken),
+        "/truncated": (truncated(), broken),
+        "/cut-chunk": (raw(head(200, {"transfer-encoding": "chunked"}) + b"ff\r\nx", close=True), broken),
+        "/garbage": (garbage(), broken),
+        "/stacked": (answering(headers={"content-encoding": "gzip, br"}, body=b"x"), broken),
+        "/silent": (silent(), late),
+        "/drip": (dripping(every_s=0.02), late),
+        "/endless": (endless(), large),
+        "/bomb": (answering(headers={"content-encoding": "gzip"}, body=gzip.compress(b"\0" * 30_000_000)), large),
+        "/throttled": (answering(status=429, headers={"retry-after": "3600"}), ("http_error", "throttled", True)),
+        "/broken": (answering(status=500), ("http_error", "http_status", True)),
+        "/missing": (answering(status=404), ("http_error", "http_status", True)),
+    }
+    for path, (act, _) in acts.items():
+        api.play(path, act)
+    api.play("/hints", early_hints())
+    asked = [api.item(path) for path in (*acts, "/hints")]
+    asked += [api.item("/silent", timeout="300ms")]
+    asked += [{"upstream": name, "path": "/", "retry": {"attempts": 1}} for name in ("nobody", "nowhere", "nottls")]
+    began_at = time.perf_counter()
+    outcomes = await batch(shared.server, asked, strategy="concurrent", deadline="30s")
+    assert time.perf_counter() - began_at < 20  # none of them waits for what never comes
+    seen = dict(zip(acts, told(outcomes), strict=False))
+    assert seen == {path: expected for path, (_, expected) in acts.items()}
+    assert told(outcomes)[len(acts)] in (broken, late)
+    assert told(outcomes)[len(acts) + 1 :] == [
+        ("timeout", "item_timeout", True),
         ("connect_error", "connect_failed", False),
         ("connect_error", "dns_failed", False),
         ("connect_error", "tls_failed", False),
     ]
-    assert told[14] == ("timeout", "item_timeout", True)
-    refused = [code for _, code, _ in told[15:22]]
-    assert refused == [
-        "invalid_request",
-        "invalid_request",
-        "unknown_upstream",
-        "egress_denied",
-        "egress_denied",
-        "invalid_request",
-        "invalid_request",
+    assert outcomes[list(acts).index("/throttled")]["error"]["retry_after_ms"] == 3_600_000
+    assert {outcome["attempts"] for outcome in outcomes} == {1}
+    await shared.upstream.until(lambda it: it.in_hand == 0)  # nothing is left reading or waiting
+
+
+async def test_an_unusable_item_is_rejected_and_the_others_run(shared: SharedService) -> None:
+    api = shared.named("plain")
+    unusable: list[tuple[dict[str, Any], str]] = [
+        ({"url": "http://user:hunter2@example.com/"}, "invalid_request"),
+        ({"url": "ftp://example.com/"}, "invalid_request"),
+        ({"url": "http://"}, "invalid_request"),
+        ({"url": "http://example.com:99999/"}, "invalid_request"),
+        ({"url": "http://exa mple.com/"}, "invalid_request"),
+        ({"url": "http://example.com\\@127.0.0.1/"}, "invalid_request"),
+        ({"url": "http://127.1/"}, "invalid_request"),
+        ({"url": "http://0x7f000001/"}, "invalid_request"),
+        ({"url": "http://2130706433/"}, "invalid_request"),
+        ({"path": "/nowhere-to-go"}, "invalid_request"),
+        ({}, "invalid_request"),
+        ({"url": "http://example.com/", "upstream": "plain", "path": "/"}, "invalid_request"),
+        (api.item("/", method="BAD METHOD"), "invalid_request"),
+        (api.item("/", method="CONNECT"), "invalid_request"),
+        (api.item("/", headers={"bad name": "x"}), "invalid_request"),
+        (api.item("/", headers={"x": "two\r\nlines: 1"}), "invalid_request"),
+        (api.item("/", body_base64="not base64!"), "invalid_request"),
+        (shared.named("priced").item("/", cost=7), "invalid_request"),
+        ({"upstream": "unheard-of", "path": "/"}, "unknown_upstream"),
+        ({"url": "http://127.0.0.1:1/"}, "egress_denied"),
+        ({"url": "http://localhost/"}, "egress_denied"),
+        ({"url": "http://[::1]/"}, "egress_denied"),
+        ({"url": "http://[::ffff:127.0.0.1]/"}, "egress_denied"),
+        ({"url": "http://[64:ff9b::7f00:1]/"}, "egress_denied"),
+        ({"url": "http://169.254.169.254/latest/meta-data"}, "egress_denied"),
+        ({"url": "http://10.0.0.1/"}, "egress_denied"),
+        ({"url": "http://93.184.216.34:22/"}, "egress_denied"),
+        ({"url": f"{shared.server.base_url}/healthz"}, "egress_denied"),
     ]
-    assert {(kind, sent) for kind, _, sent in told[15:22]} == {("rejected", False)}
-    assert "secret" not in json.dumps(outcomes)
-    assert told[22] == ("success", None, None)
+    ways_out = [api.item("/../second/secret"), api.item("/a/%2e%2e/.%2E/../second/secret#"), api.item("/usable")]
+    asked = [*(item for item, _ in unusable), *ways_out]
+    before = len(shared.upstream.requests)
+    outcomes = await batch(shared.server, asked)
+    seen = [
+        (item, outcome["error"] and outcome["error"]["code"])
+        for (item, _), outcome in zip(unusable, outcomes, strict=False)
+    ]
+    assert seen == unusable
+    assert {outcome["outcome"] for outcome in outcomes[: len(unusable)]} == {"rejected"}
+    assert outcomes[-1]["outcome"] == "success"
+    assert {request.path.split("/")[1] for request in shared.upstream.requests[before:]} == {
+        "plain"
+    }  # no way out of it
+    assert "hunter2" not in json.dumps(outcomes)
 
 
-async def test_failures_are_tried_again_and_throttles_waited_out(start: Start, upstream: ScriptedUpstream) -> None:
-    upstream.answer("/flaky", status=503, times=2)
-    upstream.answer("/limited", status=429, headers={"retry-after": "1"}, times=1)
-    upstream.answer("/unsafe", status=503)
-    upstream.answer("/keyed", status=503, times=1)
-    server = await start(idempotency_header=None)
-    flaky, limited, unsafe, keyed = await batch(
-        server,
+async def test_failures_are_tried_again_where_that_is_safe(shared: SharedService) -> None:
+    api = shared.named("again")
+    for path in ("/flaky", "/unsafe", "/declared", "/keyed"):
+        api.answer(path, status=503, times=2)
+    api.play("/torn", hangs_up(), times=1)
+    api.play("/torn-unsafe", hangs_up(), times=1)
+    api.answer("/wait", status=503, headers={"retry-after": "0.4"}, times=1)
+    api.answer("/final", status=503, headers={"x-should-retry": "false"}, times=1)
+    api.answer("/hopeless", status=502)
+    api.answer("/permanent", status=501)
+    post = {"method": "POST", "body": "x"}
+    outcomes = await batch(
+        shared.server,
         [
-            item("/flaky"),
-            item("/limited"),
-            item("/unsafe", method="POST"),
-            item("/keyed", method="POST", headers={"Idempotency-Key": "k1"}),
+            api.item("/flaky"),
+            api.item("/unsafe", **post),
+            api.item("/declared", idempotent=True, **post),
+            api.item("/keyed", headers={"Idempotency-Key": "k1"}, **post),
+            api.item("/torn"),
+            api.item("/torn-unsafe", **post),
+            {"upstream": "nobody", "path": "/", "retry": {"attempts": 2}, **post},
+            api.item("/final"),
+            api.item("/hopeless"),
+            api.item("/permanent"),
+            api.item("/wait"),
         ],
         strategy="concurrent",
     )
-    assert (flaky["outcome"], flaky["attempts"]) == ("success", 3)
-    assert flaky["timing"]["backoff_ms"] > 0
-    assert (limited["outcome"], limited["attempts"]) == ("success", 2)
-    assert limited["timing"]["pause_ms"] >= 990
-    assert (unsafe["outcome"], unsafe["attempts"]) == ("http_error", 1)
-    assert (keyed["outcome"], keyed["attempts"]) == ("success", 2)
-    assert {received.header("idempotency-key") for received in upstream.received("/keyed")} == {"k1"}
+    assert [(outcome["outcome"], outcome["attempts"]) for outcome in outcomes] == [
+        ("success", 3),
+        ("http_error", 1),  # it may have been done
+        ("success", 3),
+        ("success", 3),
+        ("success", 2),
+        ("protocol_error", 1),
+        ("connect_error", 2),  # a POST that was certainly never sent
+        ("http_error", 1),
+        ("http_error", 3),
+        ("http_error", 1),
+        ("success", 2),
+    ]
+    assert outcomes[0]["timing"]["backoff_ms"] > 0
+    assert {received.header("idempotency-key") for received in api.received("/keyed")} == {"k1"}
+    keyed = shared.named("keyed")
+    keyed.answer("/a", status=503, times=1)
+    keyed.answer("/b", status=503, times=1)
+    outcomes = await batch(shared.server, [keyed.item("/a", **post), keyed.item("/b", **post)])
+    assert [outcome["attempts"] for outcome in outcomes] == [2, 2]
+    keys = Counter(received.header("idempotency-key") for received in keyed.requests)
+    assert None not in keys
+    assert sorted(keys.values()) == [2, 2]  # stable over an item's attempts, another item's is another
 
 
-async def test_order_dependencies_and_halt(start: Start, upstream: ScriptedUpstream) -> None:
-    upstream.answer("/bad", status=404)
-    server = await start()
+async def test_throttles_are_waited_out_and_cost_no_attempt(shared: SharedService) -> None:
+    api = shared.named("throttling")
+    date = email.utils.formatdate(time.time() + 2, usegmt=True)
+    for n in range(4):
+        api.answer(f"/{n}", status=429, headers={"retry-after": "0.3"}, times=1)
+    api.answer("/date", status=503, headers={"retry-after": date}, times=1)
+    api.answer("/forbidden", status=403, headers={"x-ratelimit-remaining": "0", "retry-after": "0.2"}, times=1)
+    asked = [api.item(f"/{n}", method="POST") for n in range(4)] + [api.item("/date"), api.item("/forbidden")]
+    outcomes = await batch(shared.server, asked)
+    assert {outcome["outcome"] for outcome in outcomes} == {"success"}
+    assert all(outcome["attempts"] >= 2 for outcome in outcomes)
+    assert outcomes[4]["timing"]["pause_ms"] >= 500  # a date has whole seconds
+    first, second = api.received("/0")
+    assert second.at - first.at >= 0.29
+    api.answer("/once", status=429, headers={"retry-after": "0.1"}, times=1)
+    (once,) = await batch(shared.server, [api.item("/once", retry={"attempts": 1})])
+    assert told([once]) == [("http_error", "throttled", True)]
+    assert once["attempts"] == 1
+
+
+async def test_an_item_s_timeout_is_its_own_and_raises_that_of_its_attempts(shared: SharedService) -> None:
+    api = shared.named("patient")
+    api.answer("/slow", delay_s=0.7)
+    slow, longer = await batch(
+        shared.server, [api.item("/slow", retry={"attempts": 1}), api.item("/slow", timeout="5s")]
+    )
+    assert told([slow]) == [("timeout", "attempt_timeout", True)]
+    assert (longer["outcome"], longer["attempts"]) == ("success", 1)
+
+
+async def test_an_upstream_that_fails_is_left_alone_until_it_is_reset(shared: SharedService) -> None:
+    api = shared.named("sick")
+    api.answer("/x", status=500, times=4)
+    await batch(shared.server, [api.item("/x")] * 4, strategy="sequential")
+    (refused,) = await batch(shared.server, [api.item("/x")], priority="interactive")
+    assert told([refused]) == [("rejected", "circuit_open", False)]
+    assert 0 < refused["error"]["retry_after_ms"] <= 20_000
+    assert (await shared.server.get("/v1/upstreams/sick"))[1]["breaker"] == "open"
+    async with shared.server.http.patch("/v1/upstreams/sick", json={"reset": True}) as answer:
+        assert (await answer.json())["breaker"] == "closed"
+    (served,) = await batch(shared.server, [api.item("/x")], priority="interactive")
+    assert served["outcome"] == "success"
+
+
+async def test_order_dependencies_and_halt(shared: SharedService) -> None:
+    api = shared.named("plain")
+    api.answer("/bad", status=404)
     outcomes = await batch(
-        server,
+        shared.server,
         [
-            item("/last", id="c", depends_on=["b"]),
-            item("/first", id="a"),
-            item("/middle", id="b", dependsOn=["a"]),
-            item("/bad", id="bad"),
-            item("/never", id="never", depends_on=["bad"]),
+            api.item("/last", id="c", depends_on=["b"]),
+            api.item("/first", id="a"),
+            api.item("/middle", id="b", dependsOn=["a"]),
+            api.item("/bad", id="bad"),
+            api.item("/never", id="never", depends_on=["bad", "a"]),
+            api.item("/never", id="nor-this", depends_on=["never"]),
         ],
     )
-    assert [outcome["outcome"] for outcome in outcomes] == ["success"] * 3 + ["http_error", "dependency_failed"]
-    order = [received.path for received in upstream.requests if received.path in ("/first", "/middle", "/last")]
-    assert order == ["/first", "/middle", "/last"]
-    assert not upstream.received("/never")
-    halted = await batch(server, [item("/bad"), item("/x"), item("/y")], strategy="sequential", on_failure="halt")
-    assert [outcome["outcome"] for outcome in halted] == ["http_error", "rejected", "rejected"]
-    assert {outcome["error"]["code"] for outcome in halted[1:]} == {"halted"}
+    assert [outcome["outcome"] for outcome in outcomes] == ["success"] * 3 + ["http_error"] + ["dependency_failed"] * 2
+    first, middle, last = (api.received(path)[0].at for path in ("/first", "/middle", "/last"))
+    assert first < middle < last
+    assert not api.received("/never")
+    halted = await batch(
+        shared.server, [api.item("/bad"), api.item("/x"), api.item("/y")], strategy="sequential", on_failure="halt"
+    )
+    assert told(halted)[1:] == [("rejected", "halted", False)] * 2
 
 
-@pytest.mark.parametrize("strategy", ["sequential", "concurrent", "bounded", "token_bucket", "adaptive"])
-async def test_every_strategy_keeps_a_declared_limit_and_its_own(
-    start: Start, upstream: ScriptedUpstream, strategy: str
-) -> None:
-    upstream.answer(delay_s=0.01)
-    server = await start(rate=[{"limit": 20, "per": "500ms"}], transit="200ms", concurrency={"limit": 10})
-    own: dict[str, Any] = {"max_concurrency": 4} if strategy in ("bounded", "token_bucket", "adaptive") else {}
-    if strategy == "token_bucket":
-        own["rate"] = {"limit": 100, "per": "1s"}
-    outcomes = await batch(server, [item(f"/{n}") for n in range(50)], strategy=strategy, **own)
+async def test_a_halt_cancels_what_runs_and_refuses_what_waits(shared: SharedService) -> None:
+    api = shared.named("halting")
+    api.play("/silent", silent())
+    api.answer("/bad", status=404, delay_s=0.2)
+    asked = [api.item("/silent"), api.item("/silent"), api.item("/bad"), api.item("/x"), api.item("/x")]
+    outcomes = await batch(shared.server, asked, strategy="bounded", max_concurrency=3, on_failure="halt")
+    assert told(outcomes) == [
+        ("cancelled", "cancelled", True),
+        ("cancelled", "cancelled", True),
+        ("http_error", "http_status", True),
+        ("rejected", "halted", False),
+        ("rejected", "halted", False),
+    ]
+    await shared.upstream.until(lambda it: it.in_hand == 0)
+
+
+async def test_every_strategy_keeps_a_declared_limit_and_its_own(shared: SharedService) -> None:
+    in_hand: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    async def counting(request: Received, peer: Peer) -> None:
+        name = request.path.split("/")[1]
+        in_hand[name] += 1
+        most[name] = max(most[name], in_hand[name])
+        await asyncio.sleep(0.01)
+        in_hand[name] -= 1
+        peer.write(head(200, {"content-length": "0"}))
+
+    async def run(strategy: str) -> list[dict[str, Any]]:
+        api = shared.named(f"strict-{strategy.replace('_', '-')}")
+        for n in range(50):
+            api.play(f"/{n}", counting)
+        own: dict[str, Any] = {"max_concurrency": 4} if strategy in ("bounded", "token_bucket", "adaptive") else {}
+        if strategy == "token_bucket":
+            own["rate"] = {"limit": 100, "per": "1s"}
+        return await batch(shared.server, [api.item(f"/{n}") for n in range(50)], strategy=strategy, **own)
+
+    for strategy, outcomes in zip(STRATEGIES, await asyncio.gather(*map(run, STRATEGIES)), strict=True):
+        name = f"strict-{strategy.replace('_', '-')}"
+        assert {outcome["outcome"] for outcome in outcomes} == {"success"}, strategy
+        assert most_within([received.at for received in shared.named(name).requests], 0.49) <= 20, strategy
+        assert most[name] <= {"sequential": 1, "concurrent": 10}.get(strategy, 4), strategy
+
+
+async def test_a_batch_s_own_rate_is_kept_besides(shared: SharedService) -> None:
+    rate, beat = shared.named("own-rate"), shared.named("own-beat")
+    await asyncio.gather(
+        batch(shared.server, [rate.item(f"/{n}") for n in range(12)], rate={"limit": 5, "per": "400ms"}),
+        batch(
+            shared.server,
+            [beat.item(f"/{n}") for n in range(12)],
+            strategy="token_bucket",
+            rate={"limit": 20, "per": "1s", "burst": 1},
+        ),
+    )
+    assert most_within([received.at for received in rate.requests], 0.38) <= 5
+    beats = [received.at for received in beat.requests]
+    assert most_within(beats, 0.24) <= 6
+    assert max(beats) - min(beats) >= 0.5  # eleven beats of 50 ms
+
+
+async def test_a_cost_takes_as_much_of_each_window_as_it_says(shared: SharedService) -> None:
+    api = shared.named("priced")
+    outcomes = await batch(shared.server, [api.item(f"/{n}", cost=3) for n in range(6)])
     assert {outcome["outcome"] for outcome in outcomes} == {"success"}
-    assert upstream.most_within(0.49) <= 20
-    assert upstream.in_hand_max <= {"sequential": 1, "concurrent": 10}.get(strategy, 4)
+    assert most_within([received.at for received in api.requests], 0.49) <= 2
+    _, state = await shared.server.get("/v1/upstreams/priced")
+    tokens = next(window for window in state["budgets"][0]["windows"] if window["unit"] == "tokens")
+    before = tokens["remaining"]
+    await batch(shared.server, [api.item("/t", cost={"requests": 1, "tokens": 60})])
+    _, state = await shared.server.get("/v1/upstreams/priced")
+    tokens = next(window for window in state["budgets"][0]["windows"] if window["unit"] == "tokens")
+    assert tokens["remaining"] <= before - 59
+    assert any(outcome["timing"]["limited_by"] == "rate" for outcome in outcomes)
 
 
-async def test_the_deadline_ends_what_is_left_and_nothing_is_lost(start: Start, upstream: ScriptedUpstream) -> None:
-    upstream.answer("/slow", delay_s=30)
-    server = await start(rate=[{"limit": 2, "per": "1h"}])
-    outcomes = await batch(server, [item("/slow"), item("/quick"), *(item("/queued") for _ in range(5))], deadline="1s")
-    codes = [outcome["error"] and outcome["error"]["code"] for outcome in outcomes]
-    assert codes[:2] == ["deadline_exceeded", None]
-    assert set(codes[2:]) <= {"deadline_unreachable", "deadline_exceeded"}
-    assert all(outcome["timing"]["total_ms"] <= 1_400 for outcome in outcomes)
+async def test_the_deadline_ends_what_is_left_and_nothing_is_lost(shared: SharedService) -> None:
+    api = shared.named("scarce")
+    api.answer("/slow", delay_s=30)
+    asked = [api.item("/slow"), api.item("/quick"), *(api.item("/queued") for _ in range(5))]
+    outcomes = await batch(shared.server, asked, deadline="700ms")
+    assert told(outcomes)[:2] == [("deadline_exceeded", "deadline_exceeded", True), ("success", None, None)]
+    assert {code for _, code, _ in told(outcomes)[2:]} <= {"deadline_unreachable", "deadline_exceeded"}
+    assert all(outcome["timing"]["total_ms"] <= 1_100 for outcome in outcomes)
     assert not any(outcome["error"]["sent"] for outcome in outcomes[2:])
 
 
+async def test_a_whole_answer_has_room_for_so_much_and_a_stream_for_all(shared: SharedService) -> None:
+    api = shared.named("plain")
+    api.answer("/big", body="x" * 1_000_000, headers={"content-type": "text/plain"}, delay_s=0.02)
+    asked = [api.item("/big") for _ in range(6)]
+    status, answer = await shared.server.post("/v1/batch", {"requests": asked})
+    assert status == 200
+    left_out = [outcome for outcome in answer["responses"] if outcome["outcome"] != "success"]
+    assert 3 <= len(left_out) <= 4
+    assert {outcome["error"]["code"] for outcome in left_out} == {"batch_response_too_large"}
+    assert {(outcome["outcome"], outcome["status"], outcome["body"]) for outcome in left_out} == {
+        ("too_large", 200, None)
+    }
+    assert answer["summary"]["succeeded"] == 6 - len(left_out)
+    assert answer["summary"]["failed"] == len(left_out)
+    async with shared.server.http.post(
+        "/v1/batch", json={"requests": asked, "strategy": "sequential"}, headers={"accept": "application/x-ndjson"}
+    ) as streamed:
+        lines = [json.loads(line) for line in (await streamed.text()).splitlines()]
+    assert [line["body"] for line in lines[:-1]] == ["x" * 1_000_000] * 6
+
+
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
-async def test_a_stream_holds_the_same_outcomes_as_they_complete(
-    start: Start, upstream: ScriptedUpstream, accept: str
-) -> None:
-    upstream.answer("/slow", delay_s=0.3, json={"a": 1})
-    upstream.answer("/quick", body='{"pretty":\n 1}', headers={"content-type": "application/json"})
-    server = await start()
-    body = {"requests": [item("/slow", id="slow"), item("/quick", id="quick")]}
-    async with server.http.post("/v1/batch", json=body, headers={"accept": accept}) as answer:
+async def test_a_stream_holds_the_same_outcomes_as_they_complete(shared: SharedService, accept: str) -> None:
+    api = shared.named("plain")
+    api.answer("/late", delay_s=0.3, json={"a": 1})
+    api.answer("/pretty", body='{"pretty":\n 1}', headers={"content-type": "application/json"})
+    asked = [api.item("/late", id="slow"), api.item("/pretty", id="quick"), {"url": "http://10.0.0.1/", "id": "no"}]
+    async with shared.server.http.post(
+        "/v1/batch", json={"requests": asked}, headers={"accept": accept, "prefer": "respond-async"}
+    ) as answer:
         assert answer.status == 200
         assert answer.content_type == accept
         text = await answer.text()
     if accept == "text/event-stream":
         events = [dict(line.split(": ", 1) for line in event.splitlines()) for event in text.strip().split("\n\n")]
-        assert [event["event"] for event in events] == ["item", "item", "summary"]
+        assert [event["event"] for event in events] == ["item", "item", "item", "summary"]
         seen = [json.loads(event["data"]) for event in events]
     else:
         seen = [json.loads(line) for line in text.splitlines()]
-    assert [each.get("id") for each in seen] == ["quick", "slow", None]
-    assert seen[0]["body"] == {"pretty": 1}
-    assert seen[-1]["summary"]["succeeded"] == 2
+    assert seen[2]["id"] == "slow"
+    assert {each["id"] for each in seen[:2]} == {"quick", "no"}
+    check(asked, sorted(seen[:-1], key=lambda outcome: outcome["index"]), seen[-1]["summary"])
+    assert next(each for each in seen if each.get("id") == "quick")["body"] == {"pretty": 1}
 
 
-async def test_a_caller_that_hangs_up_takes_its_sockets_along(start: Start, upstream: ScriptedUpstream) -> None:
-    upstream.play("/silent", silent())
-    server = await start(concurrency={"limit": 5})
-    asking = asyncio.create_task(server.post("/v1/batch", {"requests": [item("/silent") for _ in range(20)]}))
-    await upstream.until(lambda it: it.in_hand == 5)
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
-    await upstream.until(lambda it: it.in_hand == 0 and it.open_connections == 0)
-    _, state = await server.get("/v1/upstreams/api")
-    assert (state["in_flight"], state["queued"]) == (0, 0)
-
-
-async def test_sigterm_finishes_what_is_in_flight_and_refuses_the_new(start: Start, upstream: ScriptedUpstream) -> None:
-    release = asyncio.Event()
-    upstream.answer("/held", hold=release)
-    server = await start()
-    asking = asyncio.create_task(batch(server, [item("/held") for _ in range(5)]))
-    await upstream.until(lambda it: it.in_hand == 5)
-    server.terminate()
-    for _ in range(100):
-        status, _ = await server.get("/readyz")
-        if status == 503:
-            break
-        await asyncio.sleep(0.02)
-    assert status == 503
-    refused, problem = await server.post("/v1/batch", {"requests": [item("/x")]})
-    assert (refused, problem["code"]) == (503, "draining")
-    release.set()
-    outcomes = await asking
-    assert [outcome["outcome"] for outcome in outcomes] == ["success"] * 5
-    assert await server.ended() == 0
-
-
-async def test_no_secret_and_no_caller_text_is_in_logs_or_metrics(start: Start, upstream: ScriptedUpstream) -> None:
-    secret, key = "s3cr3t-upstream-token", "s3cr3t-api-key-0123456789"
-    server = await start(
-        auth={"bearer": secret},
-        server={"api_keys": [{"name": "reports", "key": key, "upstreams": ["api"], "max_priority": "normal"}]},
+async def test_one_fetch_is_the_outcome_of_a_batch_of_one(shared: SharedService) -> None:
+    api = shared.named("plain")
+    api.answer("/one", status=404, json={"why": "gone"}, headers={"x-a": "1"})
+    status, fetched = await shared.server.post(
+        "/v1/fetch", {**api.item("/one", id="a"), "deadline": "5s", "priority": "bulk"}
     )
-    status, problem = await server.post("/v1/batch", {"requests": [item("/x")]})
-    assert (status, problem["code"]) == (401, "unauthorized")
-    server.http.headers["Paceline-Key"] = key
-    before = len((await server.metrics()).splitlines())
-    await batch(server, [item("/x", headers={"authorization": "Bearer mine"})])
-    first = len((await server.metrics()).splitlines())
-    outcomes = await batch(
-        server,
-        [item(f"/y{n}?token=callers-s3cr3t", id=f"weird-{n}", headers={"x": "callers-s3cr3t"}) for n in range(200)]
-        + [{"url": "http://elsewhere.example/"}],
-        priority="interactive",
-    )
-    assert outcomes[-1]["error"]["code"] == "forbidden_upstream"
-    assert {received.header("authorization") for received in upstream.requests} == {f"Bearer {secret}"}
-    assert not any(received.header("paceline-key") for received in upstream.requests)
-    text = await server.metrics()
-    assert before < first
-    grown = {line.partition("{")[0] for line in text.splitlines()} - {"x"}
-    assert len(text.splitlines()) - first <= 80, grown  # the rejection and its strategy, once: not one for each item
-    await batch(server, [item(f"/z{n}", id=f"other-{n}") for n in range(200)])
-    assert len((await server.metrics()).splitlines()) == len(text.splitlines())
-    for told in (server.logs(), text, json.dumps(outcomes)):
-        assert secret not in told
-        assert key not in told
-    for told in (server.logs(), text):
-        assert "callers-s3cr3t" not in told
-        assert "weird-" not in told
+    (batched,) = await batch(shared.server, [api.item("/one", id="a")])
+    assert status == 200
+    for outcome in (fetched, batched):
+        assert outcome.pop("timing")["limited_by"]
+    assert fetched == batched
+    status, problem = await shared.server.post("/v1/fetch", {**api.item("/one"), "depends_on": ["a"]})
+    assert (status, problem["field"]) == (422, "depends_on")
+
+
+def most_within(moments: list[float], stretch_s: float) -> int:
+    """The most of these moments in any stretch of this length."""
+    ordered = sorted(moments)
+    return max(sum(start <= moment < start + stretch_s for moment in ordered) for start in ordered)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +17,11 @@ KEEP_ALIVE_S = 75
 
 LAST_WORDS_S = 3.0
 """How long callers may take to read what is written when everything else has ended."""
+
+FAREWELL_S = 0.1
+"""How long requests that were on their way when the listener closed may take to arrive, and be refused in words."""
+
+_CLOSE = (b"connection", b"close")
 
 
 class Server(uvicorn.Server):
@@ -48,7 +54,16 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_started()
 
+    def part(self) -> None:
+        """From now on each answer closes its connection: nobody sends the next request on one that is about to end."""
+        self.config.encoded_headers.append(_CLOSE)
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._close_listeners(sockets or [])
+        # A connection closed while a request of its caller is on its way is a reset connection to that caller.
+        if self.server_state.connections:
+            await asyncio.sleep(FAREWELL_S)
         # uvicorn would cancel the requests that remain, and log each as a fault. Cutting their connections ends them
         # as callers that have hung up.
         cutting = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._cut)
@@ -56,6 +71,24 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             cutting.cancel()
+
+    async def _close_listeners(self, listeners: list[socket.socket]) -> None:
+        """Take nobody new, and everybody who was connected already: the system resets those it still holds for us."""
+        held: list[socket.socket] = []
+        for listener in listeners:
+            with suppress(BlockingIOError):
+                while True:
+                    held.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in held:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class  # called as uvicorn itself does
+        made: asyncio.Protocol = kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return made
 
     def _cut(self) -> None:
         for connection in list(self.server_state.connections):

@@ -76,6 +76,7 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
 
     def end() -> None:
         intake.close()
+        server.part()
         told.set()
         for each in _ENDING:  # the next one is the system's: it ends the process
             loop.remove_signal_handler(each)
