@@ -24,6 +24,7 @@ from paceline.admission.gate import Gate
 from paceline.admission.lineup import BatchFlow, Waiter
 from paceline.admission.shell import SOONEST_S
 from paceline.model import Cost, Rate, Verdict
+from paceline.resilience.breaker import BreakerState
 
 _AT_THE_GATE = 64
 """Of each batch, so many wait in the gate itself and the others behind."""
@@ -116,6 +117,13 @@ class Course:
         known = len(self._copies.flows)
         self.gate = gate.fork(self._copies, keys, lambda: forecast.stir(self))
         self.gate.queued = 0
+        health = self.gate.health
+        self._unwell = health is not None and health.breaker.state(forecast.now) is not BreakerState.CLOSED
+        self._pressed = True
+        """The end of any call may let somebody go."""
+        windows = [window for budget in self.gate.budgets for window in (*budget.windows, *budget.learned)]
+        self._unchanged_s = 0.75 * min((window.rate.per_s for window in windows), default=0.0)
+        """Before that is over no tokens come back that a call which ends now has taken."""
         self._told = any(budget.feedback for budget in self.gate.budgets)
         for flow, fork in list(islice(self._copies.flows.items(), known, None)):
             self._queue(flow, fork)
@@ -163,11 +171,11 @@ class Course:
                 self.grants += 1
                 if (demand := self._demands.get(flow.lineup.budget)) is not None:
                     demand.add(waiter.cost)
-        if again < inf:
-            if again != self._timer_at:
-                self._timer_at = again
-                forecast.at(max(again, now + SOONEST_S), self._ring, again)
-        elif granted and gate.queued:
+        if again < inf and again != self._timer_at:
+            self._timer_at = again
+            forecast.at(max(again, now + SOONEST_S), self._ring, again)
+        self._pressed = self._unwell or gate.blocked
+        if granted and again == inf and gate.queued:
             forecast.stir(self)  # tokens that were only waited for because they were not written
 
     def _queue(self, flow: BatchFlow, fork: BatchFlow) -> None:
@@ -240,10 +248,12 @@ class Course:
 
     def _over(self, waiter: Waiter) -> None:
         now, gate = self._forecast.now, self.gate
+        if waiter.flow.lineup.budget.pause.throttled is not None:
+            self._pressed = True
         if now < waiter.deadline:
-            gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now, reused=True)
+            gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now, reused=True, healthy=True)
         else:
             gate.settle(waiter, Verdict.IGNORED, now)
-        if gate.queued:
+        if gate.queued and (self._pressed or not now < self._timer_at < now + self._unchanged_s):
             self._forecast.stir(self)
         self._forecast.on_settled(waiter)

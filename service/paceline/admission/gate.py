@@ -349,6 +349,11 @@ class Gate:
         """The longest a request is taken to need to be counted."""
         return max((budget.transit_s for budget in self._budgets.values()), default=self._transit_s)
 
+    @property
+    def blocked(self) -> bool:
+        """At the last look somebody who could be paid for had to wait for something else, such as a permit."""
+        return self._reasons[0] is not None or self._reasons[1] is not None
+
     def idle(self, now: float, longest_s: float = inf) -> bool:
         """Nobody waits or is in flight, nothing is paused, and every window (of at most `longest_s`) is free.
 
@@ -362,7 +367,10 @@ class Gate:
         Its batches have their places but none of their waiters yet: `copies.flows` says whose these are.
         """
         fork = copy(self)
-        fork.health = None
+        if self.health is not None:
+            health = self.health.fork()
+            fork.health = health if isinstance(health, Health) else None
+            fork.adaptive_limit = health.limit if isinstance(health, Health) else health
         fork._wake, fork._sockets = wake, self._sockets.fork(copies)
         fork._budgets = OrderedDict()
         for key, budget in self._budgets.items():

@@ -22,6 +22,7 @@ says what differs and has the figures.
 from __future__ import annotations
 
 from collections import deque
+from copy import deepcopy
 from math import exp, inf, log, sqrt
 
 _UNIT_S = 0.05
@@ -135,6 +136,20 @@ class AdaptiveLimit:
                 stretch.yy += y * y
         if now >= self._until:
             self._turn(now)
+
+    @property
+    def climbing(self) -> bool:
+        """It has met neither its knee nor its maximum yet."""
+        return self._verdicts > 1 and self._base < self._most
+
+    @property
+    def level(self) -> int:
+        """The limit on average, while it goes back and forth."""
+        return round((self._low + self._high) / 2)
+
+    def fork(self) -> AdaptiveLimit:
+        """A copy to be run ahead of time by itself."""
+        return deepcopy(self)
 
     def _drop(self, sent_at: float, now: float) -> None:
         if sent_at < self._cut_at:

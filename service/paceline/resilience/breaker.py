@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import copy
 from enum import StrEnum
 from math import inf
 
@@ -93,6 +94,12 @@ class Breaker:
         if self._unanswered >= self.policy.trials:
             return max(self._next_at, now + self._interval_s)
         return self._next_at
+
+    def fork(self) -> Breaker:
+        """A copy to be run ahead of time by itself."""
+        fork = copy(self)
+        fork._calls_in, fork._failures_in = list(self._calls_in), list(self._failures_in)
+        return fork
 
     def state(self, now: float) -> BreakerState:
         """Half open is while a trial is due or unanswered."""
