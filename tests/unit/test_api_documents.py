@@ -26,7 +26,7 @@ def leaves(root: type) -> list[Any]:
 
 def test_every_path_is_documented():
     paths = list(document(Config())["paths"])
-    assert len(paths) == 12
+    assert len(paths) >= 12
     assert [path for path in paths if path not in WORDS] == []
 
 

@@ -1,7 +1,6 @@
 """The three forms of a batch's answer: one JSON document in request order, NDJSON, or server-sent events.
 
-All of them run the batch themselves, so that a caller that hangs up cancels it, and hold its items in the intake until
-the last byte is handed over.
+All of them run the batch themselves, so that a caller that hangs up cancels it.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 from msgspec.structs import replace
@@ -19,10 +19,16 @@ from paceline.api.accept import EVENTS, JSON
 from paceline.api.caller import unless_gone
 from paceline.api.core import Core
 from paceline.api.errors import CallerGone
+from paceline.api.intake import Place
 from paceline.model import Batch, Failure, Outcome, OutcomeKind, Summary
 
 COMMENT_EVERY_S = 15.0
 _CHUNK = 1 << 16
+_IN_ONE = 1 << 18
+"""Up to this size an answer is put together in one piece."""
+
+_TOO_MUCH = "its body does not fit into server.max_batch_response; stream the batch, send smaller ones, or raise it"
+_TOO_MUCH_OF_ALL = "the service keeps as many bytes of answers as it may; stream the batch, or send it again later"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,7 +36,8 @@ _encode = msgspec.json.Encoder().encode
 class Room:
     """How many bytes of outcomes may be kept for one caller; a body that does not fit is left out."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, place: Place, most: int) -> None:
+        self._place = place
         self._most = most
         self._kept = 0
         self._succeeded_less = 0
@@ -38,16 +45,22 @@ class Room:
     def line(self, outcome: Outcome) -> bytes:
         """The outcome's JSON, without its body where that does not fit."""
         line = _encode(outcome)
-        if self._kept + len(line) > self._most and outcome.body is not None:
-            if outcome.outcome is OutcomeKind.SUCCESS:
-                self._succeeded_less += 1
-            line = _encode(_without_body(outcome))
-        self._kept += len(line)
+        size = len(line)
+        fits = self._kept + size <= self._most
+        if not (fits and self._place.hold_answer(size)):
+            if outcome.body is not None:
+                if outcome.outcome is OutcomeKind.SUCCESS:
+                    self._succeeded_less += 1
+                line = _encode(_without_body(outcome, _TOO_MUCH_OF_ALL if fits else _TOO_MUCH))
+                size = len(line)
+            self._place.hold_answer(size, needed=True)
+        self._kept += size
         return line
 
     def taken_away(self, size: int) -> None:
         """So many bytes were handed over and are kept no longer."""
         self._kept -= size
+        self._place.free_answer(size)
 
     def summary(self, summary: Summary) -> Summary:
         """The batch's summary with what was left out counted as failed."""
@@ -60,20 +73,27 @@ class Room:
 class WholeAnswer(Response):
     """One JSON document when everything is done."""
 
-    def __init__(self, core: Core, batch: Batch) -> None:
+    def __init__(self, core: Core, batch: Batch, place: Place) -> None:
         super().__init__(media_type=JSON)
         self._core = core
         self._batch = batch
+        self._room = Room(place, core.config.server.max_batch_response)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limits = self._core.config.server
-        with self._core.intake.taken(len(self._batch.items), limits.max_in_flight_items):
-            content = await unless_gone(receive, self._run(limits.max_batch_response))
-            await Response(content, media_type=JSON)(scope, receive, send)
+        head, lines = await unless_gone(receive, self._run())
+        size = len(head) + sum(map(len, lines)) + len(lines) + 1
+        if size <= _IN_ONE:
+            await Response(b"%b%b]}" % (head, b",".join(lines)), media_type=JSON)(scope, receive, send)
+            return
+        self.headers["content-length"] = str(size)
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for chunk in self._chunks(head, lines):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"]}", "more_body": False})
 
-    async def _run(self, most: int) -> bytes:
-        batch = self._batch
-        room = Room(most)
+    async def _run(self) -> tuple[bytes, list[bytes]]:
+        """What stands before the outcomes, and the outcomes in order."""
+        batch, room = self._batch, self._room
         lines = [b""] * len(batch.items)
 
         def keep(outcome: Outcome) -> None:
@@ -87,30 +107,42 @@ class WholeAnswer(Response):
             "elapsed_ms": round(run.elapsed_s * 1000, 3),
             "summary": room.summary(summary),
         }
-        return b'%b,"responses":[%b]}' % (_encode(head)[:-1], b",".join(lines))
+        return b'%b,"responses":[' % _encode(head)[:-1], lines
+
+    def _chunks(self, head: bytes, lines: list[bytes]) -> Iterator[bytes]:
+        """All but the end, in pieces; each line is let go of once it is in one."""
+        pieces, size = [head], 0
+        for index, line in enumerate(lines):
+            pieces.append(b"," + line if index else line)
+            lines[index] = b""
+            size += len(line)
+            if size >= _CHUNK:
+                yield b"".join(pieces)
+                self._room.taken_away(size)
+                pieces, size = [], 0
+        yield b"".join(pieces)
 
 
 class StreamAnswer(Response):
     """Each outcome when it is there, the summary last; a caller that does not read does not fill our memory."""
 
-    def __init__(self, core: Core, batch: Batch, form: str) -> None:
+    def __init__(self, core: Core, batch: Batch, place: Place, form: str) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type=form)
         del self.headers["content-length"]
         self._core = core
         self._batch = batch
+        self._room = Room(place, core.config.server.max_batch_response)
         self._events = form == EVENTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limits = self._core.config.server
-        with self._core.intake.taken(len(self._batch.items), limits.max_in_flight_items):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                await unless_gone(receive, self._run(send, limits.max_batch_response))
-            except CallerGone:
-                return
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            await unless_gone(receive, self._run(send))
+        except CallerGone:
+            return
 
-    async def _run(self, send: Send, most: int) -> None:
-        room = Room(most)
+    async def _run(self, send: Send) -> None:
+        room = self._room
         waiting: deque[bytes] = deque()
         news = asyncio.Event()
 
@@ -161,15 +193,11 @@ async def _within(news: asyncio.Event, timeout_s: float | None) -> None:
         return
 
 
-def _without_body(outcome: Outcome) -> Outcome:
+def _without_body(outcome: Outcome, why: str) -> Outcome:
     return replace(
         outcome,
         outcome=OutcomeKind.TOO_LARGE,
         body=None,
         body_encoding="none",
-        error=Failure(
-            "batch_response_too_large",
-            "its body does not fit into server.max_batch_response; stream the batch, send smaller ones, or raise it",
-            sent=True,
-        ),
+        error=Failure("batch_response_too_large", why, sent=True),
     )

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import msgspec
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import EVENTS, JSON, NDJSON, wanted_form
 from paceline.api.answers import StreamAnswer, WholeAnswer
-from paceline.api.body import read_json
-from paceline.api.checks import batch_of
-from paceline.api.core import Core, tenant_of
-from paceline.api.schemas import BatchBody
+from paceline.api.core import Core
+from paceline.api.held import held
+from paceline.api.intake import Place
+from paceline.api.reading import read_batch
 
 
 def add_routes(app: FastAPI, core: Core) -> None:
-    decoder = msgspec.json.Decoder(BatchBody)
-
-    @app.post("/v1/batch", response_model=None)
-    async def batch(request: Request) -> Response:
+    async def batch(request: Request, place: Place) -> Response:
         form = wanted_form(request.scope, (JSON, NDJSON, EVENTS))
-        core.intake.check()
-        limits = core.config.server
-        body = await read_json(request, decoder, limits.max_body)
-        checked = batch_of(body, tenant_of(request.scope), limits)
-        return WholeAnswer(core, checked) if form == JSON else StreamAnswer(core, checked, form)
+        checked = await read_batch(request, place, core.config.server)
+        place.hold_items(len(checked.items))
+        return WholeAnswer(core, checked, place) if form == JSON else StreamAnswer(core, checked, place, form)
+
+    app.post("/v1/batch", response_model=None, name="batch")(held(core, batch))

@@ -1,7 +1,8 @@
-"""A request's body: read up to the limit, checked for its type, decoded once."""
+"""A request's body: checked for its type, read up to the limit as far as there is room for it, decoded once."""
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TypeVar
 
@@ -11,7 +12,11 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from paceline.api.errors import BadRequest, CallerGone, Invalid, TooLarge, UnsupportedType
+from paceline.api.intake import HEAVIEST, Place
 from paceline.units import write_size
+
+LARGE = 256 * 1024
+"""A larger body is not read in one go, and no part of an item but its payload may be larger."""
 
 _JSON = re.compile(rb"application/(?:[\w.!#$&^-]+\+)?json", re.IGNORECASE)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)` - at `\$\.?(.*)`", re.DOTALL)
@@ -20,14 +25,32 @@ _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)
 _WRONG = re.compile(r"(.*?)(?: - at `(?:key in )?\$\.?(.*)`)?", re.DOTALL)
 _WORDS = {"object": "an object", "array": "a list", "str": "text", "int": "a whole number", "float": "a number"}
 
+_CUT = 200
+"""The longest piece of a body that is told back."""
+
 T = TypeVar("T")
 
 
-async def read_json(request: Request, decoder: msgspec.json.Decoder[T], most: int) -> T:
-    """The decoded body.
+async def read_json(request: Request, decoder: msgspec.json.Decoder[T], most: int, place: Place | None = None) -> T:
+    """The decoded body; for one that is small, or of which only a payload may be large.
 
     Raises:
         UnsupportedType, TooLarge, BadRequest, Invalid: it cannot be used, and why.
+        OverShare, Unavailable: there is no room for it.
+        CallerGone: the caller hung up while sending it.
+    """
+    body = await read(request, most, place)
+    if place is not None:
+        place.hold_body(len(body) if len(body) > LARGE else HEAVIEST * len(body))
+    return decode(body, decoder)
+
+
+async def read(request: Request, most: int, place: Place | None) -> bytes:
+    """The body as it was sent; `place` holds its size, from before it is read where its length is told.
+
+    Raises:
+        UnsupportedType, TooLarge: it is not taken.
+        OverShare, Unavailable: there is no room for it.
         CallerGone: the caller hung up while sending it.
     """
     content_type = length = b""
@@ -38,12 +61,15 @@ async def read_json(request: Request, decoder: msgspec.json.Decoder[T], most: in
             length = value
     if _JSON.fullmatch(content_type.partition(b";")[0].strip()) is None:
         raise UnsupportedType("the body must be JSON; send it with content-type: application/json")
-    if length.isdigit() and int(length) > most:
+    told = int(length) if length.isdigit() else 0
+    if told > most:
         raise _too_large(most)
-    return decode(await _read(request.receive, most), decoder)
+    if place is not None and told:
+        place.hold_body(told)
+    return await _read(request.receive, most, place, told)
 
 
-async def _read(receive: Receive, most: int) -> bytes:
+async def _read(receive: Receive, most: int, place: Place | None, held: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -54,13 +80,15 @@ async def _read(receive: Receive, most: int) -> bytes:
         size += len(chunk)
         if size > most:
             raise _too_large(most)
+        if size > held and place is not None:
+            place.hold_body(size)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {write_size(most)}; send smaller batches, or raise server.max_body")
+    return TooLarge(f"the body is larger than the {write_size(most)} taken here; send less at a time")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -70,36 +98,74 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         BadRequest: it is not JSON.
         Invalid: it is JSON of another shape; names the field.
     """
+    check_text(body)
+    return decode_part(body, decoder)
+
+
+def check_text(body: bytes) -> None:
+    """Let only UTF-8 through: what is passed on as it is must be that too.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if body.isascii():
+        return
+    whole = codecs.getincrementaldecoder("utf-8")()
     try:
-        if not body.isascii():
-            body.decode()  # bodies that are passed on as they are must be UTF-8 too
-        return decoder.decode(body)
+        for start in range(0, len(body), LARGE):  # in pieces: as text it may be four times as large
+            whole.decode(body[start : start + LARGE])
+        whole.decode(b"", final=True)
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8; JSON always is") from None
+
+
+def decode_part(part: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T], within: str = "") -> T:
+    """The values of a body, or of the part of one that is found at `within`.
+
+    Raises:
+        BadRequest: it is not JSON.
+        Invalid: it is JSON of another shape; names the field.
+    """
+    try:
+        return decoder.decode(part)
     except RecursionError:
         raise BadRequest("the body is nested too deeply to be read") from None
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(_placed(str(error), within)) from None
     except msgspec.DecodeError as error:
         raise BadRequest(
             f"the body is not JSON that can be read: {str(error).removeprefix('JSON is malformed: ')}"
         ) from None
 
 
+def _placed(message: str, within: str) -> str:
+    """The decoder's message about a part, as it would be about the whole."""
+    if not within:
+        return message
+    start = message.rfind(" - at `")
+    if start < 0:
+        return f"{message} - at `$.{within}`"
+    return f"{message[:start]}{message[start:].replace('$', f'$.{within}', 1)}"
+
+
 def _invalid(message: str) -> Invalid:
     """The decoder's words as ours, and the field they are about."""
     if (found := _UNKNOWN.fullmatch(message)) or (found := _UNKNOWN_AT_TOP.fullmatch(message)):
         name, at = found[1], found[2] if found.re is _UNKNOWN else ""
-        field = f"{at}.{name}" if at else name
-        return Invalid(f"{field[:200]} is not a field here; remove it or correct its name", field=field[:200])
+        field = _cut(f"{at}.{name}" if at else name)
+        return Invalid(f"{field} is not a field here; remove it or correct its name", field=field)
     if found := _MISSING.fullmatch(message):
         field = f"{found[2]}.{found[1]}" if found[2] else found[1]
         return Invalid(f"{field} is required; add it", field=field)
     found = _WRONG.fullmatch(message)
     assert found is not None
-    field = (found[2] or "").replace("[...]", "")
-    what = re.sub(r"`([^`]*)`", lambda each: _readable(each[1]), found[1])
+    field = _cut((found[2] or "").replace("[...]", ""))
+    what = _cut(re.sub(r"`([^`]*)`", lambda each: _readable(each[1]), found[1]))
     return Invalid(f"{field or 'the body'}: {what[:1].lower()}{what[1:]}", field=field or UNSET)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CUT else f"{text[:_CUT]}..."
 
 
 def _readable(types: str) -> str:

@@ -13,31 +13,31 @@ from msgspec import UNSET, UnsetType
 from paceline.api.errors import TooLarge
 from paceline.api.fields import Wrong, check_cap, check_cost, check_retry, deadline_of, lowered, rate_of, seconds_of
 from paceline.api.schemas import BatchBody, FetchBody, RateBody
-from paceline.batch.order import in_order
+from paceline.batch.order import in_order, needs_of
 from paceline.config.server import Server
 from paceline.model import Batch, Defaults, Item, Rate, Strategy, Tenant
+
+NEEDS_OF_ONE = 10
+"""A batch may name so many dependencies for each item it may have: all of them may end at one moment."""
 
 _CONCURRENCY_COUNTS = (Strategy.BOUNDED, Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
 _RATE_COUNTS = (Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
 
 
-def batch_of(body: BatchBody, tenant: Tenant, limits: Server) -> Batch:
-    """The batch a body asks for.
+def batch_of(body: BatchBody, tenant: Tenant, limits: Server, *, looked_at: bool = False) -> Batch:
+    """The batch a body asks for; `looked_at`: its items passed `check_item` already.
 
     Raises:
         Invalid, TooLarge: it cannot be run as a whole; names the field.
     """
     items = body.requests
-    if len(items) > limits.max_items:
-        raise TooLarge(
-            f"{len(items)} items are more than the {limits.max_items} of one batch; send several, "
-            "or raise server.max_items",
-            field="requests",
-        )
+    check_count(len(items), limits)
     try:
         if not items:
             raise Wrong("requests", "is empty; add at least one")
-        check_items(items)
+        if not looked_at:
+            _check_each(items)
+        _check_together(items, NEEDS_OF_ONE * limits.max_items)
         _check_defaults(body.defaults)
         check_retry(body.retry)
         return Batch(
@@ -75,23 +75,43 @@ def fetch_of(body: FetchBody, tenant: Tenant, limits: Server) -> Batch:
         raise wrong.told() from None
 
 
-def check_items(items: Sequence[Item]) -> None:
-    """What every item must keep to, and what they must keep to together."""
-    named = dependent = False
+def check_count(items: int, limits: Server) -> None:
+    """No more than one batch may have.
+
+    Raises:
+        TooLarge: it has more.
+    """
+    if items > limits.max_items:
+        raise TooLarge(
+            f"{items} items are more than the {limits.max_items} of one batch; send several, or raise server.max_items",
+            field="requests",
+        )
+
+
+def _check_each(items: Sequence[Item]) -> None:
     checked = 0
     try:
         for item in items:
-            if item.id is not UNSET:
-                named = True
-            if item.depends_on is not UNSET or item.dependsOn is not UNSET:
-                dependent = True
             check_item(item)
             checked += 1
     except Wrong as wrong:
         raise wrong.within(f"requests[{checked}]") from None
+
+
+def _check_together(items: Sequence[Item], most_needs: int) -> None:
+    named = False
+    needs = 0
+    for index, item in enumerate(items):
+        if item.id is not UNSET:
+            named = True
+        if item.depends_on is not UNSET or item.dependsOn is not UNSET:
+            needs += len(needs_of(item))
+            if needs > most_needs:
+                field = f"requests[{index}].{'dependsOn' if item.depends_on is UNSET else 'depends_on'}"
+                raise Wrong(field, f"is one too many: a batch may name {most_needs} ids in all; depend on fewer")
     if named:
         _check_ids(items)
-    if dependent:
+    if needs:
         try:
             in_order(items)
         except ValueError as error:
@@ -158,7 +178,7 @@ def _own_rate(body: RateBody | UnsetType, strategy: Strategy) -> Rate | None:
 
 def _check_one_body(item: Item) -> None:
     given = (
-        ("json", len(bytes(item.json)) > 0),
+        ("json", memoryview(item.json).nbytes > 0),
         ("body", item.body is not UNSET),
         ("body_base64", item.body_base64 is not UNSET),
     )

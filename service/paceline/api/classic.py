@@ -18,6 +18,8 @@ from paceline.api.comparisons import upstream_of
 from paceline.api.core import Core, tenant_of
 from paceline.api.errors import Invalid, NoTarget
 from paceline.api.fields import DEFAULT_DEADLINE_S, MOST, lowered
+from paceline.api.held import held
+from paceline.api.intake import Place
 from paceline.api.schemas import ClassicAnswer
 from paceline.model import Batch, Item, ItemRetry, Outcome, Priority, Strategy
 
@@ -30,8 +32,7 @@ _WHOLE = re.compile(r"[0-9]{1,10}").fullmatch
 def add_routes(app: FastAPI, core: Core) -> None:
     encode = msgspec.json.Encoder().encode
 
-    async def run(request: Request, strategy: Strategy, words: str) -> Response:
-        core.intake.check()
+    async def run(request: Request, place: Place, strategy: Strategy, words: str) -> Response:
         limits = core.config.server
         target = core.config.compare.target
         count = _whole(request, "num_requests", limits.max_items)
@@ -56,23 +57,28 @@ def add_routes(app: FastAPI, core: Core) -> None:
         def note(outcome: Outcome) -> None:
             statuses[outcome.index] = outcome.status or NO_ANSWER
 
-        with core.intake.taken(count, limits.max_in_flight_items):
-            opened = core.runner.open(batch)
-            summary = await unless_gone(request.receive, core.runner.run(batch, note, opened))
+        place.hold_items(count)
+        opened = core.runner.open(batch)
+        summary = await unless_gone(request.receive, core.runner.run(batch, note, opened))
         message = f"{summary.succeeded} of {count} requests succeeded, sent {words}, in {opened.elapsed_s:.2f} s"
         return Response(encode(ClassicAnswer(message, statuses)), media_type=JSON)
 
-    @app.get("/sync/{num_requests}", response_model=None)
-    async def sync(request: Request) -> Response:
-        return await run(request, Strategy.SEQUENTIAL, "one after another")
+    async def sync(request: Request, place: Place) -> Response:
+        return await run(request, place, Strategy.SEQUENTIAL, "one after another")
 
-    @app.get("/async/{num_requests}", response_model=None)
-    async def all_at_once(request: Request) -> Response:
-        return await run(request, Strategy.CONCURRENT, "all at once")
+    async def all_at_once(request: Request, place: Place) -> Response:
+        return await run(request, place, Strategy.CONCURRENT, "all at once")
 
-    @app.get("/async_sem/{num_requests}/{max_concurrent}", response_model=None)
-    async def under_a_semaphore(request: Request) -> Response:
-        return await run(request, Strategy.BOUNDED, f"at most {request.path_params['max_concurrent']} at a time")
+    async def under_a_semaphore(request: Request, place: Place) -> Response:
+        words = f"at most {request.path_params['max_concurrent']} at a time"
+        return await run(request, place, Strategy.BOUNDED, words)
+
+    for path, answer in (
+        ("/sync/{num_requests}", sync),
+        ("/async/{num_requests}", all_at_once),
+        ("/async_sem/{num_requests}/{max_concurrent}", under_a_semaphore),
+    ):
+        app.get(path, response_model=None)(held(core, answer))
 
 
 def _whole(request: Request, name: str, most: int) -> int:

@@ -15,6 +15,8 @@ from paceline.api.checks import check_alone, check_item
 from paceline.api.core import Core, tenant_of
 from paceline.api.errors import Forbidden, Invalid
 from paceline.api.fields import Wrong, check_cap, rate_of
+from paceline.api.held import held
+from paceline.api.intake import Place
 from paceline.api.schemas import CompareAnswer, CompareBody
 from paceline.batch.compare import Comparison, compare
 from paceline.config.server import Server
@@ -23,24 +25,27 @@ from paceline.model import Item, Rate, Strategy, Tenant
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
 from paceline.upstream.registry import Registry, Upstream
 
+LARGEST = 1024 * 1024
+"""The largest body of a comparison, which sends it some hundred times."""
+
 
 def add_routes(app: FastAPI, core: Core) -> None:
     decoder = msgspec.json.Decoder(CompareBody)
     encode = msgspec.json.Encoder().encode
 
-    @app.post("/v1/compare", response_model=None)
-    async def run_comparison(request: Request) -> Response:
-        core.intake.check()
+    async def run_comparison(request: Request, place: Place) -> Response:
         limits = core.config.server
-        body = await read_json(request, decoder, limits.max_body)
+        body = await read_json(request, decoder, min(limits.max_body, LARGEST), place)
         try:
             comparison = _comparison(body, core.registry, tenant_of(request.scope), limits)
         except Wrong as wrong:
             raise wrong.told() from None
-        with core.intake.taken(comparison.n, limits.max_in_flight_items):
-            results = await unless_gone(request.receive, compare(core.runner, comparison))
+        place.hold_items(comparison.n)
+        results = await unless_gone(request.receive, compare(core.runner, comparison))
         answer = CompareAnswer(comparison.upstream.name, comparison.n, comparison.unpaced, results)
         return Response(encode(answer), media_type=JSON)
+
+    app.post("/v1/compare", response_model=None, name="compare")(held(core, run_comparison))
 
 
 def _comparison(body: CompareBody, registry: Registry, tenant: Tenant, limits: Server) -> Comparison:

@@ -11,6 +11,7 @@ ApiError
 +-- UnsupportedType         415 unsupported_media_type
 +-- Misdirected             421 misdirected
 +-- Invalid                 422 invalid
++-- OverShare               429 over_share
 +-- CallerGone              no answer: the caller hung up
 +-- Fault                   500 internal
 +-- Unavailable             503 overloaded, draining
@@ -122,6 +123,13 @@ class Invalid(ApiError):
 
     status = 422
     code = "invalid"
+
+
+class OverShare(ApiError):
+    """This caller holds its share of a service that others want in to."""
+
+    status = 429
+    code = "over_share"
 
 
 class CallerGone(ApiError):

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import msgspec
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import JSON
-from paceline.api.body import read_json
+from paceline.api.answers import Room
 from paceline.api.caller import unless_gone
 from paceline.api.checks import fetch_of
 from paceline.api.core import Core, tenant_of
-from paceline.api.schemas import FetchBody
-from paceline.model import Outcome
+from paceline.api.held import held
+from paceline.api.intake import Place
+from paceline.api.reading import read_fetch
 
 
 def add_routes(app: FastAPI, core: Core) -> None:
-    decoder = msgspec.json.Decoder(FetchBody)
-    encode = msgspec.json.Encoder().encode
-
-    @app.post("/v1/fetch", response_model=None)
-    async def fetch(request: Request) -> Response:
-        core.intake.check()
+    async def fetch(request: Request, place: Place) -> Response:
         limits = core.config.server
-        body = await read_json(request, decoder, limits.max_body)
+        body = await read_fetch(request, place, limits)
         batch = fetch_of(body, tenant_of(request.scope), limits)
-        outcomes: list[Outcome] = []
-        with core.intake.taken(1, limits.max_in_flight_items):
-            await unless_gone(request.receive, core.runner.run(batch, outcomes.append))
-        return Response(encode(outcomes[0]), media_type=JSON)
+        place.hold_items(1)
+        room = Room(place, limits.max_batch_response)
+        lines: list[bytes] = []
+        run = core.runner.run(batch, lambda outcome: lines.append(room.line(outcome)))
+        await unless_gone(request.receive, run)
+        return Response(lines[0], media_type=JSON)
+
+    app.post("/v1/fetch", response_model=None, name="fetch")(held(core, fetch))

@@ -297,7 +297,8 @@ def _operation(
     errors: tuple[int, ...] = (),
 ) -> Schema:
     answers = dict(answers)
-    for status in sorted({*errors, *((401,) if keyed else ()), 421, 500}):
+    shared = (429,) if keyed and 503 in errors else ()
+    for status in sorted({*errors, *((401, *shared) if keyed else ()), 421, 500}):
         answers.setdefault(str(status), _problem(status))
     operation: Schema = {"summary": summary, "operationId": name, "responses": answers}
     if body is not None:
@@ -312,7 +313,7 @@ def _problem(status: int) -> Schema:
     if status in examples.PROBLEMS:
         content[PROBLEM_TYPE]["example"] = examples.PROBLEMS[status]
     answer: Schema = {"description": phrase(status), "content": content}
-    header = {401: "WWW-Authenticate", 503: "Retry-After"}.get(status)
+    header = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status)
     if header is not None:
         answer["headers"] = {header: {"schema": {"type": "string"}}}
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from paceline.batch.compare import Measured
 from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Outcome, Priority, Strategy, Summary
@@ -20,10 +20,9 @@ class RateBody(Struct, frozen=True, forbid_unknown_fields=True):
     unit: str = "requests"
 
 
-class BatchBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /v1/batch` takes."""
+class BatchFrame(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a batch says besides its items."""
 
-    requests: list[Item]
     strategy: Strategy = Strategy.ADAPTIVE
     max_concurrency: int | UnsetType = UNSET
     rate: RateBody | UnsetType = UNSET
@@ -32,6 +31,36 @@ class BatchBody(Struct, frozen=True, forbid_unknown_fields=True):
     on_failure: Literal["continue", "halt"] = "continue"
     retry: ItemRetry = ItemRetry()
     defaults: Defaults = Defaults()
+
+
+class BatchBody(BatchFrame, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `POST /v1/batch` takes."""
+
+    requests: list[Item]
+
+
+class UnreadBatch(BatchFrame, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A batch whose items are still to be read."""
+
+    requests: Raw
+
+
+class Unread(Struct, frozen=True):
+    """The items of a batch, each still to be read; what else there is has been looked at by nobody."""
+
+    requests: list[Raw]
+
+
+class Parts(Struct, frozen=True):
+    """The parts of an item that are no payload, unread."""
+
+    url: Raw = Raw()
+    path: Raw = Raw()
+    headers: Raw = Raw()
+    params: Raw = Raw()
+    cost: Raw = Raw()
+    depends_on: Raw = Raw()
+    dependsOn: Raw = Raw()  # noqa: N815 - the spelling some callers already use
 
 
 class BatchAnswer(Struct, frozen=True):

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import JSON
-from paceline.api.body import read_json
+from paceline.api.body import LARGE, read_json
 from paceline.api.core import Core, tenant_of
 from paceline.api.errors import Invalid, NotFound
 from paceline.api.fields import Wrong, rate_of
@@ -40,7 +40,7 @@ def add_routes(app: FastAPI, core: Core) -> None:
     @app.patch("/v1/upstreams/{name}", response_model=None)
     async def change(request: Request) -> Response:
         found = _found(core, request)
-        patch = await read_json(request, decoder, core.config.server.max_body)
+        patch = await read_json(request, decoder, min(core.config.server.max_body, LARGE))
         _apply(found, patch)
         return Response(encode(state_of(found, time.perf_counter())), media_type=JSON)
 
