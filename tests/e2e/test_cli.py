@@ -292,7 +292,7 @@ async def test_the_demo_shows_who_is_refused_and_who_is_not(folder: Path, paceli
 
 async def test_help_names_every_command_and_version_the_version(folder: Path, paceline: RunCommand) -> None:
     told = await paceline("--help")
-    for command in ("serve", "run", "compare", "demo", "check-config"):
+    for command in ("serve", "run", "plan", "compare", "demo", "upstreams", "check-config"):
         assert f"  {command} " in told.stdout
         assert (await paceline(command, "--help")).code == 0
     assert "schema" not in told.stdout
