@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.check_config import check_config, print_reference, print_schema
+from paceline.cli.check_config import check_config, print_reference, print_schema, renew_reference
 from paceline.config import json_schema, load, reference
 from paceline.config.schema import settings
 
@@ -130,3 +130,12 @@ def test_schema_and_table_are_printed_as_they_are_stored(capsys):
     assert capsys.readouterr().out == (ROOT / "config/paceline.schema.json").read_text()
     print_reference()
     assert capsys.readouterr().out == reference()
+
+
+def test_a_stale_table_is_renewed_in_its_place(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n\n| key | default | meaning |\n|---|---|---|\n| `gone` | 1 | No more. |\n\nafter\n")
+    renew_reference(page)
+    assert page.read_text() == f"before\n\n{reference()}\nafter\n"
+    renew_reference(page)
+    assert page.read_text() == f"before\n\n{reference()}\nafter\n"
