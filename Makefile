@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo serve test verify lint bench lock schema clean
+.PHONY: demo serve test verify verify-deploy lint bench lock schema clean
 
 demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
 	$(BIN)/paceline demo $(ARGS)
@@ -13,10 +13,13 @@ serve: $(VENV)/.runtime      ## start the service on http://127.0.0.1:8080
 	$(BIN)/paceline serve $(ARGS)
 
 test: $(VENV)/.development   ## every test but the long measurements, under five minutes
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 verify: $(VENV)/.development ## what is measured over real time: rates, faults
 	$(BIN)/pytest -m verify $(ARGS)
+
+verify-deploy: $(VENV)/.development ## deploy/ and grafana/ with the real programs: Prometheus, Alertmanager...
+	$(BIN)/pytest -m deploy $(ARGS)
 
 lint: $(VENV)/.development   ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
