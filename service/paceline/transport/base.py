@@ -49,7 +49,7 @@ class Transport(Protocol):
         ...
 
 
-# RFC 9110 section 7.6.1 and what an engine frames or negotiates by itself.
+# RFC 9110 section 7.6.1, what an engine frames or negotiates by itself, and the key to this service.
 _OURS = frozenset(
     {
         "host",
@@ -62,6 +62,7 @@ _OURS = frozenset(
         "content-length",
         "expect",
         "accept-encoding",
+        "paceline-key",
     }
 )
 

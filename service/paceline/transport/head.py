@@ -25,7 +25,7 @@ def check_method(method: str) -> None:
     if method.upper() == "CONNECT":
         raise InvalidRequest("method CONNECT is refused: it opens a tunnel; use GET, POST or another method")
     if not _TOKEN(method):
-        raise InvalidRequest(f"{method!r} is no HTTP method; use GET, POST or another token")
+        raise InvalidRequest(f"{method[:80]!r} is no HTTP method; use GET, POST or another token")
 
 
 def needs_length(request: Request) -> bool:
