@@ -110,17 +110,19 @@ class WholeAnswer(Response):
         return b'%b,"responses":[' % _encode(head)[:-1], lines
 
     def _chunks(self, head: bytes, lines: list[bytes]) -> Iterator[bytes]:
-        """All but the end, in pieces; each line is let go of once it is in one."""
+        """All but the end, in pieces; each line is let go of once it is handed over."""
         pieces, size = [head], 0
         for index, line in enumerate(lines):
-            pieces.append(b"," + line if index else line)
+            if index:
+                pieces.append(b",")
+            pieces.append(line)
             lines[index] = b""
             size += len(line)
             if size >= _CHUNK:
-                yield b"".join(pieces)
+                yield from cut(pieces)
                 self._room.taken_away(size)
                 pieces, size = [], 0
-        yield b"".join(pieces)
+        yield from cut(pieces)
 
 
 class StreamAnswer(Response):
@@ -159,9 +161,10 @@ class StreamAnswer(Response):
                 chunk = self._chunk(waiting, room)
                 if self._events and time.perf_counter() >= comment_at:
                     comment_at += COMMENT_EVERY_S
-                    chunk += b": still at work\n\n"
+                    chunk.append(b": still at work\n\n")
                 if chunk:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    for piece in cut(chunk):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
                 elif not running.done():
                     news.clear()
                     await _within(news, comment_at - time.perf_counter() if self._events else None)
@@ -171,7 +174,7 @@ class StreamAnswer(Response):
             await asyncio.gather(running, return_exceptions=True)
         await send({"type": "http.response.body", "body": self._framed(b"summary", last), "more_body": False})
 
-    def _chunk(self, waiting: deque[bytes], room: Room) -> bytes:
+    def _chunk(self, waiting: deque[bytes], room: Room) -> list[bytes]:
         lines: list[bytes] = []
         size = 0
         while waiting and size < _CHUNK:
@@ -179,10 +182,20 @@ class StreamAnswer(Response):
             size += len(line)
             lines.append(self._framed(b"item", line))
         room.taken_away(size)
-        return b"".join(lines)
+        return lines
 
     def _framed(self, event: bytes, line: bytes) -> bytes:
         return b"event: %b\ndata: %b\n\n" % (event, line) if self._events else line + b"\n"
+
+
+def cut(pieces: list[bytes]) -> Iterator[bytes]:
+    """The pieces put together, or, where there is a large one, each in parts: no write takes long."""
+    if all(len(piece) <= _IN_ONE for piece in pieces):
+        yield b"".join(pieces)
+        return
+    for piece in pieces:
+        for start in range(0, len(piece), _IN_ONE):
+            yield piece[start : start + _IN_ONE]
 
 
 async def _within(news: asyncio.Event, timeout_s: float | None) -> None:

@@ -15,8 +15,8 @@ from paceline.api.errors import BadRequest, CallerGone, Invalid, TooLarge, Unsup
 from paceline.api.intake import HEAVIEST, Place
 from paceline.units import write_size
 
-LARGE = 256 * 1024
-"""A larger body is not read in one go, and no part of an item but its payload may be larger."""
+LARGE = 32 * 1024
+"""A larger body is looked at part by part, and what goes into the head of a request may not be larger."""
 
 _JSON = re.compile(rb"application/(?:[\w.!#$&^-]+\+)?json", re.IGNORECASE)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)` - at `\$\.?(.*)`", re.DOTALL)
@@ -25,6 +25,7 @@ _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)
 _WRONG = re.compile(r"(.*?)(?: - at `(?:key in )?\$\.?(.*)`)?", re.DOTALL)
 _WORDS = {"object": "an object", "array": "a list", "str": "text", "int": "a whole number", "float": "a number"}
 
+_PIECE = 256 * 1024
 _CUT = 200
 """The longest piece of a body that is told back."""
 
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 async def read_json(request: Request, decoder: msgspec.json.Decoder[T], most: int, place: Place | None = None) -> T:
-    """The decoded body; for one that is small, or of which only a payload may be large.
+    """The decoded body; for one that is small.
 
     Raises:
         UnsupportedType, TooLarge, BadRequest, Invalid: it cannot be used, and why.
@@ -41,7 +42,7 @@ async def read_json(request: Request, decoder: msgspec.json.Decoder[T], most: in
     """
     body = await read(request, most, place)
     if place is not None:
-        place.hold_body(len(body) if len(body) > LARGE else HEAVIEST * len(body))
+        place.hold_body(HEAVIEST * len(body))
     return decode(body, decoder)
 
 
@@ -112,8 +113,8 @@ def check_text(body: bytes) -> None:
         return
     whole = codecs.getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(body), LARGE):  # in pieces: as text it may be four times as large
-            whole.decode(body[start : start + LARGE])
+        for start in range(0, len(body), _PIECE):  # as text it may be four times as large
+            whole.decode(body[start : start + _PIECE])
         whole.decode(b"", final=True)
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8; JSON always is") from None

@@ -21,8 +21,13 @@ from paceline.api.fields import Wrong
 from paceline.api.intake import HEAVIEST, Place
 from paceline.api.schemas import BatchBody, FetchBody, Parts, Unread, UnreadBatch
 from paceline.config.server import Server
-from paceline.model import Batch, Item
+from paceline.model import Batch, Defaults, Item
 from paceline.units import write_size
+
+_BESIDE = 256 * 1024
+"""What may stand beside the items of a batch, white space included."""
+
+_HEAD = ("url", "path", "headers", "params", "cost")
 
 _SLICE_S = 0.005
 """How long reading goes on before the event loop gets a turn."""
@@ -32,6 +37,7 @@ _fetch = msgspec.json.Decoder(FetchBody)
 _unread = msgspec.json.Decoder(Unread)
 _frame = msgspec.json.Decoder(UnreadBatch)
 _item = msgspec.json.Decoder(Item)
+_defaults = msgspec.json.Decoder(Defaults)
 _parts = msgspec.json.Decoder(Parts)
 
 
@@ -57,23 +63,26 @@ async def read_fetch(request: Request, place: Place, limits: Server) -> FetchBod
     if len(body) > LARGE:
         check_text(body)
         _check_parts(body, "")
-        return decode_part(body, _fetch)
+        fetch = decode_part(body, _fetch)
+        place.hold_body(HEAVIEST * len(body) - (HEAVIEST - 1) * _payload(fetch))
+        return fetch
     place.hold_body(HEAVIEST * len(body))
     return decode(body, _fetch)
 
 
 async def _in_slices(body: bytes, place: Place, limits: Server) -> BatchBody:
     check_text(body)
-    unread = decode_part(body, _unread).requests
-    check_count(len(unread), limits)
-    if len(body) - sum(map(_size, unread)) > LARGE:
-        raise Invalid(f"what stands beside the items is larger than {write_size(LARGE)}; make it smaller")
+    unread = decode_part(body, _unread)
+    check_count(len(unread.requests), limits)
+    if len(body) - sum(map(_size, unread.requests)) > _BESIDE:
+        raise Invalid(f"what stands beside the items is larger than {write_size(_BESIDE)}; make it smaller")
     await asyncio.sleep(0)
     frame = decode_part(body, _frame)
+    defaults = _read_defaults(unread.defaults)
     items: list[Item] = []
     payload = 0
     began_at = time.perf_counter()
-    for index, raw in enumerate(unread):
+    for index, raw in enumerate(unread.requests):
         item = _read_item(raw, f"requests[{index}]")
         items.append(item)
         payload += _payload(item)
@@ -90,8 +99,15 @@ async def _in_slices(body: bytes, place: Place, limits: Server) -> BatchBody:
         priority=frame.priority,
         on_failure=frame.on_failure,
         retry=frame.retry,
-        defaults=frame.defaults,
+        defaults=defaults,
     )
+
+
+def _read_defaults(raw: Raw) -> Defaults:
+    if not _size(raw):
+        return Defaults()
+    _check_parts(raw, "defaults")
+    return decode_part(raw, _defaults, "defaults")
 
 
 def _read_item(raw: Raw, within: str) -> Item:
@@ -106,12 +122,16 @@ def _read_item(raw: Raw, within: str) -> Item:
 
 
 def _check_parts(raw: bytes | Raw, within: str) -> None:
-    """Only a payload may be large: it is read in a moment, a map of as many bytes is not, and no upstream takes it."""
+    """Only a payload may be large: a head of this size takes long to read and to send, and no upstream takes it."""
     parts = decode_part(raw, _parts, within)
-    for name in Parts.__struct_fields__:
+    for name in _HEAD:
         if _size(getattr(parts, name)) > LARGE:
             field = f"{within}.{name}" if within else name
             raise Invalid(f"{field} is larger than {write_size(LARGE)}; make it smaller", field=field)
+    payload = _size(parts.json) + _size(parts.body) + _size(parts.body_base64)
+    if _size(raw) - payload > _BESIDE:
+        detail = f"{within or 'the item'} is larger than {write_size(_BESIDE)} without its payload; make it smaller"
+        raise Invalid(detail, field=within or UNSET)
 
 
 def _payload(item: Item) -> int:
@@ -123,5 +143,5 @@ def _payload(item: Item) -> int:
     return size
 
 
-def _size(raw: Raw) -> int:
+def _size(raw: bytes | Raw) -> int:
     return memoryview(raw).nbytes

@@ -30,37 +30,40 @@ class BatchFrame(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     on_failure: Literal["continue", "halt"] = "continue"
     retry: ItemRetry = ItemRetry()
-    defaults: Defaults = Defaults()
 
 
 class BatchBody(BatchFrame, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `POST /v1/batch` takes."""
 
     requests: list[Item]
+    defaults: Defaults = Defaults()
 
 
 class UnreadBatch(BatchFrame, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A batch whose items are still to be read."""
+    """A batch whose large parts are still to be read."""
 
     requests: Raw
+    defaults: Raw = Raw()
 
 
 class Unread(Struct, frozen=True):
-    """The items of a batch, each still to be read; what else there is has been looked at by nobody."""
+    """Where the large parts of a batch begin and end; what else there is has been looked at by nobody."""
 
     requests: list[Raw]
+    defaults: Raw = Raw()
 
 
 class Parts(Struct, frozen=True):
-    """The parts of an item that are no payload, unread."""
+    """The parts of an item, or of the defaults, that make up a request's head, and its payload; unread."""
 
     url: Raw = Raw()
     path: Raw = Raw()
     headers: Raw = Raw()
     params: Raw = Raw()
     cost: Raw = Raw()
-    depends_on: Raw = Raw()
-    dependsOn: Raw = Raw()  # noqa: N815 - the spelling some callers already use
+    json: Raw = Raw()
+    body: Raw = Raw()
+    body_base64: Raw = Raw()
 
 
 class BatchAnswer(Struct, frozen=True):

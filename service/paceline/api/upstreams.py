@@ -40,7 +40,7 @@ def add_routes(app: FastAPI, core: Core) -> None:
     @app.patch("/v1/upstreams/{name}", response_model=None)
     async def change(request: Request) -> Response:
         found = _found(core, request)
-        patch = await read_json(request, decoder, min(core.config.server.max_body, LARGE))
+        patch = await read_json(request, decoder, min(core.config.server.max_body, 8 * LARGE))
         _apply(found, patch)
         return Response(encode(state_of(found, time.perf_counter())), media_type=JSON)
 

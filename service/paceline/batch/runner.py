@@ -29,7 +29,13 @@ from paceline.upstream.registry import Registry, Upstream
 _log = logging.getLogger("paceline")
 
 _SLICE = 24
-"""Items started before the event loop gets a turn."""
+"""The most items started before the event loop gets a turn; fewer where they are dear to prepare."""
+
+_SLICE_S = 0.01
+"""How long the items of one slice may take."""
+
+_LARGE = 16 * 1024
+"""Bodies above this are looked through one at a time, each in a turn of the event loop."""
 
 OnOutcome = Callable[[Outcome], None]
 
@@ -44,8 +50,9 @@ class Ending(Enum):
 class Run:
     """One batch on its way. `item` may be awaited for many items at once."""
 
-    def __init__(self, registry: Registry, tell: Listener, batch: Batch) -> None:
+    def __init__(self, registry: Registry, tell: Listener, batch: Batch, turn: asyncio.Lock) -> None:
         self.batch_id = uuid4().hex
+        self._turn = turn
         self._batch = batch
         self._tell = tell
         self._began_at = time.perf_counter()
@@ -159,7 +166,13 @@ class Run:
                 time.perf_counter() - ready_at,
                 sent=subject.receipt.sent,
             )
-        return answered(subject, response, time.perf_counter() - ready_at)
+        total_s = time.perf_counter() - ready_at
+        if len(response.body) <= _LARGE:
+            return answered(subject, response, total_s)
+        async with self._turn:
+            outcome = answered(subject, response, total_s)
+            await asyncio.sleep(0)
+        return outcome
 
     def _open(self, upstream: Upstream) -> Send:
         send = self._pipelines[upstream] = pipeline(self._batch, upstream, self._own, self._allowance, self._tell)
@@ -200,13 +213,14 @@ class Runner:
         self._registry = registry
         self._tell = tell
         self._runs: set[Run] = set()
+        self._turn = asyncio.Lock()
 
     def open(self, batch: Batch, also: Listener | None = None) -> Run:
         """A run to start items on one by one; the caller closes it with `finish` and `forget`.
 
         `also` is told what happens in this run alone.
         """
-        run = Run(self._registry, self._tell if also is None else tell(self._tell, also), batch)
+        run = Run(self._registry, self._tell if also is None else tell(self._tell, also), batch, self._turn)
         self._runs.add(run)
         return run
 
@@ -262,11 +276,16 @@ async def _all_at_once(run: Run, batch: Batch, on_outcome: OnOutcome) -> None:
 
     order = Order(batch.items)
     left = len(batch.items)
-    for started, index in enumerate(order, 1):
+    size, started = _SLICE // 4, 0
+    for index in order:
         order.start(run, index).add_done_callback(finished)
-        if started % _SLICE == 0:
+        started += 1
+        if started == size:
+            began_at = time.perf_counter()
             await asyncio.sleep(0)
             left -= report()
+            size = max(1, size // 2) if time.perf_counter() - began_at > _SLICE_S else min(_SLICE, size * 2)
+            started = 0
     while left:
         await news.wait()
         news.clear()
