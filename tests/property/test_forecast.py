@@ -110,7 +110,7 @@ async def test_a_token_bucket_s_batch_takes_what_its_plan_said(costs: list[int])
     )
     with serving_from(MemoryUpstream(after_s=0.125), upstreams=declared(*policies)) as service:
         for upstream in service.registry:
-            upstream.admitter.call_time.add(0.125)
+            upstream.admitter.call_time.add(0.125, reused=False)
         plan, seconds = await told_and_taken(service, batch)
         close(plan, seconds)
         assert plan.binding is not None
@@ -199,3 +199,19 @@ async def test_a_second_plan_says_the_same_as_the_first_and_nothing_was_sent():
         batch = Batch([Item(upstream="a", path="/") for _ in range(50)])
         assert await plan_batch(service.registry, batch) == await plan_batch(service.registry, batch)
     assert upstream.sent == []
+
+
+@virtual_time
+async def test_thousands_of_items_over_several_upstreams():
+    policies = (
+        {"rate": [{"limit": 500, "per": "1s", "burst": 1}]},
+        {"rate": [{"limit": 300, "per": "1s"}, {"limit": 1_500, "per": "1m"}]},
+        {"concurrency": {"limit": 30}},
+    )
+    batch = Batch([Item(upstream="abc"[index % 3], path="/") for index in range(5_000)], deadline_s=1000)
+    with serving_from(MemoryUpstream(after_s=CALL_S), upstreams=declared(*policies)) as service:
+        await run(service, Batch([Item(upstream=name, path="/") for name in "abc"]))
+        plan, seconds = await told_and_taken(service, batch)
+    assert plan.binding is not None
+    assert (plan.binding.upstream, plan.binding.window) == ("b", "1500/1m")
+    close(plan, seconds)

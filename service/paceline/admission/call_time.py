@@ -14,16 +14,24 @@ class CallTime:
     The mean and not the median: under a cap of C calls in flight, C / mean is what gets through (Little, 1961).
     """
 
-    __slots__ = ("_mean_s", "_seen")
+    __slots__ = ("_mean_s", "_reused", "_seen")
 
     def __init__(self) -> None:
         self._seen = 0
         self._mean_s = UNSEEN_S
+        self._reused = 1.0
 
     @property
     def mean_s(self) -> float:
         return self._mean_s
 
-    def add(self, duration_s: float) -> None:
+    @property
+    def reuses(self) -> bool:
+        """Most calls go over connections that were used before, so that their round trips can be told."""
+        return self._reused > 0.5
+
+    def add(self, duration_s: float, *, reused: bool) -> None:
+        """A call is over."""
         self._seen = min(self._seen + 1, _REMEMBERED)
         self._mean_s += (duration_s - self._mean_s) / self._seen
+        self._reused += (reused - self._reused) / self._seen

@@ -69,9 +69,9 @@ class Forecast:
         self._sequence = count()
         self._restless: dict[Course, None] = {}
 
-    def take(self, gate: Gate, call_s: float, keys: Collection[str]) -> Course:
-        """Copy a gate as it stands, with the budgets of `keys`; its calls take `call_s`."""
-        return Course(self, gate, call_s, keys)
+    def take(self, gate: Gate, call_s: float, keys: Collection[str], *, reuses: bool = True) -> Course:
+        """Copy a gate as it stands, with the budgets of `keys`; its calls take `call_s`, over kept connections or not."""
+        return Course(self, gate, call_s, keys, reuses)
 
     def at(self, moment: float, act: Callable[[Any], None], subject: object = None) -> None:
         """Do something at a moment, or now where that is past."""
@@ -104,8 +104,9 @@ class Forecast:
 class Course:
     """One gate's copy on its way ahead."""
 
-    def __init__(self, forecast: Forecast, gate: Gate, call_s: float, keys: Collection[str]) -> None:
+    def __init__(self, forecast: Forecast, gate: Gate, call_s: float, keys: Collection[str], reuses: bool) -> None:
         self.call_s = call_s
+        self._reuses = reuses
         self.grants = 0
         """How many went, of everybody, while somebody `watched` was left."""
         self.watched = False
@@ -251,7 +252,7 @@ class Course:
         if waiter.flow.lineup.budget.pause.throttled is not None:
             self._pressed = True
         if now < waiter.deadline:
-            gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now, reused=True, healthy=True)
+            gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now, reused=self._reuses, healthy=True)
         else:
             gate.settle(waiter, Verdict.IGNORED, now)
         if gate.queued and (self._pressed or not now < self._timer_at < now + self._unchanged_s):

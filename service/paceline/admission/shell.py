@@ -104,7 +104,7 @@ class Admitter:
         """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
         now = time.perf_counter()
         if verdict not in (Verdict.IGNORED, Verdict.THROTTLED) and waiter.granted_at is not None:
-            self.call_time.add(now - waiter.granted_at)
+            self.call_time.add(now - waiter.granted_at, reused=exchange.reused)
         pause_s = self.gate.settle(
             waiter,
             verdict,

@@ -146,8 +146,9 @@ class Rehearsal:
         flows: dict[tuple[Upstream, str], BatchFlow] = {}
         for upstream, wanted in keys.items():
             admitter = upstream.admitter
-            call_s = admitter.call_time.mean_s if self._call_s is None else self._call_s
-            courses[upstream] = self.forecast.take(admitter.gate, call_s, wanted)
+            seen = admitter.call_time
+            call_s = seen.mean_s if self._call_s is None else self._call_s
+            courses[upstream] = self.forecast.take(admitter.gate, call_s, wanted, reuses=seen.reuses)
             self.rows[upstream.name].courses.append(courses[upstream])
         for stop in self._stops.values():
             gate = courses[stop.upstream].gate
