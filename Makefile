@@ -37,7 +37,7 @@ schema: $(VENV)/.development ## regenerate the configuration's JSON schema and i
 lock: $(VENV)/.development   ## pin every dependency by hash
 	$(BIN)/pip install --quiet pip-tools
 	$(BIN)/pip-compile $(LOCK) -o .ci/requirements.lock pyproject.toml
-	$(BIN)/pip-compile $(LOCK) --extra test --extra lint -o .ci/requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCK) --extra test --extra lint --extra dashboards -o .ci/requirements-dev.lock pyproject.toml
 
 LOCK := --quiet --upgrade --no-header --no-annotate --generate-hashes --allow-unsafe --strip-extras --all-build-deps \
         --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
