@@ -91,11 +91,11 @@ async def test_upstreams_are_shown_paused_retuned_and_reset(
     there = ("--server", server.base_url)
     shown = await paceline("upstreams", *there)
     assert shown.code == 0, shown.stderr
-    assert row(shown.stdout, "api") == ["api", "20/1s", "20", "0", "0", "20", "open"]
+    assert row(shown.stdout, "api") == ["api", "20/1s", "20", "0", "0", "20", "ready"]
     assert row(shown.stdout, "free")[:3] == ["free", "-", "-"]
     assert row((await paceline("upstreams", "pause", "api", *there)).stdout, "api")[-1] == "paused"
     assert (await server.get("/v1/upstreams/api"))[1]["paused"] is True
-    assert row((await paceline("upstreams", "resume", "api", *there)).stdout, "api")[-1] == "open"
+    assert row((await paceline("upstreams", "resume", "api", *there)).stdout, "api")[-1] == "ready"
     retuned = await paceline("upstreams", *there, "rate", "api", "5/1s", "100/1m")
     assert row(retuned.stdout, "api")[1:3] == ["5/1s", "5"]
     windows = (await server.get("/v1/upstreams/api"))[1]["budgets"][0]["windows"]

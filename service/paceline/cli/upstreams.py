@@ -115,4 +115,4 @@ def _standing(state: _State, budget: _Budget) -> str:
         parts.append(f"throttled for {duration(budget.paused_for_ms)}")
     if state.breaker != "closed":
         parts.append(f"breaker {state.breaker}")
-    return ", ".join(parts) or "open"
+    return ", ".join(parts) or "ready"
