@@ -5,11 +5,11 @@ from __future__ import annotations
 UNSEEN_S = 0.1
 """Assumed where no call was seen yet."""
 
-_REMEMBERED = 64
+_REMEMBERED = 512
 
 
 class CallTime:
-    """The mean time from a grant to its settlement: plain over the first 64 calls, then moving by a 64th each.
+    """The mean time from a grant to its settlement: plain over the first 512 calls, then moving by a 512th each.
 
     The mean and not the median: under a cap of C calls in flight, C / mean is what gets through (Little, 1961).
     """

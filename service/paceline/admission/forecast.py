@@ -70,7 +70,7 @@ class Forecast:
         self._restless: dict[Course, None] = {}
 
     def take(self, gate: Gate, call_s: float, keys: Collection[str], *, reuses: bool = True) -> Course:
-        """Copy a gate as it stands, with the budgets of `keys`; its calls take `call_s`, over kept connections or not."""
+        """Copy a gate as it stands, with the budgets of `keys`; its calls take `call_s`, on kept connections or not."""
         return Course(self, gate, call_s, keys, reuses)
 
     def at(self, moment: float, act: Callable[[Any], None], subject: object = None) -> None:
