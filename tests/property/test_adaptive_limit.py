@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.resilience.adaptive_limit import AdaptiveLimit
-from support.limit_scenarios import CHANGES, OTHERS, TWELVE, UNBOUNDED, Figures, Scenario, even
+from support.limit_scenarios import CHANGES, OTHERS, TWELVE, UNBOUNDED, Figures, Scenario, even, exponential
 from support.server_model import Server, drive
 
 SEEDS = (1, 2, 3)
+UNEVEN = [scenario for scenario in TWELVE if "exponential" in scenario.name or "one in ten" in scenario.name]
+EVEN = [scenario for scenario in TWELVE if scenario not in UNEVEN]
 
 
 def named(scenario: Scenario) -> str:
@@ -21,19 +23,33 @@ def named(scenario: Scenario) -> str:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("scenario", TWELVE, ids=named)
+@pytest.mark.parametrize("scenario", EVEN, ids=named)
 def test_twelve_slots_are_kept_busy_and_hardly_queued_at(scenario: Scenario, seed: int) -> None:
     figures = Figures.of(scenario, seed)
-    even_latencies = "exponential" not in scenario.name
-    assert figures.share >= (0.94 if even_latencies else 0.9)
-    assert figures.latency <= 1.35
+    assert figures.share >= 0.94
+    assert figures.latency <= 1.3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scenario", UNEVEN, ids=named)
+def test_they_still_are_where_service_times_differ_widely(scenario: Scenario, seed: int) -> None:
+    figures = Figures.of(scenario, seed)
+    assert figures.share >= 0.88
+    assert figures.latency <= 1.4
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_chance_does_not_make_it_wander(seed: int) -> None:
+    scenario = Scenario("12 slots, exponential 20 ms, for long", 12, exponential(0.02), until=90)
+    run = scenario.run(AdaptiveLimit(), seed)
+    assert run.lowest(20.0) >= 9
 
 
 @pytest.mark.parametrize("scenario", OTHERS, ids=named)
 def test_so_are_one_slot_and_a_hundred_quick_ones_and_slow_ones(scenario: Scenario) -> None:
     figures = Figures.of(scenario, 1)
     assert figures.share >= 0.92
-    assert figures.latency <= 1.4
+    assert figures.latency <= 1.25
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -45,12 +61,12 @@ def test_a_capacity_that_changes_is_followed_within_ten_seconds(scenario: Scenar
     assert figures.latency <= 1.4
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS[1:])
 @pytest.mark.parametrize("scenario", UNBOUNDED, ids=named)
 def test_an_upstream_that_is_slow_or_uneven_of_itself_is_not_strangled(scenario: Scenario, seed: int) -> None:
     figures = Figures.of(scenario, seed)
     assert figures.lowest >= 18, "it fell below where it began, with nothing to be gained"
-    assert figures.share >= 0.7
+    assert figures.share >= 0.8
 
 
 def test_what_is_not_used_does_not_grow() -> None:
@@ -58,6 +74,13 @@ def test_what_is_not_used_does_not_grow() -> None:
     limit = AdaptiveLimit(1, 20, 200)
     run = drive(limit, Server(inf, even(0.02)(draw)), 20, demand=lambda now: 6)
     assert {answer.limit for answer in run.answers} == {20, 25}, "its two levels are those it began with"
+
+
+def test_demand_that_differs_but_stays_below_half_of_it_grows_it_no_more() -> None:
+    draw = random.Random(1)
+    limit = AdaptiveLimit(1, 20, 200)
+    run = drive(limit, Server(inf, even(0.02)(draw)), 20, demand=lambda now: draw.randint(1, 9))
+    assert {answer.limit for answer in run.answers} == {20, 25}
 
 
 def test_it_grows_to_twice_what_is_used_at_most() -> None:

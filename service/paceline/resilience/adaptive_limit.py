@@ -2,8 +2,9 @@
 
 Rules:
 
-* the limit goes back and forth between a low and a high level, 25 to 50 % apart, so that there is always something to
-  compare; nothing is compared with a latency of long ago, so no baseline goes stale and no drift looks like a queue;
+* the limit goes back and forth between a low and a high level, a quarter apart (half, where that does not show enough),
+  so that there is always something to compare. Nothing is compared with a latency of long ago: no baseline goes stale
+  and no drift looks like a queue;
 * the gradient is the slope of log latency over log in flight: 0 where more in flight cost nothing, 1 where the more
   there are the longer they wait. A slope near 1 lowers both levels, one below it raises them, in growing steps while
   the verdicts agree; so the levels come to rest with the knee a little above the low one;
@@ -23,19 +24,20 @@ from __future__ import annotations
 
 from collections import deque
 from copy import deepcopy
-from math import exp, inf, log, sqrt
+from math import inf, log, sqrt
 
 _UNIT_S = 0.05
 _LOW_UNITS, _HIGH_UNITS = 1.25, 1.0
 """How long each level lasts, in half mean latencies (at least 50 ms)."""
 _TOP_LOW_UNITS, _TOP_HIGH_UNITS = 1.0, 3.0
 """And where the limit has come to its maximum: mostly there."""
-_LEAST_GAP, _WIDEST_GAP = 0.22, 0.41
-"""How far the levels lie apart, as a logarithm."""
-_SATURATED = 0.85
+_APART, _FAR_APART = 1.25, 1.5
+_KNEE = 0.82
+"""The slope at which neither is better: the knee of the curve then lies a little above the low level."""
 _STRETCHES = 4
 """So many are compared at least: twice low, twice high."""
 _REMEMBERED = 40
+"""No more than these; still unsure with them, it sets the levels further apart."""
 _SURE_TO_LOWER, _SURE_TO_RAISE = 0.4, 1.0
 """The error of a slope that may lower or raise: growing into a queue shows soon, a limit too low never does."""
 _LOWER, _RAISE = (0.9, 0.8, 0.7), (1.1, 1.25, 1.5)
@@ -57,9 +59,8 @@ class AdaptiveLimit:
     """A concurrency limit between `least` and `most` that finds where more in flight only wait longer."""
 
     __slots__ = (
-        "_base", "_centre", "_cut_at", "_dropped", "_high", "_initial", "_least", "_low", "_mean_s", "_most",
-        "_moved_at", "_on_high", "_reach_s", "_seen", "_seen_away", "_seen_off", "_settled", "_spread", "_stretch",
-        "_stretches", "_until", "_verdicts", "_width", "limit",
+        "_apart", "_base", "_cut_at", "_dropped", "_high", "_initial", "_least", "_low", "_mean_s", "_most",
+        "_moved_at", "_on_high", "_reach_s", "_settled", "_stretch", "_stretches", "_until", "_verdicts", "limit",
     )  # fmt: skip
 
     limit: int
@@ -71,6 +72,7 @@ class AdaptiveLimit:
     def reset(self) -> None:
         """Forget all that was learned."""
         self._base = float(self._initial)
+        self._apart = _APART
         self.limit = self._initial
         self._low = self._high = self._initial
         self._on_high = False
@@ -79,10 +81,6 @@ class AdaptiveLimit:
         self._mean_s = 0.0
         self._reach_s = 0.0
         """The slowest answer of late."""
-        self._centre = self._spread = 0.0
-        self._width = inf
-        """An answer further from the centre counts as this far: one that stands out says little about a queue."""
-        self._seen, self._seen_off, self._seen_away = 0, 0.0, 0.0
         self._stretch = _Stretch()
         self._stretches: deque[_Stretch] = deque(maxlen=_REMEMBERED)
         self._settled = False
@@ -111,29 +109,21 @@ class AdaptiveLimit:
             self._drop(now - latency_s, now)
             return
         self._dropped -= self._dropped / 16
-        y = log(latency_s) if latency_s > 1e-6 else -14.0
         if not self._mean_s:
-            self._mean_s, self._centre = latency_s, y
+            self._mean_s = latency_s
             self._move(self._base, now)
         self._mean_s += (latency_s - self._mean_s) / 32
         if latency_s > self._reach_s:
             self._reach_s = latency_s
-        if 2 * in_flight >= self.limit:
-            off = y - self._centre
-            self._seen += 1
-            self._seen_off += off
-            self._seen_away += abs(off)
-            if self._settled and now - latency_s >= self._moved_at:
-                if abs(off) > self._width:
-                    y = self._centre + (self._width if off > 0 else -self._width)
-                x = log(in_flight)
-                stretch = self._stretch
-                stretch.n += 1
-                stretch.x += x
-                stretch.y += y
-                stretch.xx += x * x
-                stretch.xy += x * y
-                stretch.yy += y * y
+        if self._settled and 2 * in_flight >= self.limit:
+            x, y = log(in_flight), log(max(latency_s, 1e-6))
+            stretch = self._stretch
+            stretch.n += 1
+            stretch.x += x
+            stretch.y += y
+            stretch.xx += x * x
+            stretch.xy += x * y
+            stretch.yy += y * y
         if now >= self._until:
             self._turn(now)
 
@@ -163,17 +153,12 @@ class AdaptiveLimit:
 
     def _turn(self, now: float) -> None:
         """A stretch is over: go to the other level, or decide."""
-        if now - self._until > 10 * self._unit_s:
-            # Nothing came for a while: what was seen before it is not to be compared with what follows.
-            self._move(self._base, now)
-            return
         if self._stretch.n:
             self._stretches.append(self._stretch)
             self._stretch = _Stretch()
         if not self._on_high:
             self._go(True, now)
             return
-        self._frame()
         if not self._settled:
             self._settled = now - self._moved_at >= min(self._reach_s, 10 * self._mean_s)
             self._stretches.clear()
@@ -182,35 +167,25 @@ class AdaptiveLimit:
             return
         self._go(False, now)
 
-    def _frame(self) -> None:
-        """Where latencies lie and how far they spread, taken over whole rounds.
-
-        A frame that followed each answer would be wider for those that come back together, which are those sent
-        together when the level rose: that alone would look like a slope.
-        """
-        if self._seen >= 10:
-            self._centre += self._seen_off / self._seen
-            self._spread += (self._seen_away / self._seen - self._spread) / 2
-            self._width = 3 * self._spread + 0.1
-            self._seen, self._seen_off, self._seen_away = 0, 0.0, 0.0
-
     def _verdict(self) -> float | None:
         """A new base, or None while it is not sure."""
         slope = _slope(self._stretches)
         if slope is None:
             return None
         gradient, error = slope
+        sure_to_lower, sure_to_raise = _SURE_TO_LOWER, _SURE_TO_RAISE
         if len(self._stretches) == _REMEMBERED:
+            if self._apart < _FAR_APART:
+                self._apart = _FAR_APART
+                return self._base
             sure_to_lower = sure_to_raise = inf
-        else:
-            sure_to_lower, sure_to_raise = _SURE_TO_LOWER, _SURE_TO_RAISE
-        knee = min(_SATURATED, 1 - 0.04 / log(self._high / self._low))
-        if gradient + 0.3 * error < knee and error <= sure_to_raise:
+        if gradient + 0.3 * error < _KNEE and error <= sure_to_raise:
             near = gradient - error > 0.5
             self._verdicts = 1 if near else max(self._verdicts, 0) + 1
-            step = min(self._verdicts, 3 if gradient + 2 * error < knee else 2)
+            step = min(self._verdicts, 3 if gradient + 2 * error < _KNEE else 2)
             return max(self._base * _RAISE[step - 1], self._base + 0.5)
-        if gradient - error > knee and error <= sure_to_lower:
+        if gradient - error > _KNEE and error <= sure_to_lower:
+            self._apart = _APART
             near = gradient - error < 0.9
             self._verdicts = -1 if near else min(self._verdicts, 0) - 1
             return min(self._base * _LOWER[min(-self._verdicts, 3) - 1], self._base - 1)
@@ -223,25 +198,20 @@ class AdaptiveLimit:
         self._settled = False
         self._stretches.clear()
         self._stretch = _Stretch()
-        gap = min(max(1.5 * self._spread / sqrt(self._base), _LEAST_GAP), _WIDEST_GAP)
         low = round(self._base)
-        high = max(low + 1, round(self._base * exp(gap)))
+        high = max(low + 1, round(self._base * self._apart))
         if high > self._most:
             high = self._most
-            low = min(low, max(self._least, min(high - 1, int(high * exp(-gap)))))
+            low = min(low, max(self._least, min(high - 1, int(high / self._apart))))
         self._low, self._high = low, high
         self._go(False, now)
-
-    @property
-    def _unit_s(self) -> float:
-        return max(self._mean_s / 2, _UNIT_S)
 
     def _go(self, on_high: bool, now: float) -> None:
         self._on_high = on_high
         self.limit = self._high if on_high else self._low
         self._reach_s *= 0.85
         low, high = (_TOP_LOW_UNITS, _TOP_HIGH_UNITS) if self._base >= self._most else (_LOW_UNITS, _HIGH_UNITS)
-        self._until = now + (high if on_high else low) * self._unit_s
+        self._until = now + (high if on_high else low) * max(self._mean_s / 2, _UNIT_S)
 
 
 def _slope(stretches: deque[_Stretch]) -> tuple[float, float] | None:
