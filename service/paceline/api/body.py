@@ -160,7 +160,7 @@ def _invalid(message: str) -> Invalid:
         return Invalid(f"{field} is required; add it", field=field)
     found = _WRONG.fullmatch(message)
     assert found is not None
-    field = _cut((found[2] or "").replace("[...]", ""))
+    field = _cut((found[2] or "").partition("[...]")[0])  # in a map the decoder does not say where
     what = _cut(re.sub(r"`([^`]*)`", lambda each: _readable(each[1]), found[1]))
     return Invalid(f"{field or 'the body'}: {what[:1].lower()}{what[1:]}", field=field or UNSET)
 

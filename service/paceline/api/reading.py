@@ -27,6 +27,7 @@ from paceline.units import write_size
 _BESIDE = 256 * 1024
 """What may stand beside the items of a batch, white space included."""
 
+_HEAD_PART = LARGE
 _HEAD = ("url", "path", "headers", "params", "cost")
 
 _SLICE_S = 0.005
@@ -125,9 +126,9 @@ def _check_parts(raw: bytes | Raw, within: str) -> None:
     """Only a payload may be large: a head of this size takes long to read and to send, and no upstream takes it."""
     parts = decode_part(raw, _parts, within)
     for name in _HEAD:
-        if _size(getattr(parts, name)) > LARGE:
+        if _size(getattr(parts, name)) > _HEAD_PART:
             field = f"{within}.{name}" if within else name
-            raise Invalid(f"{field} is larger than {write_size(LARGE)}; make it smaller", field=field)
+            raise Invalid(f"{field} is larger than {write_size(_HEAD_PART)}; make it smaller", field=field)
     payload = _size(parts.json) + _size(parts.body) + _size(parts.body_base64)
     if _size(raw) - payload > _BESIDE:
         detail = f"{within or 'the item'} is larger than {write_size(_BESIDE)} without its payload; make it smaller"
