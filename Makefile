@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo serve test verify verify-deploy lint bench lock schema clean
+.PHONY: demo serve test verify verify-deploy lint bench lock schema dashboards clean
 
 demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
 	$(BIN)/paceline demo $(ARGS)
@@ -33,6 +33,9 @@ bench: $(VENV)/.development  ## ratios against hand-written scripts, in one run
 schema: $(VENV)/.development ## regenerate the configuration's JSON schema and its table in the docs
 	$(BIN)/paceline schema > config/paceline.schema.json
 	$(BIN)/paceline schema --renew docs/configuration.md
+
+dashboards: $(VENV)/.development ## regenerate grafana/dashboards from the code in grafana/
+	$(BIN)/python -m grafana
 
 lock: $(VENV)/.development   ## pin every dependency by hash
 	$(BIN)/pip install --quiet pip-tools

@@ -1,0 +1,226 @@
+"""Overview: is it healthy, does it use the quota, and what are items waiting for?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from grafana.parts import SU, Q, R, U, bars, board, lines, number, quantile, quantiles, states, told
+
+BREAKER = {0: ("closed", "green"), 1: ("half open", "yellow"), 2: ("open", "red")}
+PAUSED = {0: ("free", "green"), 1: ("paused", "orange")}
+
+BREAKER_STATE = Q(
+    f'2 * (max by (upstream) (paceline_breaker_state{{state="open", {U}}}) >bool 0) > 0'
+    f' or (max by (upstream) (paceline_breaker_state{{state="half_open", {U}}}) >bool 0) > 0'
+    f' or 0 * max by (upstream) (paceline_breaker_state{{state="closed", {U}}})',
+    "{{upstream}}",
+)
+BUDGET_PAUSED = Q(f"max by (upstream) (paceline_budget_paused{{{U}}})", "{{upstream}}")
+
+
+def overview() -> Dashboard:
+    return board(
+        "paceline-overview",
+        "Paceline / Overview",
+        "Is it healthy? Is it using the quota? What are items waiting for?",
+        {
+            "Is it healthy?": [
+                number(
+                    "Items that succeed",
+                    told(
+                        "The share of items that end as a success, of all strategies and upstreams chosen above.",
+                        "below 99 %, see by which outcome in the panel below, then open *Upstream*.",
+                    ),
+                    Q(
+                        f'sum(rate(paceline_items_total{{outcome="success", {SU}}}{R}))'
+                        f" / sum(rate(paceline_items_total{{{SU}}}{R}))"
+                    ),
+                    unit="percentunit",
+                    steps={0: "red", 0.95: "orange", 0.99: "green"},
+                ),
+                number(
+                    "Items a second",
+                    told(
+                        "Items that got their outcome.",
+                        "nought while callers send means that they wait: see the last row but one.",
+                    ),
+                    Q(f"sum(rate(paceline_items_total{{{SU}}}{R}))"),
+                    unit="reqps",
+                ),
+                number(
+                    "p95 of an item",
+                    told(
+                        "How long 95 of 100 items take at most, from their turn to their outcome, waits included.",
+                        "when it grows, find out what they wait for in *Waiting, by reason*.",
+                    ),
+                    Q(quantile(0.95, "paceline_item_duration_seconds")),
+                    unit="s",
+                    decimals=2,
+                ),
+                number(
+                    "API requests with a 5xx",
+                    told(
+                        "Requests to Paceline itself that got a 5xx; a failing upstream is none of them.",
+                        "503 is a full or ending service, 500 a fault: see the log, and the page *The API fails*.",
+                    ),
+                    Q(
+                        '(sum(rate(paceline_http_request_duration_seconds_count{status_class="5xx"}[$__rate_interval]))'
+                        " or vector(0)) / sum(rate(paceline_http_request_duration_seconds_count[$__rate_interval]))"
+                    ),
+                    unit="percentunit",
+                    steps={0: "green", 0.001: "orange", 0.0144: "red"},
+                    decimals=2,
+                ),
+                number(
+                    "Breakers not closed",
+                    told(
+                        "Upstreams that get trials only, because they failed.",
+                        "see which in *Breaker*, and tell their owners; a trial that succeeds closes it.",
+                    ),
+                    Q(f'count(max by (upstream) (paceline_breaker_state{{state!="closed", {U}}}) > 0) or vector(0)'),
+                    unit="short",
+                    steps={0: "green", 1: "red"},
+                    decimals=0,
+                ),
+                number(
+                    "Instances",
+                    told(
+                        "Instances that give metrics.",
+                        "fewer than you run means one is down or not scraped: see the targets of Prometheus.",
+                    ),
+                    Q("count(paceline_build_info)"),
+                    unit="short",
+                    decimals=0,
+                ),
+                lines(
+                    "Items, by outcome",
+                    told(
+                        "What became of items, a second.",
+                        "a colour other than green that stays is a cause to look for; its name says where.",
+                    ),
+                    Q(f"sum by (outcome) (rate(paceline_items_total{{{SU}}}{R}))", "{{outcome}}"),
+                    unit="reqps",
+                    stacked=True,
+                ),
+                lines(
+                    "How long items take",
+                    told(
+                        "Half, 95 and 99 of 100 items are done within this, waits and retries included.",
+                        "p99 far from p50 is waiting or retrying, and a matter of limits; p50 grows when the upstream "
+                        "is slower.",
+                    ),
+                    *quantiles("paceline_item_duration_seconds"),
+                    unit="s",
+                ),
+            ],
+            "Is it using the quota?": [
+                lines(
+                    "Rate used, of its limit",
+                    told(
+                        "Attempts a second, as a share of what the tightest window allows in the long run.",
+                        "near 100 % with a queue, the quota is what holds you; far below with a queue, something else "
+                        "does: see the next row.",
+                    ),
+                    Q(
+                        f"sum by (upstream) (rate(paceline_attempts_total{{{U}}}{R}))"
+                        f" / (sum by (upstream) (paceline_rate_limit_per_second{{{U}}}) > 0)",
+                        "{{upstream}}",
+                    ),
+                    unit="percentunit",
+                ),
+                lines(
+                    "Waiting for admission",
+                    told(
+                        "Attempts that wait now, by upstream.",
+                        "growing without end, more is asked for than the limits let through: send less, or ask for "
+                        "a larger quota.",
+                    ),
+                    Q(f"sum by (upstream) (paceline_queued{{{U}}})", "{{upstream}}"),
+                    unit="short",
+                ),
+            ],
+            "What are items waiting for?": [
+                lines(
+                    "Waiting, by reason",
+                    told(
+                        "Seconds waited a second: how many items wait on average for tokens of a window (rate), "
+                        "a permit (concurrency), the next attempt (backoff), or the end of a throttle (pause).",
+                        "rate: the quota is the limit. concurrency: allow more in flight. backoff: look at failures. "
+                        "pause: the upstream throttles, declare less.",
+                    ),
+                    Q(f"sum by (reason) (rate(paceline_wait_seconds_sum{{{SU}}}{R}))", "{{reason}}"),
+                    unit="short",
+                    stacked=True,
+                ),
+                bars(
+                    "Most waited for",
+                    told(
+                        "The ten pairs of upstream and reason that cost the most waiting now, as items that wait.",
+                        "open *Upstream* for the longest bar.",
+                    ),
+                    Q(
+                        f"topk(10, sum by (upstream, reason) (rate(paceline_wait_seconds_sum{{{SU}}}{R})) > 0)",
+                        "{{upstream}}: {{reason}}",
+                    ),
+                    unit="short",
+                ),
+                states(
+                    "Breaker",
+                    told(
+                        "Whether an upstream is called (closed), tried (half open) or left alone (open).",
+                        "open for more than a minute: the upstream is down; see *Upstream* for how it fails.",
+                    ),
+                    BREAKER_STATE,
+                    BREAKER,
+                ),
+                states(
+                    "Paused",
+                    told(
+                        "Whether an upstream's own throttle, or an operator, holds everything back.",
+                        "paused again and again: declare a lower rate than the upstream enforces.",
+                    ),
+                    BUDGET_PAUSED,
+                    PAUSED,
+                ),
+            ],
+            "The service": [
+                lines(
+                    "Requests to the API",
+                    told(
+                        "Requests a second, by route.",
+                        "compare with the callers' own figures when they say that they get no answer.",
+                    ),
+                    Q(
+                        "sum by (route) (rate(paceline_http_request_duration_seconds_count[$__rate_interval]))",
+                        "{{route}}",
+                    ),
+                    unit="reqps",
+                    width=8,
+                ),
+                lines(
+                    "Memory",
+                    told(
+                        "Resident memory of each instance.",
+                        "near the container's limit: lower `server.max_in_flight_items` or `max_batch_response`, or "
+                        "allow more.",
+                    ),
+                    Q("process_resident_memory_bytes and on (job, instance) paceline_build_info", "{{instance}}"),
+                    unit="bytes",
+                    width=8,
+                ),
+                lines(
+                    "Processor",
+                    told(
+                        "Cores in use by each instance; one instance can use one.",
+                        "near 1, latency is Paceline's own: add an instance, and divide the limits.",
+                    ),
+                    Q(
+                        "rate(process_cpu_seconds_total[$__rate_interval]) and on (job, instance) paceline_build_info",
+                        "{{instance}}",
+                    ),
+                    unit="short",
+                    width=8,
+                ),
+            ],
+        },
+    )

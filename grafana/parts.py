@@ -1,0 +1,326 @@
+"""What the dashboards are put together from: variables, queries, and one function for each kind of panel.
+
+Every panel gets a sentence on what it shows and one on what to do; a panel without them cannot be built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as words
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models import heatmap as heatmap_words
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+U = 'upstream=~"$upstream"'
+SU = f'strategy=~"$strategy", {U}'
+R = "[$__rate_interval]"
+P = TypeVar("P")
+SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+PALETTES = {
+    "outcome": {
+        "success": "green",
+        "http_error": "orange",
+        "timeout": "red",
+        "connect_error": "dark-red",
+        "protocol_error": "dark-purple",
+        "too_large": "dark-yellow",
+        "rejected": "purple",
+        "deadline_exceeded": "yellow",
+        "cancelled": "gray",
+        "dependency_failed": "dark-blue",
+    },
+    "verdict": {
+        "success": "green",
+        "throttled": "yellow",
+        "transient": "orange",
+        "permanent": "red",
+        "ignored": "gray",
+    },
+    "reason": {"rate": "blue", "concurrency": "purple", "backoff": "orange", "pause": "yellow"},
+    "strategy": {
+        "sequential": "blue",
+        "concurrent": "red",
+        "bounded": "orange",
+        "token_bucket": "purple",
+        "adaptive": "green",
+    },
+    "status_class": {"2xx": "green", "3xx": "blue", "4xx": "orange", "5xx": "red"},
+}
+"""The colour of a label's value is the same in every panel."""
+
+
+class Q(NamedTuple):
+    """One query and how its series are named."""
+
+    expr: str
+    legend: str = ""
+
+
+def quantile(share: float, metric: str, *labels: str, over: str = R, of: str = SU) -> str:
+    """The expression of a histogram's quantile for each combination of the labels."""
+    by = ", ".join((*labels, "le"))
+    return f"histogram_quantile({share}, sum by ({by}) (rate({metric}_bucket{{{of}}}{over})))"
+
+
+def quantiles(metric: str) -> list[Q]:
+    """p50, p95 and p99 of a histogram."""
+    return [Q(quantile(share, metric), name) for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]
+
+
+def told(shows: str, do: str) -> str:
+    """A panel's description."""
+    return f"{shows}\n\n**What to do:** {do}"
+
+
+def lines(
+    title: str,
+    description: str,
+    *queries: Q,
+    unit: str,
+    width: int = 12,
+    height: int = 8,
+    stacked: bool = False,
+    dashed: str = "",
+    repeat: str = "",
+) -> timeseries.Panel:
+    """Curves over time; `stacked` where their sum means something, `dashed` a pattern of names that are limits."""
+    panel = (
+        timeseries.Panel()
+        .unit(unit)
+        .min(0)
+        .line_width(1 if stacked else 2)
+        .fill_opacity(45 if stacked else 0)
+        .show_points(words.VisibilityMode.NEVER)
+        .legend(_legend())
+        .tooltip(common.VizTooltipOptions().mode(words.TooltipDisplayMode.MULTI).sort(words.SortOrder.DESCENDING))
+    )
+    if stacked:
+        panel = panel.stacking(common.StackingConfig().mode(words.StackingMode.NORMAL).group("A"))
+    if dashed:
+        limit = [_property("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}), _property("custom.lineWidth", 1)]
+        panel = panel.override_by_regexp(dashed, limit)
+    if repeat:
+        panel = panel.repeat(repeat).repeat_direction("h").max_per_row(3)
+    return _placed(_coloured(panel, queries[0].legend), title, description, queries, width, height)
+
+
+def number(
+    title: str, description: str, query: Q, *, unit: str, steps: Mapping[float, str] | None = None, decimals: int = 1
+) -> stat.Panel:
+    """One figure with its course behind it; `steps` colour it from a value on, the first from the bottom."""
+    panel = (
+        stat.Panel()
+        .unit(unit)
+        .decimals(decimals)
+        .graph_mode(words.BigValueGraphMode.AREA)
+        .color_mode(words.BigValueColorMode.VALUE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+        .thresholds(_thresholds(steps or {0: "blue"}))
+    )
+    return _placed(panel, title, description, [query], 4, 5)
+
+
+def bars(title: str, description: str, *queries: Q, unit: str, width: int = 12, height: int = 8) -> bargauge.Panel:
+    """The present values as bars beside each other."""
+    panel = (
+        bargauge.Panel()
+        .unit(unit)
+        .min(0)
+        .orientation(words.VizOrientation.HORIZONTAL)
+        .display_mode(words.BarGaugeDisplayMode.BASIC)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+        .thresholds(_thresholds({0: "blue"}))
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
+    )
+    return _placed(panel, title, description, queries, width, height)
+
+
+def states(
+    title: str, description: str, query: Q, names: Mapping[int, tuple[str, str]], *, width: int = 12, height: int = 6
+) -> statetimeline.Panel:
+    """One band for each series; `names` gives each value its word and colour."""
+    results = {
+        str(value): model.ValueMappingResult(text=text, color=colour, index=value)
+        for value, (text, colour) in names.items()
+    }
+    panel = (
+        statetimeline.Panel()
+        .mappings([model.ValueMap(options=results)])
+        .thresholds(_thresholds({value: colour for value, (_, colour) in names.items()}))
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+        .merge_values(True)
+        .show_value(words.VisibilityMode.AUTO)
+        .row_height(0.8)
+        .fill_opacity(75)
+        .legend(_legend())
+    )
+    return _placed(panel, title, description, [query], width, height)
+
+
+def heat(title: str, description: str, query: Q, *, repeat: str, width: int = 8, height: int = 7) -> heatmap.Panel:
+    """How a histogram's buckets fill over time, one panel for each value of the variable `repeat`."""
+    panel = (
+        heatmap.Panel()
+        .calculate(False)
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(heatmap_words.HeatmapColorMode.SCHEME)
+            .scheme("Turbo")
+            .scale(heatmap_words.HeatmapColorScale.EXPONENTIAL)
+            .exponent(0.5)
+            .steps(64)
+        )
+        .y_axis(heatmap.YAxisConfig().unit("s").axis_placement(words.AxisPlacement.LEFT))
+        .filter_values(heatmap.FilterValueRange().le(1e-9))
+        .cell_gap(1)
+        .hide_legend()
+        .show_y_histogram()
+        .repeat(repeat)
+        .repeat_direction("h")
+        .max_per_row(3)
+    )
+    return _placed(panel, title, description, [query], width, height, PromQueryFormat.HEATMAP)
+
+
+def summary(
+    title: str, description: str, by: str, columns: Sequence[tuple[str, str, str]], *, height: int = 8
+) -> table.Panel:
+    """One line for each value of the label `by`; a column is its name, its unit and its query over the whole time."""
+    panel = table.Panel().show_header(True)
+    renamed: dict[str, str] = {by: by}
+    for place, (name, unit, _) in enumerate(columns):
+        column = f"Value #{_ref(place)}"
+        renamed[column] = name
+        panel = panel.override_by_name(name, [_property("unit", unit), _property("decimals", 2)])
+    panel = panel.transformations(
+        [
+            model.DataTransformerConfig(id_val="merge", options={}),
+            model.DataTransformerConfig(
+                id_val="organize",
+                options={
+                    "excludeByName": {"Time": True},
+                    "indexByName": {name: place for place, name in enumerate(renamed)},
+                    "renameByName": renamed,
+                },
+            ),
+        ]
+    )
+    queries = [Q(expr) for _, _, expr in columns]
+    return _placed(panel, title, description, queries, 24, height, PromQueryFormat.TABLE)
+
+
+def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]]) -> model.Dashboard:
+    """A dashboard of rows, with the three variables and links to its sisters that keep them and the time."""
+    links = (
+        dashboard.DashboardLink("Paceline")
+        .type(model.DashboardLinkType.DASHBOARDS)
+        .tags(["paceline"])
+        .include_vars(True)
+        .keep_time(True)
+        .as_dropdown(False)
+    )
+    made = (
+        dashboard.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags(["paceline"])
+        .refresh("30s")
+        .time("now-1h", "now")
+        .timezone("browser")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .readonly()
+        .link(links)
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+        .with_variable(_variable("upstream", "Upstream", "label_values(paceline_concurrency_limit, upstream)"))
+        .with_variable(_variable("strategy", "Strategy", "label_values(paceline_items_total, strategy)"))
+    )
+    for name, panels in rows.items():
+        made = made.with_row(dashboard.Row(name))
+        for panel in panels:
+            made = made.with_panel(panel)
+    built = made.build()
+    for number_, panel in enumerate(built.panels or [], start=1):
+        panel.id_val = number_
+    return built
+
+
+def as_json(made: model.Dashboard) -> str:
+    return JSONEncoder(sort_keys=True, indent=2).encode(made) + "\n"
+
+
+def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable(name)
+        .label(label)
+        .query({"query": query, "refId": name})
+        .datasource(SOURCE)
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text="All", value="$__all"))
+    )
+
+
+def _placed(
+    panel: P,
+    title: str,
+    description: str,
+    queries: Sequence[Q],
+    width: int,
+    height: int,
+    format_: PromQueryFormat = PromQueryFormat.TIME_SERIES,
+) -> P:
+    placed = cast(Any, panel)  # the builders share these methods, but no type
+    for place, query in enumerate(queries):
+        target = prometheus.Dataquery().expr(query.expr).ref_id(_ref(place)).format(format_).datasource(SOURCE)
+        target = target.legend_format(query.legend or "__auto")
+        placed = placed.with_target(target.instant() if format_ == PromQueryFormat.TABLE else target.range())
+    return cast(P, placed.title(title).description(description).datasource(SOURCE).span(width).height(height))
+
+
+def _coloured(panel: timeseries.Panel, legend: str) -> timeseries.Panel:
+    for name, colour in PALETTES.get(legend.strip("{}"), {}).items():
+        panel = panel.override_by_name(name, [_property("color", {"mode": "fixed", "fixedColor": colour})])
+    return panel
+
+
+def _thresholds(steps: Mapping[float, str]) -> dashboard.ThresholdsConfig:
+    first, *others = steps.items()
+    config = [model.Threshold(value=None, color=first[1])]
+    config += [model.Threshold(value=float(value), color=colour) for value, colour in others]
+    return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(config)
+
+
+def _legend() -> common.VizLegendOptions:
+    return (
+        common.VizLegendOptions()
+        .display_mode(words.LegendDisplayMode.LIST)
+        .placement(words.LegendPlacement.BOTTOM)
+        .show_legend(True)
+        .calcs([])
+    )
+
+
+def _property(name: str, value: object) -> model.DynamicConfigValue:
+    return model.DynamicConfigValue(id_val=name, value=value)
+
+
+def _ref(place: int) -> str:
+    return "ABCDEFGHIJKL"[place]

@@ -1,0 +1,179 @@
+"""Strategies side by side: which one gets the most done, how soon, and at what cost."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from grafana.parts import SU, Q, R, board, heat, lines, quantile, summary, told
+
+RANGE = "[$__range]"
+
+
+def strategies() -> Dashboard:
+    items = f"sum by (strategy) (increase(paceline_items_total{{{SU}}}{RANGE}))"
+    return board(
+        "paceline-strategies",
+        "Paceline / Strategies",
+        "The same upstreams under each strategy: latency, throughput and outcomes side by side.",
+        {
+            "Side by side": [
+                summary(
+                    "Over the time chosen",
+                    told(
+                        "One line for each strategy: what it was given, what came of it, how long items took, how many "
+                        "attempts it needed.",
+                        "compare lines only where the strategies got the same work; `paceline compare` sees to that.",
+                    ),
+                    "strategy",
+                    [
+                        ("items", "short", items),
+                        (
+                            "succeeded",
+                            "percentunit",
+                            f'sum by (strategy) (increase(paceline_items_total{{outcome="success", {SU}}}{RANGE}))'
+                            f" / {items}",
+                        ),
+                        *(
+                            (
+                                name,
+                                "s",
+                                quantile(share, "paceline_item_duration_seconds", "strategy", over=RANGE),
+                            )
+                            for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+                        ),
+                        (
+                            "attempts an item",
+                            "short",
+                            f"sum by (strategy) (increase(paceline_attempts_total{{{SU}}}{RANGE})) / {items}",
+                        ),
+                        (
+                            "throttled attempts",
+                            "percentunit",
+                            "(sum by (strategy) (increase(paceline_attempts_total"
+                            f'{{verdict="throttled", {SU}}}{RANGE})) or 0 * {items})'
+                            f" / sum by (strategy) (increase(paceline_attempts_total{{{SU}}}{RANGE}))",
+                        ),
+                    ],
+                ),
+            ],
+            "Latency": [
+                *(
+                    lines(
+                        f"{name} of an item",
+                        told(
+                            f"{how} of an item's time from its turn to its outcome, waits and retries included.",
+                            action,
+                        ),
+                        Q(
+                            quantile(share, "paceline_item_duration_seconds", "strategy"),
+                            "{{strategy}}",
+                        ),
+                        unit="s",
+                        width=8,
+                    )
+                    for share, name, how, action in (
+                        (
+                            0.5,
+                            "p50",
+                            "The median",
+                            "this is what a strategy feels like; take the lowest that also fails least.",
+                        ),
+                        (
+                            0.95,
+                            "p95",
+                            "The 95th percentile",
+                            "where it leaves p50 far behind, the strategy lets items wait or retry.",
+                        ),
+                        (
+                            0.99,
+                            "p99",
+                            "The 99th percentile",
+                            "the tail is what batches wait for: a batch is as slow as its slowest item.",
+                        ),
+                    )
+                ),
+                heat(
+                    "Latency: $strategy",
+                    told(
+                        "How many items took how long, over time; brighter is more.",
+                        "one band is an even beat; a second, higher one is retries or waits for the next window.",
+                    ),
+                    Q(
+                        f"sum by (le) (increase(paceline_item_duration_seconds_bucket{{{SU}}}{R}))",
+                        "{{le}}",
+                    ),
+                    repeat="strategy",
+                ),
+            ],
+            "Throughput and outcomes": [
+                lines(
+                    "Successes a second",
+                    told(
+                        "Items that succeeded.",
+                        "under a rate limit all paced strategies meet at the limit; one below it leaves quota idle.",
+                    ),
+                    Q(f'sum by (strategy) (rate(paceline_items_total{{outcome="success", {SU}}}{R}))', "{{strategy}}"),
+                    unit="reqps",
+                    width=8,
+                ),
+                lines(
+                    "Attempts an item",
+                    told(
+                        "Attempts that ended, for each item that ended; 1 is without waste.",
+                        "above 1.2 much is sent twice: pace it, or see *Upstream* for what fails.",
+                    ),
+                    Q(
+                        f"sum by (strategy) (rate(paceline_attempts_total{{{SU}}}{R}))"
+                        f" / (sum by (strategy) (rate(paceline_items_total{{{SU}}}{R})) > 0)",
+                        "{{strategy}}",
+                    ),
+                    unit="short",
+                    width=8,
+                ),
+                lines(
+                    "p95 of a batch",
+                    told(
+                        "From a batch's start to its last outcome.",
+                        "this is what callers wait for; set it against the batch's size and the limit.",
+                    ),
+                    Q(
+                        quantile(0.95, "paceline_batch_duration_seconds", "strategy", of='strategy=~"$strategy"'),
+                        "{{strategy}}",
+                    ),
+                    unit="s",
+                    width=8,
+                ),
+                lines(
+                    "Outcomes: $strategy",
+                    told(
+                        "What became of this strategy's items, a second.",
+                        "failures that only some strategies have are of their own making; those that all have, the "
+                        "upstream's.",
+                    ),
+                    Q(f"sum by (outcome) (rate(paceline_items_total{{{SU}}}{R}))", "{{outcome}}"),
+                    unit="reqps",
+                    width=8,
+                    height=7,
+                    stacked=True,
+                    repeat="strategy",
+                ),
+                lines(
+                    "Waiting: $strategy",
+                    told(
+                        "Seconds of waiting for each item, by reason.",
+                        "rate and concurrency are the price of keeping a limit, backoff and pause of having broken it.",
+                    ),
+                    Q(
+                        f"sum by (reason) (rate(paceline_wait_seconds_sum{{{SU}}}{R}))"
+                        f" / on () group_left () (sum(rate(paceline_items_total{{{SU}}}{R})) > 0)",
+                        "{{reason}}",
+                    ),
+                    unit="s",
+                    width=8,
+                    height=7,
+                    stacked=True,
+                    repeat="strategy",
+                ),
+            ],
+        },
+    )
