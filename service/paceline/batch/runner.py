@@ -20,6 +20,7 @@ from msgspec import UNSET, UnsetType
 from paceline.batch.order import in_order
 from paceline.batch.outcome import Subject, answered, failed, refused
 from paceline.batch.prepare import Preparation
+from paceline.batch.turns import LARGE, Turns
 from paceline.errors import PacelineError
 from paceline.events import BatchFinished, ItemFinished, Listener, tell
 from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Strategy, Summary
@@ -34,9 +35,6 @@ _SLICE = 24
 _SLICE_S = 0.01
 """How long the items of one slice may take."""
 
-_LARGE = 16 * 1024
-"""Bodies above this are looked through one at a time, each in a turn of the event loop."""
-
 OnOutcome = Callable[[Outcome], None]
 
 
@@ -50,9 +48,9 @@ class Ending(Enum):
 class Run:
     """One batch on its way. `item` may be awaited for many items at once."""
 
-    def __init__(self, registry: Registry, tell: Listener, batch: Batch, turn: asyncio.Lock) -> None:
+    def __init__(self, registry: Registry, tell: Listener, batch: Batch, turns: Turns) -> None:
         self.batch_id = uuid4().hex
-        self._turn = turn
+        self._turns = turns
         self._batch = batch
         self._tell = tell
         self._began_at = time.perf_counter()
@@ -167,12 +165,9 @@ class Run:
                 sent=subject.receipt.sent,
             )
         total_s = time.perf_counter() - ready_at
-        if len(response.body) <= _LARGE:
-            return answered(subject, response, total_s)
-        async with self._turn:
-            outcome = answered(subject, response, total_s)
-            await asyncio.sleep(0)
-        return outcome
+        if len(response.body) > LARGE:
+            await self._turns.turn(len(response.body))
+        return answered(subject, response, total_s)
 
     def _open(self, upstream: Upstream) -> Send:
         send = self._pipelines[upstream] = pipeline(self._batch, upstream, self._own, self._allowance, self._tell)
@@ -213,14 +208,14 @@ class Runner:
         self._registry = registry
         self._tell = tell
         self._runs: set[Run] = set()
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
 
     def open(self, batch: Batch, also: Listener | None = None) -> Run:
         """A run to start items on one by one; the caller closes it with `finish` and `forget`.
 
         `also` is told what happens in this run alone.
         """
-        run = Run(self._registry, self._tell if also is None else tell(self._tell, also), batch, self._turn)
+        run = Run(self._registry, self._tell if also is None else tell(self._tell, also), batch, self._turns)
         self._runs.add(run)
         return run
 
