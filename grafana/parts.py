@@ -246,7 +246,7 @@ def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[An
         .readonly()
         .link(links)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(_variable("upstream", "Upstream", "label_values(paceline_concurrency_limit, upstream)"))
+        .with_variable(_variable("upstream", "Upstream", "label_values(paceline_items_total, upstream)"))
         .with_variable(_variable("strategy", "Strategy", "label_values(paceline_items_total, strategy)"))
     )
     for name, panels in rows.items():

@@ -1,0 +1,101 @@
+"""A service in trouble of every kind at once: all strategies, a limit, throttles, failures, refusals, too much work.
+
+Everything the dashboards show is then there to be seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from support.scripted import Act, Peer, Received, ScriptedUpstream, answering, hangs_up
+from support.server import Server, declared, start_server
+
+STRATEGIES = ("sequential", "concurrent", "bounded", "token_bucket", "adaptive")
+_ENOUGH_TO_BE_FULL = 200
+
+
+@asynccontextmanager
+async def troubled_service(folder: Path) -> AsyncIterator[Server]:
+    """Serve three upstreams and call them until the end: `steady` is limited, `strict` throttles, `shaky` fails."""
+    async with ScriptedUpstream() as upstream:
+        upstream.play("/steady/", answering(json={"ok": True}, delay_s=0.03))
+        upstream.play("/strict/", _throttling())
+        upstream.play("/shaky/", _failing())
+        upstream.answer("/shaky/missing", status=404)
+        upstream.play("/shaky/silent", hangs_up())
+        upstream.answer("/shaky/slow", delay_s=2)
+        shaky = {
+            "retry": {"attempts": 3, "base": "50ms", "budget_ratio": 0.05, "budget_per_s": 1},
+            "breaker": {"min_calls": 10, "window": "2s", "open": "400ms", "max_open": "1s"},
+            "timeout": {"attempt": "300ms"},
+        }
+        config = {
+            "server": {"max_in_flight_items": _ENOUGH_TO_BE_FULL},
+            "upstreams": {
+                "steady": declared(
+                    f"{upstream.url}/steady", rate=[{"limit": 25, "per": "1s", "burst": 5}], concurrency={"limit": 4}
+                ),
+                "strict": declared(f"{upstream.url}/strict", rate=[{"limit": 30, "per": "1s"}]),
+                "shaky": declared(f"{upstream.url}/shaky", **shaky),
+            },
+        }
+        async with start_server(config, folder / "paceline.yaml") as server, asyncio.TaskGroup() as callers:
+            calling = [callers.create_task(_calls(server, strategy)) for strategy in STRATEGIES]
+            calling.append(callers.create_task(_calls_too_much(server)))
+            yield server
+            for caller in calling:
+                caller.cancel()
+
+
+async def _calls(server: Server, strategy: str) -> None:
+    """Batches of one strategy, one after the other, to all upstreams and to one that is not allowed."""
+    items = [
+        *[{"upstream": "steady", "path": "/"}] * 8,
+        *[{"upstream": "strict", "path": "/"}] * 4,
+        *[{"upstream": "shaky", "path": path} for path in ("/", "/", "/", "/missing", "/silent", "/slow")],
+        {"url": "http://127.0.0.1:1/"},
+    ]
+    batch: dict[str, Any] = {"strategy": strategy, "deadline": "8s", "requests": items}
+    if strategy in ("bounded", "token_bucket", "adaptive"):
+        batch["max_concurrency"] = 6
+    if strategy == "token_bucket":
+        batch["rate"] = {"limit": 20, "per": "1s"}
+    with suppress(asyncio.CancelledError):
+        while True:
+            status, answer = await server.post("/v1/batch", batch)
+            assert status in (200, 503), answer
+            await asyncio.sleep(0.1)
+
+
+async def _calls_too_much(server: Server) -> None:
+    """Whole batches that the service has no room for beside the others."""
+    items = [{"upstream": "shaky", "path": "/", "expect": "none"}] * (_ENOUGH_TO_BE_FULL - 10)
+    with suppress(asyncio.CancelledError):
+        while True:
+            await server.post("/v1/batch", {"deadline": "1s", "requests": items})
+            await asyncio.sleep(2)
+
+
+def _throttling() -> Act:
+    """For one second of six it refuses whatever comes."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        throttled = asyncio.get_running_loop().time() % 6 < 1
+        answer = answering(status=429, headers={"retry-after": "2"}) if throttled else answering(delay_s=0.02)
+        await answer(request, peer)
+
+    return act
+
+
+def _failing() -> Act:
+    """Mostly failing for three seconds, then well for three."""
+
+    async def act(request: Received, peer: Peer) -> None:
+        failing = asyncio.get_running_loop().time() % 6 < 3
+        await answering(status=503 if failing else 200, delay_s=0.01)(request, peer)
+
+    return act
