@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -25,7 +26,7 @@ async def test_bodies_that_arrive_together_are_spread_over_turns_of_the_loop():
         await asyncio.sleep(0)
         seen.append(len(went))
     assert went == list(range(9))
-    assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) == 3
+    assert max(after - before for before, after in pairwise(seen)) == 3
     await asyncio.gather(*tasks)
 
 
