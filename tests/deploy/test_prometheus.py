@@ -63,6 +63,15 @@ def test_every_page_belongs_to_an_alert() -> None:
     assert {str(page.relative_to(ROOT)) for page in (ROOT / "docs/runbooks").glob("*.md")} == named
 
 
+def test_the_table_of_alerts_is_complete() -> None:
+    table = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"(?m)^\| \[`(\w+)`\]\((.+?)\) \| (\w+) \|", table)
+    told = {name: (f"docs/{page}", severity) for name, page, severity in rows}
+    assert told == {
+        name: (rule["annotations"]["runbook_url"], rule["labels"]["severity"]) for name, rule in alerts().items()
+    }
+
+
 def test_rules_and_pages_name_only_metrics_that_are_documented() -> None:
     documented = set(re.findall(r"`(paceline_\w+)`", (ROOT / "docs/metrics.md").read_text()))
     for file in [*RULES.glob("*.yml"), *(ROOT / "docs/runbooks").glob("*.md")]:
