@@ -61,9 +61,9 @@ class Child:
             raise AssertionError(f"no {pattern.pattern!r} within {within_s} s:\n{self.logs()}") from None
         return match
 
-    async def ended(self, *, within_s: float = END_WITHIN_S) -> int:
+    async def ended(self, *, within_s: float | None = None) -> int:
         """Wait for the end and return the exit code, with everything it printed read."""
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(END_WITHIN_S if within_s is None else within_s):
             code = await self.process.wait()
             await asyncio.gather(*self._readers, self._writer)
         return code

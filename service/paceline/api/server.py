@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
         """Take nobody new, and everybody who was connected already: the system resets those it still holds for us."""
         held: list[socket.socket] = []
         for listener in listeners:
+            listener.listen(0)  # at most one caller gets in between the last look and the close
             with suppress(BlockingIOError):
                 while True:
                     held.append(listener.accept()[0])
