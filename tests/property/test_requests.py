@@ -175,6 +175,7 @@ def read(take: Any, body: Any, *, in_slices: bool) -> Batch | ApiError:
     with pytest.MonkeyPatch.context() as patch:
         if in_slices:
             patch.setattr(reading, "LARGE", 1)
+            patch.setattr(reading, "_AT_ONCE", 1)
         return taken(take, json.dumps(body).encode())
 
 

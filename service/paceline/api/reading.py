@@ -24,6 +24,9 @@ from paceline.config.server import Server
 from paceline.model import Batch, Defaults, Item
 from paceline.units import write_size
 
+_AT_ONCE = 256 * 1024
+"""A batch of no more than this, and without a large part, is read in one go."""
+
 _BESIDE = 256 * 1024
 """What may stand beside the items of a batch, white space included."""
 
@@ -52,10 +55,14 @@ async def read_batch(request: Request, place: Place, limits: Server) -> Batch:
     """
     body = await read(request, limits.max_body, place)
     tenant = tenant_of(request.scope)
+    check_text(body)
     if len(body) > LARGE:
-        return batch_of(await _in_slices(body, place, limits), tenant, limits, looked_at=True)
+        unread = decode_part(body, _unread)
+        check_count(len(unread.requests), limits)
+        if len(body) > _AT_ONCE or max(map(_size, (unread.defaults, *unread.requests))) > LARGE:
+            return batch_of(await _in_slices(body, unread, place), tenant, limits, looked_at=True)
     place.hold_body(HEAVIEST * len(body))
-    return batch_of(decode(body, _batch), tenant, limits)
+    return batch_of(decode_part(body, _batch), tenant, limits)
 
 
 async def read_fetch(request: Request, place: Place, limits: Server) -> FetchBody:
@@ -71,10 +78,7 @@ async def read_fetch(request: Request, place: Place, limits: Server) -> FetchBod
     return decode(body, _fetch)
 
 
-async def _in_slices(body: bytes, place: Place, limits: Server) -> BatchBody:
-    check_text(body)
-    unread = decode_part(body, _unread)
-    check_count(len(unread.requests), limits)
+async def _in_slices(body: bytes, unread: Unread, place: Place) -> BatchBody:
     if len(body) - sum(map(_size, unread.requests)) > _BESIDE:
         raise Invalid(f"what stands beside the items is larger than {write_size(_BESIDE)}; make it smaller")
     await asyncio.sleep(0)
