@@ -29,7 +29,7 @@ from support.server import PACELINE, declared
 MIB = 1 << 20
 LONGEST_BLOCK_S = 0.25
 HEALTHY_S = 0.5
-"""Five times the goals of 50 and 100 ms, which hold on a quiet machine: what is measured here is ours and the machine's."""
+"""Five times the goals of 50 and 100 ms, which hold on a quiet machine: the machine is measured here as well."""
 ATTEMPTS = 3
 """A machine with other work on it is given another chance; code that blocks the loop blocks it each time."""
 
