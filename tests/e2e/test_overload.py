@@ -164,9 +164,11 @@ async def test_at_the_edge_memory_keeps_to_the_formula_and_health_answers(
                 await asyncio.sleep(0.02)
 
         asking = asyncio.create_task(asks())
-        await asyncio.gather(*(calls() for _ in range(10)))
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        try:
+            await asyncio.gather(*(calls() for _ in range(10)))
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
         most = peak_bytes(running.pid)
     assert set(statuses) == {200, 503}, statuses
     assert most <= edge.most_bytes(), (most / MIB, edge.most_bytes() / MIB)
