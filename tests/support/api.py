@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from paceline.api.connection import Patience
 from paceline.api.intake import Intake
 from paceline.api.server import Server
 from paceline.app import Service, create_app
@@ -55,14 +56,16 @@ class Api:
 
 
 @asynccontextmanager
-async def start_api(config: dict[str, Any], *, loopback: bool = True) -> AsyncIterator[Api]:
+async def start_api(
+    config: dict[str, Any], *, loopback: bool = True, patience: Patience | None = None
+) -> AsyncIterator[Api]:
     """Serve a configuration; at the end nothing may be left in the service."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     metrics, intake = Metrics(), Intake()
     service = Service(Config.model_validate(config), [metrics.listen], [("127.0.0.1", port)])
     started = asyncio.Event()
-    server = Server(create_app(service, intake, metrics, loopback=loopback), started.set)
+    server = Server(create_app(service, intake, metrics, loopback=loopback), started.set, patience)
     serving = asyncio.create_task(server.serve([listener]))
     await started.wait()
     intake.open()

@@ -2,16 +2,19 @@
 
 ApiError
 +-- BadRequest              400 not_json
++-- NotHttp                 400 not_http
 +-- Unauthorized            401 unauthorized
 +-- NotFound                404 not_found
 +-- MethodNotAllowed        405 method_not_allowed
 +-- NotAcceptable           406 not_acceptable
++-- TooSlow                 408 request_timeout
 +-- NoTarget                409 no_compare_target
 +-- TooLarge                413 too_large
 +-- UnsupportedType         415 unsupported_media_type
 +-- Misdirected             421 misdirected
 +-- Invalid                 422 invalid
 +-- OverShare               429 over_share
++-- HeadTooLarge            431 head_too_large
 +-- CallerGone              no answer: the caller hung up
 +-- Fault                   500 internal
 +-- Unavailable             503 overloaded, draining
@@ -73,6 +76,11 @@ class BadRequest(ApiError):
     code = "not_json"
 
 
+class NotHttp(ApiError):
+    status = 400
+    code = "not_http"
+
+
 class Unauthorized(ApiError):
     status = 401
     code = "unauthorized"
@@ -96,6 +104,13 @@ class MethodNotAllowed(ApiError):
 class NotAcceptable(ApiError):
     status = 406
     code = "not_acceptable"
+
+
+class TooSlow(ApiError):
+    """The request is too long in arriving."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class NoTarget(ApiError):
@@ -132,6 +147,11 @@ class OverShare(ApiError):
     code = "over_share"
 
 
+class HeadTooLarge(ApiError):
+    status = 431
+    code = "head_too_large"
+
+
 class CallerGone(ApiError):
     """The caller hung up; there is nobody to answer."""
 
@@ -161,10 +181,14 @@ class NoAnswer(Response):
         return
 
 
+def problem_of(error: ApiError) -> Problem:
+    """An error as a document."""
+    return Problem("about:blank", phrase(error.status), error.status, error.detail, error.code, error.field)
+
+
 def problem_response(scope: Scope, error: ApiError) -> Response:
     """The answer an error is told with."""
-    document = Problem("about:blank", phrase(error.status), error.status, error.detail, error.code, error.field)
-    answer = Response(msgspec.json.encode(document), error.status, error.headers, PROBLEM_TYPE)
+    answer = Response(msgspec.json.encode(problem_of(error)), error.status, error.headers, PROBLEM_TYPE)
     if any(name == b"expect" for name, _ in scope["headers"]):
         # The caller may wait for a 100 that never comes, and its body would be taken for the next request.
         answer.headers["connection"] = "close"

@@ -11,6 +11,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from paceline.api.connection import Patience, connections
+
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Above the minute that load balancers keep a connection, so that they are the ones to close it."""
@@ -27,11 +29,11 @@ _CLOSE = (b"connection", b"close")
 class Server(uvicorn.Server):
     """Serves until `should_exit`. A subclass because that is how uvicorn lets its signals and its start be replaced."""
 
-    def __init__(self, app: ASGIApp, on_started: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, on_started: Callable[[], None], patience: Patience | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=connections(patience or Patience()),  # type: ignore[arg-type] # called, and nothing else
                 ws="none",
                 lifespan="off",
                 log_config=None,
