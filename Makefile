@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo serve test verify verify-deploy lint bench lock schema dashboards clean
+.PHONY: demo serve test verify verify-deploy lint bench lock schema dashboards preview clean
 
 demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
 	$(BIN)/paceline demo $(ARGS)
@@ -36,6 +36,10 @@ schema: $(VENV)/.development ## regenerate the configuration's JSON schema and i
 
 dashboards: $(VENV)/.development ## regenerate grafana/dashboards from the code in grafana/
 	$(BIN)/python -m grafana
+
+preview: $(VENV)/.development ## pictures of the dashboards in docs/dashboards; needs npm and chromium-headless-shell
+	npm install --prefix grafana/preview --legacy-peer-deps --ignore-scripts --no-package-lock --no-audit --no-fund --silent
+	PYTHONPATH=tests $(BIN)/python -m grafana.preview
 
 lock: $(VENV)/.development   ## pin every dependency by hash
 	$(BIN)/pip install --quiet pip-tools

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.parts import SU, Q, R, U, bars, board, lines, number, quantile, quantiles, states, told
+from grafana.parts import ITEM, SU, TRIED, Q, R, U, bars, board, lines, number, quantile, quantiles, states, told
 
 BREAKER = {0: ("closed", "green"), 1: ("half open", "yellow"), 2: ("open", "red")}
 PAUSED = {0: ("free", "green"), 1: ("paused", "orange")}
@@ -53,12 +53,12 @@ def overview() -> Dashboard:
                         "How long 95 of 100 items take at most, from their turn to their outcome, waits included.",
                         "when it grows, find out what they wait for in *Waiting, by reason*.",
                     ),
-                    Q(quantile(0.95, "paceline_item_duration_seconds")),
+                    Q(quantile(0.95, ITEM, of=TRIED)),
                     unit="s",
                     decimals=2,
                 ),
                 number(
-                    "API requests with a 5xx",
+                    "5xx of the API",
                     told(
                         "Requests to Paceline itself that got a 5xx; a failing upstream is none of them.",
                         "503 is a full or ending service, 500 a fault: see the log, and the page *The API fails*.",
@@ -72,7 +72,7 @@ def overview() -> Dashboard:
                     decimals=2,
                 ),
                 number(
-                    "Breakers not closed",
+                    "Open breakers",
                     told(
                         "Upstreams that get trials only, because they failed.",
                         "see which in *Breaker*, and tell their owners; a trial that succeeds closes it.",
@@ -109,7 +109,7 @@ def overview() -> Dashboard:
                         "p99 far from p50 is waiting or retrying, and a matter of limits; p50 grows when the upstream "
                         "is slower.",
                     ),
-                    *quantiles("paceline_item_duration_seconds"),
+                    *quantiles(ITEM),
                     unit="s",
                 ),
             ],
@@ -159,7 +159,7 @@ def overview() -> Dashboard:
                         "open *Upstream* for the longest bar.",
                     ),
                     Q(
-                        f"topk(10, sum by (upstream, reason) (rate(paceline_wait_seconds_sum{{{SU}}}{R})) > 0)",
+                        f"topk(10, sum by (upstream, reason) (rate(paceline_wait_seconds_sum{{{SU}}}{R})) > 0.01)",
                         "{{upstream}}: {{reason}}",
                     ),
                     unit="short",

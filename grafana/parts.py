@@ -25,8 +25,11 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import heatmap as heatmap_words
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+ITEM = "paceline_item_duration_seconds"
 U = 'upstream=~"$upstream"'
 SU = f'strategy=~"$strategy", {U}'
+TRIED = f'outcome!~"rejected|cancelled|dependency_failed", {SU}'
+"""Of items: those that were not done with before they began, which would make every latency look good."""
 R = "[$__rate_interval]"
 P = TypeVar("P")
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -79,7 +82,8 @@ def quantile(share: float, metric: str, *labels: str, over: str = R, of: str = S
 
 def quantiles(metric: str) -> list[Q]:
     """p50, p95 and p99 of a histogram."""
-    return [Q(quantile(share, metric), name) for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]
+    of = TRIED if metric == ITEM else SU
+    return [Q(quantile(share, metric, of=of), name) for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]
 
 
 def told(shows: str, do: str) -> str:
@@ -116,6 +120,7 @@ def lines(
         panel = panel.override_by_regexp(dashed, limit)
     if repeat:
         panel = panel.repeat(repeat).repeat_direction("h").max_per_row(3)
+        width = 24  # a line of its own; Grafana divides it
     return _placed(_coloured(panel, queries[0].legend), title, description, queries, width, height)
 
 
@@ -172,7 +177,7 @@ def states(
     return _placed(panel, title, description, [query], width, height)
 
 
-def heat(title: str, description: str, query: Q, *, repeat: str, width: int = 8, height: int = 7) -> heatmap.Panel:
+def heat(title: str, description: str, query: Q, *, repeat: str, height: int = 7) -> heatmap.Panel:
     """How a histogram's buckets fill over time, one panel for each value of the variable `repeat`."""
     panel = (
         heatmap.Panel()
@@ -194,19 +199,19 @@ def heat(title: str, description: str, query: Q, *, repeat: str, width: int = 8,
         .repeat_direction("h")
         .max_per_row(3)
     )
-    return _placed(panel, title, description, [query], width, height, PromQueryFormat.HEATMAP)
+    return _placed(panel, title, description, [query], 24, height, PromQueryFormat.HEATMAP)
 
 
 def summary(
-    title: str, description: str, by: str, columns: Sequence[tuple[str, str, str]], *, height: int = 8
+    title: str, description: str, by: str, columns: Sequence[tuple[str, str, int, str]], *, height: int = 7
 ) -> table.Panel:
-    """One line for each value of the label `by`; a column is its name, its unit and its query over the whole time."""
+    """One line for each value of the label `by`; a column is its name, unit, decimals and query over the range."""
     panel = table.Panel().show_header(True)
     renamed: dict[str, str] = {by: by}
-    for place, (name, unit, _) in enumerate(columns):
+    for place, (name, unit, decimals, _) in enumerate(columns):
         column = f"Value #{_ref(place)}"
         renamed[column] = name
-        panel = panel.override_by_name(name, [_property("unit", unit), _property("decimals", 2)])
+        panel = panel.override_by_name(name, [_property("unit", unit), _property("decimals", decimals)])
     panel = panel.transformations(
         [
             model.DataTransformerConfig(id_val="merge", options={}),
@@ -220,7 +225,7 @@ def summary(
             ),
         ]
     )
-    queries = [Q(expr) for _, _, expr in columns]
+    queries = [Q(expr) for *_, expr in columns]
     return _placed(panel, title, description, queries, 24, height, PromQueryFormat.TABLE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.parts import SU, Q, R, board, heat, lines, quantile, summary, told
+from grafana.parts import ITEM, SU, TRIED, Q, R, board, heat, lines, quantile, summary, told
 
 RANGE = "[$__range]"
 
@@ -26,10 +26,11 @@ def strategies() -> Dashboard:
                     ),
                     "strategy",
                     [
-                        ("items", "short", items),
+                        ("items", "none", 0, items),
                         (
                             "succeeded",
                             "percentunit",
+                            2,
                             f'sum by (strategy) (increase(paceline_items_total{{outcome="success", {SU}}}{RANGE}))'
                             f" / {items}",
                         ),
@@ -37,18 +38,21 @@ def strategies() -> Dashboard:
                             (
                                 name,
                                 "s",
-                                quantile(share, "paceline_item_duration_seconds", "strategy", over=RANGE),
+                                2,
+                                quantile(share, ITEM, "strategy", over=RANGE, of=TRIED),
                             )
                             for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
                         ),
                         (
                             "attempts an item",
                             "short",
+                            2,
                             f"sum by (strategy) (increase(paceline_attempts_total{{{SU}}}{RANGE})) / {items}",
                         ),
                         (
                             "throttled attempts",
                             "percentunit",
+                            2,
                             "(sum by (strategy) (increase(paceline_attempts_total"
                             f'{{verdict="throttled", {SU}}}{RANGE})) or 0 * {items})'
                             f" / sum by (strategy) (increase(paceline_attempts_total{{{SU}}}{RANGE}))",
@@ -61,11 +65,12 @@ def strategies() -> Dashboard:
                     lines(
                         f"{name} of an item",
                         told(
-                            f"{how} of an item's time from its turn to its outcome, waits and retries included.",
+                            f"{how} of an item's time from its turn to its outcome, waits and retries included. "
+                            "Items that were refused or cancelled are not counted.",
                             action,
                         ),
                         Q(
-                            quantile(share, "paceline_item_duration_seconds", "strategy"),
+                            quantile(share, ITEM, "strategy", of=TRIED),
                             "{{strategy}}",
                         ),
                         unit="s",
@@ -99,7 +104,7 @@ def strategies() -> Dashboard:
                         "one band is an even beat; a second, higher one is retries or waits for the next window.",
                     ),
                     Q(
-                        f"sum by (le) (increase(paceline_item_duration_seconds_bucket{{{SU}}}{R}))",
+                        f"sum by (le) (increase({ITEM}_bucket{{{TRIED}}}{R}))",
                         "{{le}}",
                     ),
                     repeat="strategy",
@@ -152,7 +157,6 @@ def strategies() -> Dashboard:
                     ),
                     Q(f"sum by (outcome) (rate(paceline_items_total{{{SU}}}{R}))", "{{outcome}}"),
                     unit="reqps",
-                    width=8,
                     height=7,
                     stacked=True,
                     repeat="strategy",
@@ -169,7 +173,6 @@ def strategies() -> Dashboard:
                         "{{reason}}",
                     ),
                     unit="s",
-                    width=8,
                     height=7,
                     stacked=True,
                     repeat="strategy",

@@ -19,12 +19,15 @@ _ENOUGH_TO_BE_FULL = 200
 
 
 @asynccontextmanager
-async def troubled_service(folder: Path) -> AsyncIterator[Server]:
-    """Serve three upstreams and call them until the end: `steady` is limited, `strict` throttles, `shaky` fails."""
+async def troubled_service(folder: Path, *, cycle_s: float = 6) -> AsyncIterator[Server]:
+    """Serve three upstreams and call them until the end: `steady` is limited, `strict` throttles, `shaky` fails.
+
+    They throttle for a sixth and fail for a half of each cycle.
+    """
     async with ScriptedUpstream() as upstream:
         upstream.play("/steady/", answering(json={"ok": True}, delay_s=0.03))
-        upstream.play("/strict/", _throttling())
-        upstream.play("/shaky/", _failing())
+        upstream.play("/strict/", _throttling(cycle_s))
+        upstream.play("/shaky/", _failing(cycle_s))
         upstream.answer("/shaky/missing", status=404)
         upstream.play("/shaky/silent", hangs_up())
         upstream.answer("/shaky/slow", delay_s=2)
@@ -80,22 +83,22 @@ async def _calls_too_much(server: Server) -> None:
             await asyncio.sleep(2)
 
 
-def _throttling() -> Act:
-    """For one second of six it refuses whatever comes."""
+def _throttling(cycle_s: float) -> Act:
+    """At the beginning of each cycle it refuses whatever comes."""
 
     async def act(request: Received, peer: Peer) -> None:
-        throttled = asyncio.get_running_loop().time() % 6 < 1
+        throttled = asyncio.get_running_loop().time() % cycle_s < cycle_s / 6
         answer = answering(status=429, headers={"retry-after": "2"}) if throttled else answering(delay_s=0.02)
         await answer(request, peer)
 
     return act
 
 
-def _failing() -> Act:
-    """Mostly failing for three seconds, then well for three."""
+def _failing(cycle_s: float) -> Act:
+    """Failing for half of each cycle, then well."""
 
     async def act(request: Received, peer: Peer) -> None:
-        failing = asyncio.get_running_loop().time() % 6 < 3
+        failing = asyncio.get_running_loop().time() % cycle_s < cycle_s / 2
         await answering(status=503 if failing else 200, delay_s=0.01)(request, peer)
 
     return act
