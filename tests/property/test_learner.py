@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from paceline.admission.copies import Copies
 from paceline.admission.lineup import Lane, Waiter
+from paceline.app import Service
+from paceline.config import Config
 from paceline.model import Cost, Rate, Verdict
 from paceline.rate.learner import Learner
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from paceline.telemetry.levels import window_label
+from paceline.upstream.state import state_of
 from support.simulation import FixedWindows, OtherClient, StrictUpstream, TokenBucketUpstream, World
 
 HUNDRED = Rate(100, 1.0, 10)
@@ -190,6 +194,22 @@ def test_a_told_wait_is_obeyed_and_the_rate_is_learned_all_the_same() -> None:
     assert min(waits) >= 1.0
 
 
+async def test_its_state_shows_the_learned_rate_as_a_window_of_a_second() -> None:
+    study = Study()
+    study.run(until=40)
+    service = Service(Config.model_validate({"upstreams": {"api": {"base_url": "https://api.example"}}}))
+    upstream = service.registry.named("api")
+    upstream.admitter.gate = study.world.gate
+    (budget,) = state_of(upstream, study.world.now).budgets
+    (window,) = budget.windows
+    assert (window.source, window.per, window.unit) == ("learned", "1s", "requests")
+    assert 95 <= window.limit <= 102
+    assert 0 <= window.remaining <= window.limit
+    assert budget.rate_limit_per_second == pytest.approx(window.limit, abs=0.001)
+    assert window_label(window) == "learned"
+    await service.close()
+
+
 def test_the_classic_lane_feeds_it_and_is_not_bound_by_it() -> None:
     study = Study()
     study.run(until=10)
@@ -233,7 +253,7 @@ def test_it_climbs_only_while_it_holds_the_queue() -> None:
         moment += 0.1
         learner.take(1.0, moment, held=False, now=moment)
     assert learner.rate == before
-    for _ in range(1_000):
+    for _ in range(1_500):
         moment += 0.1
         learner.take(1.0, moment, held=True, now=moment)
     assert learner.rate > 2 * before

@@ -24,5 +24,8 @@ async def test_an_unknown_limit_is_used_after_half_a_minute_and_hardly_overrun(d
     stats = await api.stats()
     settled = [moment for moment in stats["arrivals"] if moment - stats["first_at"] >= SETTLED_S]
     assert len(settled) / (RUN_S - SETTLED_S) >= 0.9 * LIMIT
+    refused = [moment for moment in stats["refusals"] if moment - stats["first_at"] >= SETTLED_S]
+    print(f"used {len(settled) / (RUN_S - SETTLED_S) / LIMIT:.1%}, refused {len(refused)} of {len(settled)} settled")
+    assert len(refused) <= 0.02 * (len(refused) + len(settled))
     assert stats["refused"] <= 0.02 * stats["accepted"] + 40  # the first half minute, in which it learns, included
     assert len(outcomes) == len(items)

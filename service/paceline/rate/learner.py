@@ -5,11 +5,11 @@ with the memory of CUBIC (Ha, Rhee and Xu, 2008; RFC 9438), on a rate instead of
 
 * until the first throttle nothing is limited. When the refusals it began are over, the rate is what went through on
   average, and the rate remembered as refused is what went through until the last refusal;
-* a refusal cuts the rate to 0.98 of it, or by the share that was refused since the last cut where that is more, and
+* a refusal cuts the rate to 0.99 of it, or by the share that was refused since the last cut where that is more, and
   remembers where that was; only sends written after a cut can cut again;
 * a second refusal with no success between says that the allowance is used up, not that the rate is one too high: the
   budget pauses, and when it is over, rate and memory are lowered to what went through on average; so they are where a
-  refusal named a wait and came early in the climb, as steps of a fiftieth would cost a wait each;
+  refusal named a wait and came early in the climb, as many small steps would cost a wait each;
 * from there the rate climbs on a cubic: fast at first, flat near the remembered rate, and faster and faster beyond it.
   It climbs only while it is this rate that holds the queue. A climb takes 200 sends at least, so that probing costs
   no more than one refusal in as many; and after a pause twice as long as that, as a minute's allowance takes a minute
@@ -34,7 +34,7 @@ from paceline.rate.window import Hold, Holds, Window
 UNIT = "requests"
 """A bare refusal names no unit; requests are what every upstream counts."""
 
-_CUT = 0.98
+_CUT = 0.99
 _CUT_NAMED = 0.95
 """Where the refusal names a wait: it costs more than a refusal, so stay farther away."""
 _LEAST_KEPT = 0.9
