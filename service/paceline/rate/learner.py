@@ -12,8 +12,8 @@ with the memory of CUBIC (Ha, Rhee and Xu, 2008; RFC 9438), on a rate instead of
   refusal named a wait and came early in the climb, as many small steps would cost a wait each;
 * from there the rate climbs on a cubic: fast at first, flat near the remembered rate, and faster and faster beyond it.
   It climbs only while it is this rate that holds the queue. A climb takes 200 sends at least, so that probing a
-  steady limit costs about one refusal in as many; and after a pause twice as long as that, as a minute's allowance takes a minute
-  to show that it is too small.
+  steady limit costs about one refusal in as many; and after a pause it takes twice as long
+  as that, as a minute's allowance takes a minute to show that it is too small.
 
 The rate is kept as a `Window` of an even beat (burst 1), about a second long, its limit a whole number: whatever the
 length of the upstream's own window, an even beat within its rate is within its limit. It counts from write to write
