@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo serve test verify verify-deploy lint bench lock schema dashboards preview clean
+.PHONY: demo serve test verify verify-deploy lint bench soak lock schema dashboards preview clean
 
 demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
 	$(BIN)/paceline demo $(ARGS)
@@ -29,6 +29,11 @@ lint: $(VENV)/.development   ## format, lint, types, import layers
 
 bench: $(VENV)/.development  ## ratios against hand-written scripts, in one run
 	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.development   ## mixed load with faults for SECONDS (180), then what went in, came out and stayed
+	PYTHONPATH=tests $(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGS)
+
+SECONDS := 180
 
 schema: $(VENV)/.development ## regenerate the configuration's JSON schema and its table in the docs
 	$(BIN)/paceline schema > config/paceline.schema.json

@@ -179,4 +179,6 @@ async def rounds(count: int, engine: EngineName, seed: int) -> Counter[str]:
 def test_whatever_ends_them_and_whenever_nothing_is_left(engine: EngineName, count: int) -> None:
     seen = uvloop.run(rounds(count, engine, seed=count))
     print(engine, dict(seen))
-    assert {"success", "deadline_exceeded", "cancelled", "rejected", "http_error", "left"} <= seen.keys()
+    assert {"success", "deadline_exceeded", "left"} <= seen.keys()
+    if count > 100:
+        assert {"cancelled", "rejected", "http_error"} <= seen.keys()
