@@ -19,6 +19,7 @@ from support.server import PACELINE, Server, declared, run_paceline, start_serve
 
 X: dict[str, Any] = {"upstream": "api", "path": "/held"}
 DRAINING = re.compile("draining")
+LEAVING = re.compile("unready, still taking")
 
 
 def config_of(upstream: ScriptedUpstream, **server: Any) -> dict[str, Any]:
@@ -78,6 +79,60 @@ async def test_a_caller_that_reads_nothing_cannot_hold_up_the_end(upstream: Scri
         assert await server.ended() == 0
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_before_it_drains_it_is_unready_and_serves_all_the_same(upstream: ScriptedUpstream, tmp_path: Path):
+    """For `pre_stop`, which here is ended by a second signal."""
+    upstream.answer("/x")
+    admin = free_port()
+    file = tmp_path / "p.yaml"
+    file.write_text(yaml.safe_dump(config_of(upstream, admin_port=admin, pre_stop="1h")))
+    async with child(*PACELINE, "serve", "--config", str(file), "--port", "0") as running:
+        base_url = (await running.says(STARTED))[1]
+        running.signal(signal.SIGTERM)
+        await running.says(LEAVING)
+        for path in ("/v1/batch", "/v1/plan"):
+            async with aiohttp.ClientSession(base_url) as newcomer:
+                async with newcomer.post(path, json={"requests": [{**X, "path": "/x"}]}) as answer:
+                    assert answer.status == 200, await answer.text()
+                    assert answer.headers["connection"] == "close"
+        async with aiohttp.ClientSession() as http:
+            for base in (base_url, f"http://127.0.0.1:{admin}"):
+                async with http.get(f"{base}/readyz") as ready, http.get(f"{base}/healthz") as alive:
+                    assert (ready.status, alive.status) == (503, 200)
+        assert len(upstream.requests) == 1
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == -signal.SIGTERM
+        assert DRAINING.search(running.logs()) is None
+
+
+async def test_after_its_pre_stop_time_it_drains(upstream: ScriptedUpstream, tmp_path: Path):
+    hold = asyncio.Event()
+    upstream.answer("/held", hold=hold)
+    async with start_server(config_of(upstream, pre_stop="200ms"), tmp_path / "p.yaml") as server:
+        asked = asyncio.create_task(send(server))
+        await upstream.until(lambda it: it.in_hand == 2)
+        server.terminate()
+        await server.child.says(DRAINING)
+        async with server.http.post("/v1/batch", json={"requests": [X]}) as refused:
+            assert (refused.status, (await refused.json(content_type=None))["code"]) == (503, "draining")
+            assert int(refused.headers["retry-after"]) > 0
+        hold.set()
+        assert '"succeeded":2' in await asked
+        assert await server.ended() == 0
+
+
+async def test_the_drain_s_time_begins_after_the_pre_stop_time(upstream: ScriptedUpstream, tmp_path: Path):
+    upstream.play("/held", silent())
+    config = config_of(upstream, pre_stop="600ms", drain="100ms")
+    async with start_server(config, tmp_path / "p.yaml") as server:
+        asked = asyncio.create_task(send(server))
+        await upstream.until(lambda it: it.in_hand == 2)
+        server.terminate()
+        told = await server.child.says(re.compile('.*"draining".*'))
+        assert json.loads(told[0])["items"] == 2
+        assert (await asked).count('"outcome":"cancelled"') == 2
+        assert await server.ended() == 0
 
 
 async def test_a_second_signal_ends_it_at_once(upstream: ScriptedUpstream, tmp_path: Path):

@@ -33,7 +33,8 @@ def test_nothing_said_is_the_defaults_of_the_design(write):
     server = config.server
     assert (server.host, server.port, server.admin_port) == ("127.0.0.1", 8080, None)
     assert (server.max_body, server.max_items, server.max_in_flight_items) == (8 << 20, 1000, 20_000)
-    assert (server.max_batch_response, server.max_deadline, server.drain) == (64 << 20, 900.0, 25.0)
+    assert (server.max_batch_response, server.max_deadline) == (64 << 20, 900.0)
+    assert (server.pre_stop, server.drain) == (0.0, 25.0)
     assert (server.hosts, server.api_keys) == ((), ())
     assert (config.egress.mode, config.egress.allow, config.egress.deny) == ("public", (), ())
     assert config.egress.ports == (80, 443)

@@ -80,6 +80,13 @@ def test_whatever_is_held_is_given_back_when_the_request_ends(fault: bool):
     assert takes.intake.held == Holding()
 
 
+def test_a_service_that_leaves_is_unready_and_takes_all_the_same():
+    takes = Takes(limits_of())
+    takes.intake.leave()
+    assert (takes.intake.is_ready, takes.intake.is_open) == (False, True)
+    takes.items(3)
+
+
 def test_a_closed_service_takes_nothing_not_even_what_was_let_in_before():
     takes = Takes(limits_of())
     place = takes.place()

@@ -31,7 +31,7 @@ def alive() -> Response:
 
 
 def readiness(intake: Intake) -> Response:
-    """200 while batches are taken, 503 before and after."""
-    if intake.is_open:
+    """200 while batches should be sent here, 503 before and after."""
+    if intake.is_ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not_ready"}, 503)

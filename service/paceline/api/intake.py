@@ -58,7 +58,7 @@ class Intake:
     """Counts what is in the service, from the moment a request is let in until its answer is delivered."""
 
     def __init__(self) -> None:
-        self.is_open = False
+        self.is_open = self.is_ready = False
         self.held = Holding()
         self._callers: dict[str, Holding] = {}
         self._limits: Server | None = None
@@ -72,11 +72,15 @@ class Intake:
 
     def open(self) -> None:
         """Ready for work."""
-        self.is_open = True
+        self.is_open = self.is_ready = True
+
+    def leave(self) -> None:
+        """Be unready, so that nobody is sent here any more; who still comes is let in."""
+        self.is_ready = False
 
     def close(self) -> None:
         """Take nothing more; what was taken goes on."""
-        self.is_open = False
+        self.is_open = self.is_ready = False
 
     @contextmanager
     def place(self, tenant: Tenant, limits: Server) -> Iterator[Place]:

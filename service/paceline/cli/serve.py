@@ -1,7 +1,8 @@
 """`paceline serve`: the HTTP API, until a signal ends it.
 
-SIGTERM or SIGINT drains: unready at once, nothing new is taken, what is in flight has `server.drain` to finish, the
-rest then gets its outcomes, every answer is delivered, exit code 0. A second signal ends the process where it stands.
+SIGTERM or SIGINT drains: unready at once; for `server.pre_stop` whatever still comes is taken; then nothing new is, what
+is in flight has `server.drain` to finish, the rest gets its outcomes, every answer is delivered, exit code 0. A second
+signal ends the process where it stands.
 SIGHUP reads the configuration again; a file that cannot be used changes nothing.
 """
 
@@ -75,7 +76,7 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
 
     def end() -> None:
-        intake.close()
+        intake.leave()
         server.part()
         told.set()
         for each in _ENDING:  # the next one is the system's: it ends the process
@@ -104,6 +105,11 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             await told.wait()
+            pre_stop_s = service.config.server.pre_stop
+            if pre_stop_s > 0:
+                log.info("unready, still taking what comes", pre_stop_s=pre_stop_s)
+                await asyncio.sleep(pre_stop_s)
+            intake.close()
             log.info("draining", batches=service.runner.active, items=intake.items)
             if not await intake.emptied(service.config.server.drain):
                 service.runner.stop()

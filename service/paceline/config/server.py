@@ -14,6 +14,7 @@ from paceline.config.fields import (
     PositiveSeconds,
     PositiveSize,
     PositiveWhole,
+    Seconds,
     SecretWord,
     Section,
     UpstreamName,
@@ -67,8 +68,10 @@ class Server(Section):
     """The most bodies a JSON answer holds; streams are not bound by it."""
     max_deadline: PositiveSeconds = 900.0
     """The longest deadline a caller may ask for."""
+    pre_stop: Seconds = 0.0
+    """How long new work is still taken after SIGTERM, unready already: a load balancer needs time to notice."""
     drain: PositiveSeconds = 25.0
-    """How long work in flight may go on after SIGTERM."""
+    """How long work in flight may go on after SIGTERM and `pre_stop`."""
     hosts: tuple[Host, ...] = ()
     """The Host names answered beyond loopback; all unless given."""
     api_keys: tuple[ApiKey, ...] = ()
