@@ -1,8 +1,8 @@
 """`paceline serve`: the HTTP API, until a signal ends it.
 
-SIGTERM or SIGINT drains: unready at once; for `server.pre_stop` whatever still comes is taken; then nothing new is, what
-is in flight has `server.drain` to finish, the rest gets its outcomes, every answer is delivered, exit code 0. A second
-signal ends the process where it stands.
+SIGTERM or SIGINT drains: unready at once; for `server.pre_stop` whatever still comes is taken; then nothing new is, and
+what is in flight has `server.drain` to finish; the rest gets its outcomes, every answer is delivered, exit code 0. A
+second signal ends the process where it stands.
 SIGHUP reads the configuration again; a file that cannot be used changes nothing.
 """
 
