@@ -130,6 +130,7 @@ async def test_the_drain_s_time_begins_after_the_pre_stop_time(upstream: Scripte
         await upstream.until(lambda it: it.in_hand == 2)
         server.terminate()
         await server.child.says(DRAINING)
+        await asyncio.sleep(0.2)
         hold.set()
         assert '"succeeded":2' in await asked
         assert await server.ended() == 0
