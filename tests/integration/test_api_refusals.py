@@ -156,10 +156,24 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow():
         slash = await api.send("POST", "/v1/batch/", {"requests": [X]})
     assert (unknown.status, unknown.body["code"]) == (404, "not_found")
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
-    assert (several.status, several.headers["allow"]) == (405, "GET, PATCH")
+    assert (several.status, several.headers["allow"]) == (405, "GET, HEAD, PATCH")
     assert slash.status == 404
     for answer in (unknown, wrong, several, slash):
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_whatever_answers_get_answers_head_the_same_without_a_body(upstream: ScriptedUpstream):
+    async with start_api(upstreams(upstream.url)) as api:
+        paths = ["/healthz", "/readyz", "/metrics", "/v1/strategies", "/v1/upstreams/api", "/docs", "/openapi.json"]
+        for path in (*paths, "/v1/upstreams/nobody", "/v1/nothing"):
+            whole = await api.send("GET", path)
+            head = await api.send("HEAD", path, connection="keep-alive")
+            assert (head.status, head.headers["content-type"]) == (whole.status, whole.headers["content-type"]), path
+            assert not head.body, path
+            assert int(head.headers["content-length"]) > 0
+        api.intake.leave()
+        assert (await api.send("HEAD", "/readyz")).status == 503
+        assert (await api.send("HEAD", "/v1/batch")).status == 405
 
 
 async def test_a_fault_of_the_service_is_500_and_tells_the_caller_nothing(

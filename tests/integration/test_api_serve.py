@@ -178,7 +178,11 @@ async def test_the_admin_port_serves_health_and_metrics_only(upstream: ScriptedU
         async with http.get(base + "/metrics") as answer:
             assert "paceline_build_info" in await answer.text()
         async with http.post(base + "/healthz") as answer:
-            assert (answer.status, answer.headers["allow"]) == (405, "GET")
+            assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        for path in ("/healthz", "/readyz", "/metrics"):
+            async with http.get(base + path) as whole, http.head(base + path) as head:
+                assert (head.status, await head.read()) == (200, b"")
+                assert head.headers["content-type"] == whole.headers["content-type"]
         async with http.get(base + "/healthz", headers={"host": "evil.example"}) as answer:
             assert answer.status == 421
         own = {"requests": [{"url": f"http://127.0.0.1:{admin}/healthz"}]}

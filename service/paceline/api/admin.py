@@ -37,9 +37,9 @@ class AdminApp:
         if path not in ("/healthz", "/readyz", "/metrics"):
             detail = "this port has /healthz, /readyz and /metrics; the API is on server.port"
             return problem_response(request.scope, NotFound(detail))
-        if request.method != "GET":
-            detail = "this path takes GET only"
-            return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": "GET"}))
+        if request.method not in ("GET", "HEAD"):
+            detail = "this path takes GET and HEAD only"
+            return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": "GET, HEAD"}))
         if path == "/healthz":
             return alive()
         if path == "/readyz":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from paceline import __version__
 from paceline.api import batches, classic, comparisons, fetch, health, plans, strategies, upstreams
@@ -23,5 +24,8 @@ def application(core: Core) -> FastAPI:
     )
     for resource in (batches, plans, fetch, strategies, upstreams, comparisons, classic, health):
         resource.add_routes(app, core)
+    for route in app.routes:
+        if isinstance(route, Route) and route.methods is not None and "GET" in route.methods:
+            route.methods.add("HEAD")  # load balancers ask so; the server leaves the content out
     app.openapi = lambda: document(core.config)  # type: ignore[method-assign] # how FastAPI has it replaced
     return app
