@@ -4,6 +4,8 @@
   ourselves do not read (a body that must wait, an earlier request of the connection), the caller is not to blame.
 * A head, or anything else a body is framed by, is at most `MAX_HEAD`, else 431.
 * A caller that takes less than `SLOWEST_TAKEN` of its answer is hung up on: what it holds in the service is freed.
+* A request that offers to upgrade the connection is read as if it did not: the parser would take it to have no body,
+  and clients that prefer HTTP/2 (Java's, curl --http2) offer it with every first one.
 * A caller that hangs up ends every request it has sent, also those that wait for an earlier one. To notice it, up to
   `MAX_AHEAD` bytes are read ahead of an answer; one that has sent more is noticed when its answer is written.
 
@@ -13,6 +15,7 @@ A caller that only closes its own direction cannot be told from one that has gon
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -21,11 +24,13 @@ from struct import Struct as Layout
 from termios import TIOCOUTQ
 from typing import Any
 
+import httptools
 import msgspec
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from paceline.api.errors import PROBLEM_TYPE, ApiError, HeadTooLarge, NotHttp, TooSlow, phrase, problem_of
+from paceline.api.errors import PROBLEM_TYPE, ApiError, HeadTooLarge, TooSlow, phrase, problem_of
+from paceline.api.not_http import not_http
 
 MAX_HEAD = 64 * 1024
 MAX_AHEAD = 64 * 1024
@@ -64,6 +69,10 @@ class Connection(HttpToolsProtocol):
         self._head_size = 0
         self._ahead = 0
         self._taking: asyncio.TimerHandle | None = None
+        self._piece = b""
+        self._plain_head: bytes | None = None
+        """The head of a request that offered an upgrade, without the offer: what is to be read in its place."""
+        self._offer_ends = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -84,11 +93,22 @@ class Connection(HttpToolsProtocol):
         self._undelivered += len(data)
         if self._answering():
             self._ahead += len(data)
-        super().data_received(data)
+        self._read(data)
         if self._undelivered > MAX_HEAD and not self._refused:
             self._refuse_head()
         if self.pipeline and self._ahead <= MAX_AHEAD:
             self.flow.resume_reading()
+
+    def _read(self, data: bytes) -> None:
+        self._piece = data
+        super().data_received(data)
+        left = memoryview(data)
+        while (head := self._plain_head) is not None:
+            self._plain_head = None
+            left = left[self._offer_ends :]
+            super().data_received(head)
+            super().data_received(left)  # type: ignore[arg-type] # the parser takes any buffer, and this is no copy
+        self._piece = b""
 
     def on_message_begin(self) -> None:
         self._head_size = 0
@@ -112,6 +132,9 @@ class Connection(HttpToolsProtocol):
         self._undelivered = 0
         if self._refused:
             return
+        if self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers):
+            self._plain_head = self._without_offer()
+            return
         super().on_headers_complete()
         self._open = [cycle for cycle in self._open if not cycle.response_complete]
         self._open.append(self.cycle)
@@ -123,6 +146,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._undelivered = 0
+        if self._plain_head is not None:  # the parser ends it here; it is read once more
+            return
         self._begun = False
         self._stop_arrival()
         if not self._refused:
@@ -151,7 +176,17 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What the parser refuses."""
         if not self._refused:
-            self._refuse(NotHttp("this is not HTTP/1.1 that can be read"))
+            self._refuse(not_http(sys.exception(), self._piece))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        offer = sys.exception()
+        assert isinstance(offer, httptools.HttpParserUpgrade)
+        self._offer_ends = offer.args[0]
+
+    def _without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode("ascii")
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version), *fields, b"", b""])
 
     def _answering(self) -> bool:
         """Is a request that has arrived still without its whole answer?"""
