@@ -1,13 +1,19 @@
-"""Write what is made from something else: the chart's copies of rules and dashboards, and deploy/kubernetes.
+"""Write what is made from something else: the chart's copies of rules and dashboards, its table of values, and
+deploy/kubernetes.
 
 With `--check` write nothing, and exit 1 naming the files that are not what they should be. Needs .venv-deploy.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from support.kubectl import CHART, ROOT, template
 
@@ -31,6 +37,35 @@ def copies() -> dict[Path, str]:
     }
 
 
+def readme() -> dict[Path, str]:
+    """The chart's README with the table of its values in the place of the old one."""
+    file = CHART / "README.md"
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    rows = [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in values_of(schema, defaults)]
+    head, heading, _ = file.read_text().partition("## Values\n")
+    return {file: f"{head}{heading}\n" + "\n".join(["| value | default | meaning |", "|---|---|---|", *rows]) + "\n"}
+
+
+def values_of(schema: dict[str, Any], defaults: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of every value; of a list of objects also what each of those has."""
+    for name, described in schema["properties"].items():
+        if name in ("global", "config") and not prefix:
+            if name == "config":
+                yield name, "an example", described["description"]
+            continue
+        if described["description"].startswith("Refused"):
+            continue
+        default = defaults.get(name) if isinstance(defaults, dict) else None
+        parts = described.get("items", {}).get("properties")
+        if "properties" in described and "podSelector" not in described["properties"]:
+            yield from values_of(described, default, f"{prefix}{name}.")
+            continue
+        yield f"{prefix}{name}", "" if default is None else f"`{json.dumps(default)}`", described["description"]
+        if parts and "podSelector" not in parts:
+            yield from values_of(described["items"], None, f"{prefix}{name}[].")
+
+
 def manifests() -> dict[Path, str]:
     """One file for each object that the chart makes of its own values."""
     made = {}
@@ -43,14 +78,14 @@ def manifests() -> dict[Path, str]:
 
 
 def main() -> None:
+    renderings = (copies, readme, manifests)
     if sys.argv[1:] == ["--check"]:
-        stale = {file for file, text in copies().items() if not file.exists() or file.read_text() != text}
-        stale |= set((CHART / "files").rglob("*.*")) - copies().keys()
-        made = manifests()
-        stale |= {file for file, text in made.items() if not file.exists() or file.read_text() != text}
-        stale |= {file for file in PLAIN.rglob("*.yaml") if file.name != "kustomization.yaml"} - made.keys()
+        made = {file: text for render in renderings for file, text in render().items()}
+        stale = {file for file, text in made.items() if not file.exists() or file.read_text() != text}
+        there = {*(CHART / "files").rglob("*.*"), *PLAIN.rglob("*.yaml")}
+        stale |= {file for file in there if file.name != "kustomization.yaml"} - made.keys()
         sys.exit(f"stale, run make manifests: {', '.join(sorted(file.name for file in stale))}" if stale else 0)
-    for render in (copies, manifests):  # the second reads what the first writes
+    for render in renderings:  # the last reads what the first writes
         for file, text in render().items():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)

