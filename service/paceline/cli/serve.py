@@ -118,14 +118,15 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
 
 
 def _rarely_collect() -> None:
-    """Let the garbage collector stop the event loop for less, and less often.
+    """Let the garbage collector stop the event loop for less at a time.
 
-    What is there by now stays, so it need not be looked at; batches leave hardly any cycles, but a full collection in
-    the middle of some thousand items takes a tenth of a second.
+    What is there by now stays, so it need not be looked at. A full collection in the middle of some thousand items
+    takes a tenth of a second, so it is rare; failed attempts leave their tracebacks as cycles, so the young are looked
+    at while they are few.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 50, 1_000)
+    gc.set_threshold(5_000, 5, 4_000)
 
 
 def _read(settings: Settings) -> Config:
