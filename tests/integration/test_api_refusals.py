@@ -29,8 +29,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (whole(rate={"limit": 1, "per": "1s", "every": 1}), "rate.every"),
     (whole(defaults={"path": "/x"}), "defaults.path"),
     (one(method=1), "requests[1].method"),
-    (one(headers={"a": 1}), "requests[1].headers"),
-    (one(headers={"a": ["b", None]}), "requests[1].headers"),
+    (one(headers={"a": 1}), "requests[1].headers.a"),
+    (one(headers={"a": "b", "c": ["b", None]}), "requests[1].headers.c[1]"),
+    (one(headers=["a"]), "requests[1].headers"),
+    (one(params={"a": "b", "b": True}), "requests[1].params.b"),
     (one(depends_on="0"), "requests[1].depends_on"),
     (one(idempotent="yes"), "requests[1].idempotent"),
     (one(expect="xml"), "requests[1].expect"),
@@ -63,7 +65,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (one(cost="1"), "requests[1].cost"),
     (one(cost={"tokens": -1}), "requests[1].cost.tokens"),
     (one(cost={"requests": 0}), "requests[1].cost.requests"),
-    (one(cost={"tokens": "many"}), "requests[1].cost"),
+    (one(cost={"tokens": "many"}), "requests[1].cost.tokens"),
     (one(cost={"Tokens!": 1}), "requests[1].cost"),
     (whole(strategy="fast"), "strategy"),
     (whole(priority="urgent"), "priority"),
@@ -110,6 +112,94 @@ async def test_each_mistake_is_422_and_names_its_field(upstream: ScriptedUpstrea
             assert refused.body["code"] == "invalid"
             assert refused.body["status"] == 422
     assert upstream.requests == []
+
+
+STRATEGIES = "sequential, concurrent, bounded, token_bucket, adaptive"
+TOLD: list[tuple[str, dict[str, Any], str]] = [
+    *(
+        (path, body, detail)
+        for path in ("/v1/batch", "/v1/plan")
+        for body, detail in (
+            (whole(strategy="fast"), f"strategy is 'fast'; it must be one of {STRATEGIES}"),
+            (whole(strategy=1), f"strategy must be one of {STRATEGIES}, not a number; correct it"),
+            (whole(priority="urgent"), "priority is 'urgent'; it must be one of interactive, normal, bulk"),
+            (whole(on_failure="explode"), "on_failure is 'explode'; it must be one of continue, halt"),
+            (one(expect="xml"), "requests[1].expect is 'xml'; it must be one of auto, text, base64, none"),
+            (whole(defaults={"expect": 1}), "defaults.expect must be one of auto, text, base64, none, not a number"),
+        )
+    ),
+    ("/v1/fetch", {**X, "priority": "urgent"}, "priority is 'urgent'; it must be one of interactive, normal, bulk"),
+    ("/v1/fetch", {**X, "expect": "xml"}, "expect is 'xml'; it must be one of auto, text, base64, none"),
+    (
+        "/v1/compare",
+        {"request": X, "strategies": ["bounded", "fast"]},
+        f"strategies[1] is 'fast'; it must be one of {STRATEGIES}",
+    ),
+    ("/v1/compare", {"request": X, "engines": ["curl"]}, "engines[0] is 'curl'; it must be one of aiohttp, httpx"),
+    ("/v1/compare", {"request": {**X, "expect": "xml"}}, "request.expect is 'xml'; it must be one of auto, text"),
+    ("/v1/batch", {"request": [X]}, "request is not a field here; did you mean requests?"),
+    ("/v1/batch", whole(Strategy="fast"), "Strategy is not a field here; did you mean strategy?"),
+    (
+        "/v1/batch",
+        whole(retry={"loops": 1}),
+        "retry.loops is not a field here; the fields here are attempts, throttles",
+    ),
+    ("/v1/batch", whole(strategy="x" * 1_000), f"strategy is '{'x' * 199}...; it must be one of"),
+    ("/v1/batch", whole(max_concurrency="5"), "max_concurrency must be a whole number, not text; correct it"),
+    ("/v1/batch", whole(max_concurrency=1.5), "max_concurrency must be a whole number, not a fraction; correct it"),
+    ("/v1/batch", whole(deadline=[]), 'deadline must be a time such as "30s", or a number of seconds, not a list'),
+    ("/v1/batch", whole(deadline=-1), "deadline is negative; give it more than zero seconds"),
+    ("/v1/batch", one(idempotent=1), "requests[1].idempotent must be true or false, not a number; correct it"),
+    ("/v1/batch", one(params={"a": "b", "c.d": {}}), "requests[1].params.c.d must be text or a list, not an object"),
+    ("/v1/batch", one(depends_on=["x"]), "requests[1].depends_on names 'x', which is no id of this batch; correct it"),
+]
+
+
+async def test_a_refusal_says_what_stands_there_and_what_may(upstream: ScriptedUpstream):
+    async with start_api(upstreams(upstream.url)) as api:
+        for path, body, detail in TOLD:
+            refused = await api.send("POST", path, body)
+            assert refused.status == 422, (body, refused.body)
+            assert refused.body["detail"].startswith(detail), refused.body
+            assert refused.body["detail"].startswith(refused.body["field"]), refused.body
+
+
+async def test_a_large_batch_is_refused_in_the_same_words(upstream: ScriptedUpstream):
+    """It is read part by part."""
+    large = {**X, "method": "POST", "body": "x" * 300_000}
+    async with start_api(upstreams(upstream.url)) as api:
+        for body, detail in (
+            ({"requests": [large], "strategy": "fast"}, f"strategy is 'fast'; it must be one of {STRATEGIES}"),
+            (
+                {"requests": [large], "defaults": {"params": {"a": 1}}},
+                "defaults.params.a must be text or a list, not a num",
+            ),
+            ({"requests": [large, {**X, "expect": "xml"}]}, "requests[1].expect is 'xml'; it must be one of auto"),
+            (
+                {"requests": [large, {**X, "headers": {"a": ["b", 1]}}]},
+                "requests[1].headers.a[1] must be text, not a num",
+            ),
+            (
+                {"requests": [large, {**X, "retries": 1}]},
+                "requests[1].retries is not a field here; did you mean retry?",
+            ),
+            (
+                {"requests": [large, {**large, "headers": {"a": 1}}]},
+                "requests[1].headers must be text or a list, not a num",
+            ),
+        ):
+            refused = await api.send("POST", "/v1/batch", body)
+            assert (refused.status, refused.body["detail"].startswith(detail)) == (422, True), refused.body
+
+
+async def test_a_mistake_before_another_one_is_told(upstream: ScriptedUpstream):
+    """What stands behind it may be no JSON at all, or take the place of what was read."""
+    async with start_api(upstreams(upstream.url)) as api:
+        for rest in (b"]}", b"", b', "requests": 5}', b', "x": ' + b"[" * 5_000):
+            body = b'{"requests": [{"upstream": "api", "headers": {"a": 1}}]%b' % rest
+            refused = await api.send("POST", "/v1/batch", body)
+            assert refused.status == 422, refused.body
+            assert refused.body["field"].startswith("requests[0].headers")
 
 
 async def test_a_body_that_is_no_object_is_422_without_a_field():

@@ -7,28 +7,20 @@ import re
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET
 from starlette.requests import Request
 from starlette.types import Receive
 
-from paceline.api.errors import BadRequest, CallerGone, Invalid, TooLarge, UnsupportedType
+from paceline.api.errors import BadRequest, CallerGone, TooLarge, UnsupportedType
 from paceline.api.intake import HEAVIEST, Place
+from paceline.api.mistakes import mistake
 from paceline.units import write_size
 
 LARGE = 32 * 1024
 """A larger body is looked at part by part, and what goes into the head of a request may not be larger."""
 
 _JSON = re.compile(rb"application/(?:[\w.!#$&^-]+\+)?json", re.IGNORECASE)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)` - at `\$\.?(.*)`", re.DOTALL)
-_UNKNOWN_AT_TOP = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?")
-_WRONG = re.compile(r"(.*?)(?: - at `(?:key in )?\$\.?(.*)`)?", re.DOTALL)
-_WORDS = {"object": "an object", "array": "a list", "str": "text", "int": "a whole number", "float": "a number"}
 
 _PIECE = 256 * 1024
-_CUT = 200
-"""The longest piece of a body that is told back."""
-
 T = TypeVar("T")
 
 
@@ -132,42 +124,7 @@ def decode_part(part: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T], wit
     except RecursionError:
         raise BadRequest("the body is nested too deeply to be read") from None
     except msgspec.ValidationError as error:
-        raise _invalid(_placed(str(error), within)) from None
+        raise mistake(str(error), part, decoder.type, within) from None
     except msgspec.DecodeError as error:
-        raise BadRequest(
-            f"the body is not JSON that can be read: {str(error).removeprefix('JSON is malformed: ')}"
-        ) from None
-
-
-def _placed(message: str, within: str) -> str:
-    """The decoder's message about a part, as it would be about the whole."""
-    if not within:
-        return message
-    start = message.rfind(" - at `")
-    if start < 0:
-        return f"{message} - at `$.{within}`"
-    return f"{message[:start]}{message[start:].replace('$', f'$.{within}', 1)}"
-
-
-def _invalid(message: str) -> Invalid:
-    """The decoder's words as ours, and the field they are about."""
-    if (found := _UNKNOWN.fullmatch(message)) or (found := _UNKNOWN_AT_TOP.fullmatch(message)):
-        name, at = found[1], found[2] if found.re is _UNKNOWN else ""
-        field = _cut(f"{at}.{name}" if at else name)
-        return Invalid(f"{field} is not a field here; remove it or correct its name", field=field)
-    if found := _MISSING.fullmatch(message):
-        field = f"{found[2]}.{found[1]}" if found[2] else found[1]
-        return Invalid(f"{field} is required; add it", field=field)
-    found = _WRONG.fullmatch(message)
-    assert found is not None
-    field = _cut((found[2] or "").partition("[...]")[0])  # in a map the decoder does not say where
-    what = _cut(re.sub(r"`([^`]*)`", lambda each: _readable(each[1]), found[1]))
-    return Invalid(f"{field or 'the body'}: {what[:1].lower()}{what[1:]}", field=field or UNSET)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _CUT else f"{text[:_CUT]}..."
-
-
-def _readable(types: str) -> str:
-    return " or ".join(_WORDS.get(each, each) for each in types.split(" | "))
+        reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
+        raise BadRequest(f"the body is not JSON that can be read: {reason}") from None

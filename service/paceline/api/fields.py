@@ -48,6 +48,8 @@ def seconds_of(value: Duration, field: str) -> float:
     try:
         seconds = parse_duration(value)
     except ValueError as error:
+        if not isinstance(value, str) and value < 0:
+            raise Wrong(field, "is negative; give it more than zero seconds") from None
         raise Wrong(field, str(error)) from None
     if seconds <= 0:
         raise Wrong(field, "is zero; give it more time, or remove it")

@@ -31,13 +31,14 @@ def in_order(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequence[int]
     for index in waiting:
         unknown = [name for name in needs_of(items[index]) if name not in index_of]
         if unknown:
-            raise ValueError(f"requests[{index}].depends_on names {unknown[0][:100]!r}, which is no id of this batch")
+            problem = f"names {unknown[0][:100]!r}, which is no id of this batch; correct it, or add that item"
+            raise ValueError(f"requests[{index}].depends_on {problem}")
         needs[index] = [index_of[name] for name in needs_of(items[index])]
     order = _sorted(needs, len(items))
     if len(order) < len(items):
         placed = set(order)
         stuck = ", ".join([str(index) for index in needs if index not in placed][:20])
-        raise ValueError(f"depends_on goes round in a circle among requests {stuck}")
+        raise ValueError(f"depends_on goes round in a circle among requests {stuck}; break it")
     return needs, order
 
 
