@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -53,13 +54,18 @@ def mistake(message: str, part: bytes | msgspec.Raw, wanted: Any, within: str = 
     found = _MESSAGE.fullmatch(message)
     assert found is not None
     what, at = found[1], found["at"] or ""
-    shape = _shape_at(inspect.type_info(wanted), at)
+    shape = _shape_at(_shape(wanted), at)
     where = _with_key(at, part, wanted)
     if unknown := _UNKNOWN.fullmatch(what):
         return _told(_field(within, where, unknown[1]), f"is not a field here; {_meant(unknown[1], shape)}")
     if missing := _MISSING.fullmatch(what):
         return _told(_field(within, where, missing[1]), "is required; add it")
     return _told(_field(within, where), _problem(what, shape))
+
+
+@cache
+def _shape(wanted: Any) -> inspect.Type:
+    return inspect.type_info(wanted)
 
 
 def _told(field: str, problem: str) -> Invalid:
@@ -130,7 +136,7 @@ def _with_key(at: str, part: bytes | msgspec.Raw, wanted: Any) -> str:
         return at
     if memoryview(part).nbytes > _SEARCHED:
         return before
-    shape = _shape_at(inspect.type_info(wanted), f"{before}[...]")
+    shape = _shape_at(_shape(wanted), f"{before}[...]")
     assert shape is not None
     try:
         values: Any = msgspec.json.decode(part)
