@@ -31,6 +31,10 @@ async def at_once(_: Request) -> Response:
     return OK
 
 
+def never() -> bool:
+    return False
+
+
 def cancelling() -> int:
     task = asyncio.current_task()
     assert task is not None
@@ -93,7 +97,7 @@ async def test_two_alarms_at_one_moment_end_both_blocks():
 @virtual_time
 async def test_an_item_past_its_deadline_does_not_start():
     with pytest.raises(DeadlineExceeded) as caught:
-        await Deadline()(request(deadline=time.perf_counter()), at_once)
+        await Deadline(never)(request(deadline=time.perf_counter()), at_once)
     assert caught.value.sent is False
 
 
@@ -102,14 +106,14 @@ async def test_the_deadline_ends_an_item_and_tells_whether_it_was_sent():
     for sent in (False, True):
         began_at = time.perf_counter()
         with pytest.raises(DeadlineExceeded) as caught:
-            await Deadline()(request(deadline=began_at + 3.0, receipt=Receipt(sent=sent)), forever)
+            await Deadline(never)(request(deadline=began_at + 3.0, receipt=Receipt(sent=sent)), forever)
         assert time.perf_counter() - began_at == pytest.approx(3.0)
         assert caught.value.sent is sent
 
 
 @virtual_time
 async def test_within_the_deadline_the_answer_comes_through():
-    assert await Deadline()(request(deadline=time.perf_counter() + 1.0), at_once) is OK
+    assert await Deadline(never)(request(deadline=time.perf_counter() + 1.0), at_once) is OK
 
 
 @pytest.mark.parametrize(

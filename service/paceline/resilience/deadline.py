@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from paceline.errors import AttemptTimeout, DeadlineExceeded, ItemTimeout
-from paceline.model import Request, Response, Send
+from paceline.model import Receipt, Request, Response, Send
 
 
 class Alarm:
@@ -47,7 +48,10 @@ class Alarm:
 
 
 class Deadline:
-    """Ends an item at its deadline, wherever it is."""
+    """Ends an item at its deadline, wherever it is; `paused`: does an operator pause its upstream now?"""
+
+    def __init__(self, paused: Callable[[], bool]) -> None:
+        self._paused = paused
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
         left_s = request.deadline - time.perf_counter()
@@ -55,7 +59,7 @@ class Deadline:
             with Alarm(left_s):
                 return await call_next(request)
         raise DeadlineExceeded(
-            "the batch's deadline passed before this item had its answer; allow more time or send fewer items",
+            f"the batch's deadline passed before this item had its answer: {_why(request.receipt, self._paused())}",
             sent=request.receipt.sent,
         )
 
@@ -75,3 +79,20 @@ class AttemptLimit:
                 sent=sent,
             )
         raise AttemptTimeout(f"no answer within {request.attempt_timeout_s:g} s", sent=sent)
+
+
+def _why(receipt: Receipt, paused: bool) -> str:
+    """What it waited for longest, and what to do about it."""
+    waits = (
+        (receipt.upstream_s, "for the upstream to answer", "allow more time"),
+        (receipt.rate_wait_s, "for its turn within the rate", "allow more time or send fewer items"),
+        (receipt.queue_s, "for one of the calls allowed in flight to end", "allow more time or more concurrency"),
+        (receipt.pause_s, "for a pause of the upstream to end", "allow more time or send it again later"),
+        (receipt.backoff_s, "between its attempts", "allow more time"),
+    )
+    longest_s, what, fix = max(waits)
+    if paused and (longest_s > receipt.upstream_s or longest_s <= 0):
+        return "an operator has paused its upstream; resume it, or send the item again later"
+    if longest_s <= 0:
+        return "its turn never came; allow more time or send fewer items"
+    return f"it waited {longest_s:.3g} s {what}; {fix}"

@@ -67,7 +67,7 @@ def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allo
     admitter = upstream.unpaced() if batch.unpaced else upstream.admitter
     places = Places(admitter.gate, lane, batch.priority, batch.tenant, allowance, upstream.key_of)
     layers: list[Layer] = [
-        Deadline(),
+        Deadline(lambda: admitter.gate.paused),
         Retry(upstream.name, upstream.retry_budget, tell),
         *own,
         Admission(admitter, places, batch.strategy, upstream.name, upstream.policy.dialect, tell),
