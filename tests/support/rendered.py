@@ -18,6 +18,7 @@ _OPERATED = {name: {"enabled": True} for name in ("serviceMonitor", "prometheusR
 MATRIX: dict[str, dict[str, Any]] = {
     "as it stands": {},
     "three replicas": {"replicas": 3},
+    "long work": {"replicas": 2, "drainSeconds": 900},
     "shares for later": {"replicas": 1, "shares": 4},
     "monitored": {
         "monitoring": {
