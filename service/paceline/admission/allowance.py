@@ -82,6 +82,8 @@ class Allowance:
 
     def wake(self) -> None:
         """Wake who is blocked, first come first, while there is room; who blocks again meanwhile waits for the next."""
+        if not self._blocked:
+            return
         for who in list(self._blocked):
             if not self.free:
                 return

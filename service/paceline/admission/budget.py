@@ -16,6 +16,9 @@ from paceline.rate.rate_info import RateInfo
 from paceline.rate.round_trip import RoundTripFloor
 from paceline.rate.window import Window
 
+_ADAPTIVE = Lane.ADAPTIVE
+_RATE = WaitReason.RATE
+_SUCCESS, _THROTTLED = Verdict.SUCCESS, Verdict.THROTTLED
 _CALM_S = 3600.0
 _LET_THROUGH = (Verdict.SUCCESS, Verdict.PERMANENT)
 """Whatever else it says, an answer that was not refused for its rate."""
@@ -55,8 +58,8 @@ class Budget:
     def due(self, waiter: Waiter, now: float) -> tuple[float, WaitReason]:
         """When this waiter may be paid for at the earliest, and what holds it until then."""
         flow, cost = waiter.flow, waiter.cost
-        adaptive = flow.lineup.lane is Lane.ADAPTIVE
-        if adaptive:
+        adaptive = flow.lineup.lane is _ADAPTIVE
+        if adaptive and self.pause.throttled is not None:
             until = self.pause.blocked_until(now)
             if until > now:
                 return until, WaitReason.PAUSE
@@ -64,17 +67,31 @@ class Budget:
         for window in self.windows:
             amount = cost.get(window.rate.unit)
             if amount:
-                due = max(due, window.due(amount, now, self.transit_s))
-        if adaptive and self.feedback:
+                at = window.due(amount, now, self.transit_s)
+                if at > due:
+                    due = at
+        if not adaptive:
+            return due, _RATE
+        if self.feedback.last is not None:
             due = max(due, self.feedback.due(cost, flow.priority, self.queued, self.spending, now))
             for window in self.feedback.windows:
                 amount = cost.get(window.rate.unit)
                 if amount:
                     due = max(due, window.due(min(amount, window.rate.limit), now, self.transit_s))
-        if adaptive and (learned := self.learner.window) is not None:
+        if (learned := self.learner.window) is not None:
             amount = min(cost[UNIT], learned.rate.limit)  # however slow the rate, what waits can be paid
             due = max(due, learned.due(amount, now, 0.0))
-        return due, WaitReason.RATE
+        return due, _RATE
+
+    @property
+    def steady(self) -> bool:
+        """Only what was declared binds: no pause stands, and nothing was told or learned."""
+        return (
+            self.pause.throttled is None
+            and self.feedback.last is None
+            and self.learner.window is None
+            and self.transit_s == self._declared_transit_s
+        )
 
     @property
     def _untold(self) -> bool:
@@ -102,10 +119,10 @@ class Budget:
             amount = cost.get(window.rate.unit)
             if amount:
                 waiter.holds.append((window, window.take(amount, moment, held=held)))
-        if self.feedback:
+        if self.feedback.last is not None:
             for window in self.feedback.windows:
                 _count(window, waiter, moment)
-        adaptive = waiter.flow.lineup.lane is Lane.ADAPTIVE
+        adaptive = waiter.flow.lineup.lane is _ADAPTIVE
         if (learned := self.learner.window) is not None:
             amount = cost[UNIT]
             hold = self.learner.take(amount, moment, held=held, now=now) if adaptive else learned.count(amount, now)
@@ -123,18 +140,28 @@ class Budget:
         if self._untold:
             self.learner.wrote(waiter.cost[UNIT], now)
 
-    def settle(self, waiter: Waiter, answered_at: float | None, reused: bool) -> None:
-        """The tokens of a call that is over: given back if it was never written, else as the windows say."""
+    def settle(self, waiter: Waiter, answered_at: float | None, reused: bool) -> float:
+        """The tokens of a call that is over: given back if it was never written, else as the windows say.
+
+        Returns the soonest that any are back because of that, `inf` where it changes nothing.
+        """
         self.granted.discard(waiter)
         written_at = waiter.written_at
         self.spending.over(waiter.amounts, written_at is not None)
         if written_at is not None and answered_at is not None and reused:
             self._floor.add(answered_at - written_at, answered_at)
-        for window, hold in waiter.holds:
-            if written_at is None:
+        if written_at is None:
+            for window, hold in waiter.holds:
                 window.give_back(hold)
-            elif answered_at is not None and window is not self.learner.window:
-                window.answered(hold, answered_at, self._floor.floor_s, self.transit_s)
+            return -inf
+        back_at = inf
+        if answered_at is not None:
+            for window, hold in waiter.holds:
+                if window is not self.learner.window:
+                    at = window.answered(hold, answered_at, self._floor.floor_s, self.transit_s)
+                    if at < back_at:
+                        back_at = at
+        return back_at
 
     def hear(self, waiter: Waiter, info: RateInfo, now: float) -> None:
         """An answer told something of the upstream's limits."""
@@ -157,11 +184,11 @@ class Budget:
             assert learned is not None
             for grant in self.granted:
                 _count(learned, grant, -inf)
-        if verdict is Verdict.SUCCESS and written_at is not None:
+        if verdict is _SUCCESS and written_at is not None:
             self.pause.succeeded(written_at)
             if now - self._throttled_at > _CALM_S:
                 self.transit_s = self._declared_transit_s
-        elif verdict is Verdict.THROTTLED and written_at is not None:
+        elif verdict is _THROTTLED and written_at is not None:
             if self.windows and written_at > self._throttled_at:
                 # Refused within the limit: a request takes longer to be counted than was thought.
                 self.transit_s = min(2 * self.transit_s, max(window.rate.per_s for window in self.windows))

@@ -35,6 +35,10 @@ from paceline.admission.turns import Turns
 from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
 from paceline.rate.rate_info import RateInfo
 
+_READY, _HELD, _IDLE = State.READY, State.HELD, State.IDLE
+_CLASSIC, _ADAPTIVE = Lane.CLASSIC, Lane.ADAPTIVE
+_RATE, _CONCURRENCY, _PAUSE = WaitReason.RATE, WaitReason.CONCURRENCY, WaitReason.PAUSE
+
 WHOLE = "upstream"
 """The partition key where nothing is partitioned."""
 
@@ -76,7 +80,6 @@ class Gate:
         self._held: list[tuple[float, int, Lineup]] = []
         self._parked: list[tuple[float, int, BatchFlow]] = []
         self._sequence = count(1)
-        self._reasons: list[WaitReason | None] = [None, None]
         self._since = 0.0
         self._blocked_at = -inf
         """When a ready lineup last had to wait for something else than its rate."""
@@ -180,7 +183,7 @@ class Gate:
         if first:
             lineup.flows.add(flow)
             flow.enter()
-            if lineup.state is not State.HELD or lineup.reason is WaitReason.RATE:
+            if lineup.state is not _HELD or lineup.reason is _RATE:
                 # A head of another cost may be payable sooner.
                 self._place(lineup, now)
         return first
@@ -197,7 +200,7 @@ class Gate:
     def look(self, now: float) -> tuple[list[Waiter], float]:
         """Grant all that may go now. Returns them, and when to look again (`inf`: when something happens)."""
         self._accrue(now)
-        if self._reasons[0] is not None or self._reasons[1] is not None:
+        if self.blocked:
             self._blocked_at = now
         parked, held = self._parked, self._held
         while parked and parked[0][0] <= now:
@@ -231,18 +234,26 @@ class Gate:
         until = self._note_reasons(now)
         while held and held[0][1] != held[0][2].hold_number:
             heappop(held)
-        return granted, min(until, held[0][0] if held else inf, parked[0][0] if parked else inf)
+        if held and held[0][0] < until:
+            until = held[0][0]
+        if parked and parked[0][0] < until:
+            until = parked[0][0]
+        return granted, until
 
-    def written(self, waiter: Waiter, now: float) -> None:
-        """Its head went to the socket."""
+    def written(self, waiter: Waiter, now: float) -> bool:
+        """Its head went to the socket. True: somebody waited for just that, so it is time to look."""
         waiter.written_at = now
         flow = waiter.flow
         flow.lineup.budget.written(waiter, now)
         if waiter.own_hold is not None and flow.own is not None:
             flow.own.written(waiter.own_hold, now)
+        placed = False
         for lineup in flow.lineup.budget.lineups:
-            if lineup.state is State.HELD and lineup.until == inf:
+            if lineup.state is _HELD and lineup.until == inf:
+                self._accrue(now)
                 self._place(lineup, now)
+                placed = True
+        return placed
 
     def settle(
         self,
@@ -266,12 +277,15 @@ class Gate:
         self._accrue(now)
         self.in_flight -= 1
         budget = waiter.flow.lineup.budget
+        steady = budget.steady
         if told is not None:
             budget.hear(waiter, told, now)
-        budget.settle(waiter, answered_at, reused)
+        back_at = budget.settle(waiter, answered_at, reused)
         pause_s = budget.feed(waiter, verdict, now, retry_after_s)
         for lineup in budget.lineups:
-            if lineup.state is State.HELD:
+            if lineup.state is _HELD and (
+                back_at <= lineup.until or lineup.root.live > 1 or not steady or not budget.steady
+            ):
                 self._place(lineup, now)
         if self.health is not None:
             self.tripped = self.health.settled(waiter, healthy, timed_out, answered_at, now)
@@ -352,7 +366,8 @@ class Gate:
     @property
     def blocked(self) -> bool:
         """At the last look somebody who could be paid for had to wait for something else, such as a permit."""
-        return self._reasons[0] is not None or self._reasons[1] is not None
+        classic, adaptive = self._turns
+        return classic.reason is not None or adaptive.reason is not None
 
     def idle(self, now: float, longest_s: float = inf) -> bool:
         """Nobody waits or is in flight, nothing is paused, and every window (of at most `longest_s`) is free.
@@ -384,7 +399,6 @@ class Gate:
         heapify(fork._parked)
         numbers = [number for _, number, _ in (*fork._held, *fork._parked)]
         fork._sequence = count(max(numbers, default=0) + 1)
-        fork._reasons = list(self._reasons)
         due = {flow for _, _, flow in fork._parked}
         for budget in fork._budgets.values():
             for flow in (*budget.lineups[0].flows, *budget.lineups[1].flows):
@@ -395,23 +409,22 @@ class Gate:
 
     def _next_lineup(self, now: float) -> tuple[Lineup, bool] | None:
         """The lineup whose turn it is, and whether bulk may go; None when nobody may."""
-        if self.paused or self.in_flight >= self.limit:
+        classic, adaptive = self._turns
+        if not (classic.count or adaptive.count) or self.paused or self.in_flight >= self.limit:
             return None
         if not self._sockets.free:
-            if any(turns.count for turns in self._turns):
-                self._sockets.block(self, self._wake)
+            self._sockets.block(self, self._wake)
             return None
-        classic = self._candidate(Lane.CLASSIC, self.limit)
-        adaptive = None
-        if self.health is None or self.health.closed_until(now) <= now:
-            adaptive = self._candidate(Lane.ADAPTIVE, min(self.limit, self.adaptive_limit))
-        if classic is None or (adaptive is not None and adaptive[0] <= classic[0]):
-            return adaptive and adaptive[1:]
-        return classic[1:]
+        chosen = self._candidate(classic, self.limit) if classic.count else None
+        if adaptive.count and (self.health is None or self.health.closed_until(now) <= now):
+            limit = self.limit if self.limit < self.adaptive_limit else self.adaptive_limit
+            other = self._candidate(adaptive, limit)
+            if chosen is None or (other is not None and other[0] <= chosen[0]):
+                chosen = other
+        return None if chosen is None else chosen[1:]
 
-    def _candidate(self, lane: Lane, limit: float) -> tuple[float, Lineup, bool] | None:
-        turns = self._turns[lane]
-        if not turns.count or self.in_flight >= limit:
+    def _candidate(self, turns: Turns, limit: float) -> tuple[float, Lineup, bool] | None:
+        if self.in_flight >= limit:
             return None
         bulk = self.in_flight < _bulk_limit(limit)
         found = turns.next(bulk, self._virtual)
@@ -419,26 +432,28 @@ class Gate:
 
     def _note_reasons(self, now: float) -> float:
         """Note why each lane's ready lineups were not served. Until when, where it is for the breaker."""
-        reason = WaitReason.PAUSE if self.paused else WaitReason.CONCURRENCY
-        self._reasons = [reason if turns.count else None for turns in self._turns]
-        if self.health is None or not self._turns[Lane.ADAPTIVE].count or self.paused:
+        classic, adaptive = self._turns
+        reason = _PAUSE if self.paused else _CONCURRENCY
+        classic.reason = reason if classic.count else None
+        adaptive.reason = reason if adaptive.count else None
+        if self.health is None or not adaptive.count or self.paused:
             return inf
         until = self.health.closed_until(now)
         if until <= now:
             return inf
-        self._reasons[Lane.ADAPTIVE] = WaitReason.PAUSE
+        adaptive.reason = _PAUSE
         return until
 
     def _place(self, lineup: Lineup, now: float) -> None:
         """Nothing is known to hold this lineup: ready if somebody waits in it, else idle."""
         turns = self._turns[lineup.lane]
         if lineup.root.live:
-            if lineup.state is not State.READY:
-                lineup.become(State.READY, now, turns.waits)
+            if lineup.state is not _READY:
+                lineup.become(_READY, now, turns.waits)
                 lineup.hold_number = 0
             turns.add(lineup)
-        elif lineup.state is not State.IDLE:
-            lineup.become(State.IDLE, now, turns.waits)
+        elif lineup.state is not _IDLE:
+            lineup.become(_IDLE, now, turns.waits)
             lineup.hold_number = 0
             lineup.rate_due = None
             turns.remove(lineup)
@@ -446,9 +461,9 @@ class Gate:
     def _hold(self, lineup: Lineup, until: float, reason: WaitReason, now: float) -> None:
         turns = self._turns[lineup.lane]
         turns.remove(lineup)
-        lineup.become(State.HELD, now, turns.waits)
+        lineup.become(_HELD, now, turns.waits)
         lineup.until, lineup.reason = until, reason
-        lineup.rate_due = until if reason is WaitReason.RATE else None
+        lineup.rate_due = until if reason is _RATE else None
         lineup.hold_number = next(self._sequence)
         if until < inf:
             heappush(self._held, (until, lineup.hold_number, lineup))
@@ -496,7 +511,7 @@ class Gate:
         own, lineup = flow.own, flow.lineup
         assert own is not None
         lineup.fold(now, self._turns[lineup.lane].waits)
-        flow.park(now, own_due, WaitReason.RATE if own.free else WaitReason.CONCURRENCY)
+        flow.park(now, own_due, _RATE if own.free else _CONCURRENCY)
         if own.free and own_due < inf:
             heappush(self._parked, (own_due, next(self._sequence), flow))
         else:
@@ -519,9 +534,9 @@ class Gate:
     def _accrue(self, now: float) -> None:
         """Add the time since the last look to each lane's reason."""
         if now > self._since:
-            for turns, reason in zip(self._turns, self._reasons, strict=True):
-                if reason is not None:
-                    turns.waits.add(reason, now - self._since)
+            for turns in self._turns:
+                if turns.reason is not None:
+                    turns.waits.add(turns.reason, now - self._since)
             self._since = now
 
 

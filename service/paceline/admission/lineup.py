@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paceline.admission.budget import Budget
 
 _ONE = tuple(ONE_REQUEST.items())
+_BULK = Priority.BULK
 WEIGHTS = {Priority.INTERACTIVE: 100.0, Priority.NORMAL: 10.0, Priority.BULK: 1.0}
 
 
@@ -40,6 +41,10 @@ class State(IntEnum):
     IDLE = 0
     READY = 1
     HELD = 2
+
+
+_READY, _HELD = State.READY, State.HELD
+_CLASSIC = Lane.CLASSIC
 
 
 class BatchFlow(Flow):
@@ -203,21 +208,23 @@ class Lineup:
         best: Priority | None = None
         start = inf
         for priority, share in self.classes.items():
-            if share.live and (share.start < start or best is None) and (bulk or priority is not Priority.BULK):
+            if share.live and (share.start < start or best is None) and (bulk or priority is not _BULK):
                 best, start = priority, share.start
         return best
 
     def head_flow(self, bulk: bool) -> BatchFlow | None:
         """The batch whose turn it is; for a probe, another than the throttled item's where there is one."""
-        priority = self.head_class(bulk)
+        priority = self.ready_as if bulk else None
         if priority is None:
-            return None
+            priority = self.head_class(bulk)
+            if priority is None:
+                return None
         flow = self._first(priority)
         throttled = self.budget.pause.throttled
-        if throttled is None or self.lane is Lane.CLASSIC or flow.head().receipt is not throttled:
+        if throttled is None or self.lane is _CLASSIC or flow.head().receipt is not throttled:
             return flow
         for other in sorted(self.classes, key=self._start):
-            if other is not priority and self.classes[other].live and (bulk or other is not Priority.BULK):
+            if other is not priority and self.classes[other].live and (bulk or other is not _BULK):
                 return self._first(other)
         return flow
 
@@ -236,9 +243,11 @@ class Lineup:
 
     def fold(self, now: float, gate_waits: Waits) -> None:
         """Bring `waits` up to now."""
-        if self.state is State.READY:
+        if now == self._since:
+            return
+        if self.state is _READY:
             self.waits.add_since(gate_waits, self._mark)
-        elif self.state is State.HELD:
+        elif self.state is _HELD:
             self.waits.add(self.reason, now - self._since)
         self._mark = gate_waits.read()
         self._since = now

@@ -9,13 +9,15 @@ from math import inf
 from paceline.admission.copies import Copies
 from paceline.admission.lineup import WEIGHTS, Lineup
 from paceline.admission.waits import Waits
-from paceline.model import Priority
+from paceline.model import Priority, WaitReason
+
+_BULK = Priority.BULK
 
 
 class Turns:
     """Ready lineups of one lane: by class, and in turn within a class."""
 
-    __slots__ = ("_ready", "_spare", "_tags", "count", "waits")
+    __slots__ = ("_ready", "_spare", "_tags", "count", "reason", "waits")
 
     def __init__(self) -> None:
         self._ready: dict[Priority, OrderedDict[Lineup, None]] = {priority: OrderedDict() for priority in WEIGHTS}
@@ -23,6 +25,8 @@ class Turns:
         """Lineups whose head is bulk but where others wait too: asked only when bulk may not go."""
         self._tags = dict.fromkeys(WEIGHTS, 0.0)
         self.count = 0
+        self.reason: WaitReason | None = None
+        """Why they were not served at the last look; None where none was ready."""
         self.waits = Waits()
         """What a ready lineup of this lane was held back by: permits, or the operator's pause."""
 
@@ -38,7 +42,7 @@ class Turns:
                 del self._ready[before][lineup]
             self._ready[head][lineup] = None
             lineup.ready_as = head
-        if head is Priority.BULK and lineup.root.live > 1:
+        if head is _BULK and lineup.root.live > 1:
             self._spare[lineup] = None
         elif self._spare:
             self._spare.pop(lineup, None)
@@ -48,15 +52,18 @@ class Turns:
             del self._ready[lineup.ready_as][lineup]
             lineup.ready_as = None
             self.count -= 1
-            self._spare.pop(lineup, None)
+            if self._spare:
+                self._spare.pop(lineup, None)
 
     def next(self, bulk: bool, virtual: float) -> tuple[float, Lineup] | None:
         """The lineup whose turn it is, with its start tag."""
         best: OrderedDict[Lineup, None] | None = None
         start = inf
         for priority, lineups in self._ready.items():
-            if lineups and (bulk or priority is not Priority.BULK):
-                tag = max(self._tags[priority], virtual)
+            if lineups and (bulk or priority is not _BULK):
+                tag = self._tags[priority]
+                if tag < virtual:
+                    tag = virtual
                 if tag < start:
                     best, start = lineups, tag
         if best is not None:
@@ -65,7 +72,9 @@ class Turns:
 
     def served(self, lineup: Lineup, priority: Priority, cost: float, virtual: float) -> float:
         """A permit went to this class: its tag moves on, and the next of its lineups is first. Its start tag."""
-        start = max(self._tags[priority], virtual)
+        start = self._tags[priority]
+        if start < virtual:
+            start = virtual
         self._tags[priority] = start + cost / WEIGHTS[priority]
         if self.count > 1 and lineup.ready_as is not None:
             self._ready[lineup.ready_as].move_to_end(lineup)
@@ -76,5 +85,6 @@ class Turns:
         for priority, ready in self._ready.items():
             fork._ready[priority] = OrderedDict.fromkeys(lineups[lineup] for lineup in ready)
         fork._spare = OrderedDict.fromkeys(lineups[lineup] for lineup in self._spare)
-        fork._tags, fork.count, fork.waits = dict(self._tags), self.count, copy(self.waits)
+        fork._tags, fork.count = dict(self._tags), self.count
+        fork.reason, fork.waits = self.reason, copy(self.waits)
         return fork

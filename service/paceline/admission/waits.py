@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from paceline.model import WaitReason
 
+_RATE, _CONCURRENCY = WaitReason.RATE, WaitReason.CONCURRENCY
+"""By themselves, as in the other files of this package: under Python 3.11 looking one up in its enum costs 70 ns."""
+
 
 class Waits:
     """Seconds by reason; only ever grows, but for what `take_back` corrects."""
@@ -14,9 +17,9 @@ class Waits:
         self.rate_s = self.concurrency_s = self.pause_s = 0.0
 
     def add(self, reason: WaitReason, duration_s: float) -> None:
-        if reason is WaitReason.RATE:
+        if reason is _RATE:
             self.rate_s += duration_s
-        elif reason is WaitReason.CONCURRENCY:
+        elif reason is _CONCURRENCY:
             self.concurrency_s += duration_s
         else:
             self.pause_s += duration_s

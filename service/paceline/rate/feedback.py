@@ -198,7 +198,7 @@ class Feedback:
     @property
     def limits(self) -> bool:
         """Whether any limit is known: with what remains of it, or with its length."""
-        return any(
+        return bool(self._told) and any(
             told.limit is not None and (told.per_s is not None or told.remaining < inf) for told in self._told.values()
         )
 

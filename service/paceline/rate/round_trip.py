@@ -33,9 +33,10 @@ class RoundTripFloor:
             self._since = now
         self._n += 1
         self._sum += round_trip_s
-        self._least = min(self._least, round_trip_s)
+        if round_trip_s < self._least:
+            self._least = round_trip_s
         n = self._n + self._old_n
         if n >= _SAMPLES:
-            least = min(self._least, self._old_least)
-            mean = (self._sum + self._old_sum) / n
-            self.floor_s = max(0.0, least - 4 * (mean - least) / n)
+            least = self._least if self._least < self._old_least else self._old_least
+            floor_s = least - 4 * ((self._sum + self._old_sum) / n - least) / n
+            self.floor_s = floor_s if floor_s > 0.0 else 0.0

@@ -73,8 +73,9 @@ class Window:
         A lower bound: where the tokens that must come back first are not written yet, it is `inf`.
         """
         self._forget(now, transit_s)
-        smooth = self._tat - (self.rate.burst - min(cost, self.rate.burst)) * self.beat_s
-        if self._held + cost <= self.rate.limit + _ROUNDING:
+        rate = self.rate
+        smooth = self._tat - (rate.burst - cost) * self.beat_s if cost < rate.burst else self._tat
+        if self._held + cost <= rate.limit + _ROUNDING:
             return smooth
         return max(smooth, self._next_free(transit_s))
 
@@ -85,8 +86,11 @@ class Window:
 
     def take(self, cost: float, moment: float, *, held: bool = False) -> Hold:
         """Take the tokens; `moment` is when the rate allowed it, `held` that only the rate kept it until then."""
-        earliest = moment - max(self.beat_s, _RESOLUTION_S) if held else moment
-        self._tat = max(self._tat, earliest) + cost * self.beat_s
+        beat_s = self.beat_s
+        earliest = moment
+        if held:
+            earliest -= beat_s if beat_s > _RESOLUTION_S else _RESOLUTION_S
+        self._tat = (earliest if earliest > self._tat else self._tat) + cost * beat_s
         self._held += cost
         return Hold(cost)
 
@@ -108,14 +112,20 @@ class Window:
         hold.written_at = now
         self._flight.append(hold)
 
-    def answered(self, hold: Hold, now: float, floor_s: float, transit_s: float) -> None:
-        """An answer came, so the upstream counted it at `now` less the way back at the latest."""
+    def answered(self, hold: Hold, now: float, floor_s: float, transit_s: float) -> float:
+        """An answer came, so the upstream counted it at `now` less the way back at the latest.
+
+        Returns when its tokens are free because of that; `inf` where it changes nothing.
+        """
         if not hold.live or hold.written_at is None:
-            return
-        free_at = now + self.rate.per_s + _MARGIN_S - min(floor_s, self.rate.per_s / 4)
-        if free_at < hold.written_at + self.rate.per_s + transit_s:
-            hold.live = False
-            self._record(free_at, hold.cost)
+            return inf
+        per_s = self.rate.per_s
+        free_at = now + per_s + _MARGIN_S - (floor_s if floor_s < per_s / 4 else per_s / 4)
+        if free_at >= hold.written_at + per_s + transit_s:
+            return inf
+        hold.live = False
+        self._record(free_at, hold.cost)
+        return free_at
 
     def remaining(self, now: float, transit_s: float) -> float:
         """Tokens that are free now."""
