@@ -218,6 +218,28 @@ def test_a_cancelled_grant_in_flight_keeps_its_tokens_until_the_upstream_has_for
     assert second.granted_at == pytest.approx(110.05, abs=0.02)
 
 
+def test_an_answer_that_brings_a_token_back_sooner_lets_the_next_go_sooner() -> None:
+    world = World([Rate(1, 1.0, 1)], serve=lambda: 0.01)
+    flow = world.flow()
+    world.offer(flow)
+    second = world.offer(flow)
+    world.run()
+    assert second.granted_at == pytest.approx(101.011, abs=0.001)  # not a second and the time to be counted
+
+
+def test_a_permit_that_lets_bulk_go_is_not_wasted_on_a_dearer_head() -> None:
+    world = World([Rate(10, 10.0, 10)], limit=2, serve=lambda: 1.0)
+    normal = world.flow()
+    world.offer(normal, {"requests": 5.0})
+    dear = world.offer(normal, {"requests": 8.0})
+    cheap = world.offer(world.flow(Priority.BULK))
+    assert (dear.granted_at, cheap.granted_at) == (None, None)
+    world.run()
+    assert cheap.granted_at == 101.0
+    assert dear.granted_at is not None
+    assert dear.granted_at > 109.0
+
+
 def test_a_new_limit_keeps_what_was_counted() -> None:
     world = World([Rate(10, 1.0, 10)])
     flow = world.flow()
