@@ -34,10 +34,12 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     texts["ours"] = succeed("kubectl", "kustomize", guided_folder(folder.with_name("guided")) / "ours")
     for name, text in texts.items():
-        own = [each for each in documents(text) if each["kind"] not in OPERATORS]
-        operated = [each for each in documents(text) if each["kind"] in OPERATORS]
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(own))
-        if operated:
+        made = documents(text)
+        for each in made:
+            if each["metadata"]["name"].endswith("-dashboards"):
+                each["data"] = dict.fromkeys(each["data"], "{}")  # half a megabyte that nothing here looks at
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(each for each in made if each["kind"] not in OPERATORS))
+        if operated := [each for each in made if each["kind"] in OPERATORS]:
             (folder / f"{name}.operated").write_text(yaml.safe_dump_all(operated))
     return folder
 
@@ -106,12 +108,12 @@ def test_kubernetes_would_not_take_a_word_it_does_not_know(tmp_path: Path) -> No
 
 
 def test_the_operator_takes_its_kinds(everything: Path, tmp_path: Path) -> None:
+    made = [each for file in sorted(everything.glob("*.operated")) for each in documents(file.read_text())]
+    wrong = [each | {"spec": each["spec"] | {"jobLabels": "a", "group": []}} for each in made[:2]]
     whole = tmp_path / "operated.yaml"
-    whole.write_text("---\n".join(file.read_text() for file in sorted(everything.glob("*.operated"))))
-    said = succeed("python", "tests/support/operator_kinds.py", whole)
-    assert said.count(": ok") == len(documents(whole.read_text())) == 6
-    whole.write_text(whole.read_text().replace("jobLabel:", "jobLabels:"))
-    assert run("python", "tests/support/operator_kinds.py", whole).returncode == 1
+    whole.write_text(yaml.safe_dump_all(made + wrong))
+    said = succeed("python", "tests/support/operator_kinds.py", whole).splitlines()
+    assert [line.partition(": ")[2] for line in said] == ["known"] * 6 + ["has unknown words"] * 2
 
 
 def test_checkov_finds_nothing_that_has_no_reason(tmp_path: Path) -> None:
