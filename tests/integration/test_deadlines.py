@@ -1,6 +1,8 @@
-"""Nothing outlives its time by more than 100 ms, over real sockets and whatever the upstream does with it.
+"""Nothing outlives its time, over real sockets and whatever the upstream does with it.
 
-A watch on the test's own loop tells by how much the machine alone was late; that much more is allowed, and no more.
+`make test` sees that it ends, and as what. `make verify` measures by how much too late: against a bare timer of the
+same length that is started with it, so that a machine which is late is late for both. 100 ms are allowed, in the best
+of three tries.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from support.memory import codes, nothing_held, run
 from support.scripted import Act, Peer, Received, ScriptedUpstream, dripping, early_hints, head, silent
 
 PROMISED_S = 0.1
+TRIES = 3
+HANGS_S = 10.0
 SHORT_S = 0.25
 """The time that is set; every other one is `LONG`."""
 LONG = "20s"
@@ -30,35 +34,46 @@ GENEROUS = {"dns": LONG, "connect": LONG, "attempt": LONG, "item": LONG}
 NO_LIMITS: dict[str, Any] = {"retry": {"attempts": 2}, "timeout": GENEROUS}
 
 
-class Lateness:
-    """How late the loop was at worst, for want of CPU, while the context was open."""
-
-    def __init__(self) -> None:
-        self.worst_s = 0.0
-
-    async def __aenter__(self) -> Lateness:
-        self._watching = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            due = time.perf_counter() + 0.005
-            await asyncio.sleep(0.005)
-            self.worst_s = max(self.worst_s, time.perf_counter() - due)
+Work = Callable[[], Awaitable[list[Outcome]]]
+Within = Callable[[float, Work], Awaitable[list[Outcome]]]
 
 
-async def within(limit_s: float, work: Awaitable[list[Outcome]]) -> list[Outcome]:
-    """What `work` gives; it must neither end before its time nor outlive it."""
-    async with Lateness() as lateness:
-        began_at = time.perf_counter()
-        outcomes = await work
-        took_s = time.perf_counter() - began_at
-    assert limit_s - 0.01 <= took_s <= limit_s + PROMISED_S + 2 * lateness.worst_s, (took_s, lateness.worst_s)
+async def ends(limit_s: float, work: Work) -> list[Outcome]:
+    """What `work` gives; it neither ends before its time nor hangs."""
+    began_at = time.perf_counter()
+    async with asyncio.timeout(HANGS_S):
+        outcomes = await work()
+    assert time.perf_counter() - began_at >= limit_s - 0.01
     return outcomes
+
+
+async def in_time(limit_s: float, work: Work) -> list[Outcome]:
+    """What `work` gives; it outlives a bare timer of the same length by no more than what is promised."""
+    least = 1 + PROMISED_S / limit_s
+    ratios: list[float] = []
+    for _ in range(TRIES):
+        outcomes, took_s, bare_s = await beside_a_timer(limit_s, work)
+        ratios.append(took_s / bare_s)
+        if ratios[-1] <= least:
+            return outcomes
+    raise AssertionError(f"{ratios} of what a bare timer of {limit_s} s takes; {least:.2f} are promised")
+
+
+async def beside_a_timer(limit_s: float, work: Work) -> tuple[list[Outcome], float, float]:
+    async def bare() -> float:
+        await asyncio.sleep(limit_s)
+        return time.perf_counter() - began_at
+
+    began_at = time.perf_counter()
+    timer = asyncio.create_task(bare())
+    outcomes = await work()
+    took_s = time.perf_counter() - began_at
+    return outcomes, took_s, await timer
+
+
+both_ways = pytest.mark.parametrize(
+    "within", [ends, pytest.param(in_time, marks=pytest.mark.verify)], ids=["ends", "in time"]
+)
 
 
 @asynccontextmanager
@@ -119,58 +134,63 @@ ANSWERS: dict[str, Callable[[], Act]] = {
 }
 
 each_engine = pytest.mark.parametrize("engine", ["aiohttp", "httpx"])
-each_answer = pytest.mark.parametrize("answer", list(ANSWERS))
 
 
+@both_ways
 @each_engine
-@each_answer
 @pytest.mark.parametrize("which", ["batch", "item", "attempt"])
 async def test_an_answer_that_does_not_end_is_ended(
-    upstream: ScriptedUpstream, engine: EngineName, answer: str, which: str
+    upstream: ScriptedUpstream, engine: EngineName, which: str, within: Within
 ):
-    upstream.play("/x", ANSWERS[answer]())
-    asked = [Item(upstream="api", path="/x")] * 3
+    """All of them at once."""
     policy: dict[str, Any] = {}
-    batch = Batch(asked)
+    deadline, code = 50.0, f"{which}_timeout"
     if which == "batch":
-        batch, code = Batch(asked, deadline_s=SHORT_S), "deadline_exceeded"
-    elif which == "item":
-        policy, code = {"timeout": timeouts(item=SHORT_S)}, "item_timeout"
+        deadline, code = SHORT_S, "deadline_exceeded"
     else:
-        policy, code = {"timeout": timeouts(attempt=SHORT_S), "retry": {"attempts": 1}}, "attempt_timeout"
+        policy = {"timeout": timeouts(**{which: SHORT_S}), "retry": {"attempts": 1}}
     async with serving(upstream.url, engine, **policy) as service:
-        outcomes = await within(SHORT_S, run(service, batch))
-        assert codes(outcomes) == [code] * 3
-        assert [outcome.error and outcome.error.sent for outcome in outcomes] == [True] * 3
-        await upstream.until(lambda it: it.in_hand == 0)  # and its socket was closed
+
+        async def ended(answer: str) -> None:
+            path = f"/{answer.replace(' ', '-')}"
+            upstream.play(path, ANSWERS[answer]())
+            asked = Batch([Item(upstream="api", path=path)] * 3, deadline_s=deadline)
+            outcomes = await within(SHORT_S, lambda: run(service, asked))
+            assert codes(outcomes) == [code] * 3, answer
+            assert [outcome.error and outcome.error.sent for outcome in outcomes] == [True] * 3
+
+        await asyncio.gather(*map(ended, ANSWERS))
+        await upstream.until(lambda it: it.in_hand == 0)  # and its sockets were closed
 
 
+@both_ways
 @each_engine
-async def test_an_upload_that_nobody_reads_is_ended(engine: EngineName):
+async def test_an_upload_that_nobody_reads_is_ended(engine: EngineName, within: Within):
     with nobody_reading() as port:
         async with serving(f"http://127.0.0.1:{port}", engine) as service:
             asked = [Item(upstream="api", path="/x", method="POST", body="x" * 8_000_000)]
-            assert codes(await within(SHORT_S, run(service, Batch(asked, deadline_s=SHORT_S)))) == ["deadline_exceeded"]
+            outcomes = await within(SHORT_S, lambda: run(service, Batch(asked, deadline_s=SHORT_S)))
+            assert codes(outcomes) == ["deadline_exceeded"]
 
 
+@both_ways
 @each_engine
-@pytest.mark.parametrize("which", ["batch", "item", "attempt", "connect"])
-async def test_a_tls_handshake_that_stalls_is_ended(engine: EngineName, which: str):
+async def test_a_tls_handshake_that_stalls_is_ended(engine: EngineName, within: Within):
     with nobody_reading() as port:
-        await ends(f"https://127.0.0.1:{port}", engine, which)
+        await each_ends(f"https://127.0.0.1:{port}", engine, within, "batch", "item", "attempt", "connect")
 
 
+@both_ways
 @each_engine
-@pytest.mark.parametrize("which", ["batch", "item", "attempt", "connect"])
-async def test_a_connection_that_nobody_takes_is_ended(upstream: ScriptedUpstream, engine: EngineName, which: str):
+async def test_a_connection_that_nobody_takes_is_ended(upstream: ScriptedUpstream, engine: EngineName, within: Within):
     async with FaultProxy(upstream.port) as proxy:
         await proxy.strike(Fault.BLACK_HOLE, Phase.CONNECT)
-        await ends(proxy.url, engine, which)
+        await each_ends(proxy.url, engine, within, "batch", "item", "attempt", "connect")
 
 
+@both_ways
 @each_engine
-@pytest.mark.parametrize("which", ["batch", "item", "attempt", "dns"])
-async def test_a_lookup_that_hangs_is_ended(engine: EngineName, which: str, monkeypatch: pytest.MonkeyPatch):
+async def test_a_lookup_that_hangs_is_ended(engine: EngineName, within: Within, monkeypatch: pytest.MonkeyPatch):
     answered = threading.Event()
 
     def hung(host: str) -> list[str]:
@@ -179,13 +199,13 @@ async def test_a_lookup_that_hangs_is_ended(engine: EngineName, which: str, monk
 
     monkeypatch.setattr("paceline.transport.lookup._getaddrinfo", hung)
     try:
-        await ends("http://api.invalid:9", engine, which)
+        await each_ends("http://api.invalid:9", engine, within, "batch", "item", "attempt", "dns")
     finally:
         answered.set()
         await asyncio.sleep(0.05)  # its threads tell the loop, which must still be there
 
 
-async def ends(base_url: str, engine: EngineName, which: str) -> None:
+async def each_ends(base_url: str, engine: EngineName, within: Within, *times: str) -> None:
     """What never comes as far as a request ends within each of the times that bound it, and was never sent."""
     codes_of = {
         "batch": "deadline_exceeded",
@@ -194,56 +214,59 @@ async def ends(base_url: str, engine: EngineName, which: str) -> None:
         "connect": "connect_failed",
         "dns": "dns_failed",
     }
-    policy = {} if which == "batch" else {"timeout": timeouts(**{which: SHORT_S}), "retry": {"attempts": 1}}
-    async with serving(base_url, engine, **policy) as service:
-        asked = [Item(upstream="api", path="/x")] * 3
-        batch = Batch(asked, deadline_s=SHORT_S) if which == "batch" else Batch(asked)
-        outcomes = await within(SHORT_S, run(service, batch))
-        assert codes(outcomes) == [codes_of[which]] * 3
-        assert [outcome.error and outcome.error.sent for outcome in outcomes] == [False] * 3
+
+    async def ended(which: str) -> None:
+        policy = {} if which == "batch" else {"timeout": timeouts(**{which: SHORT_S}), "retry": {"attempts": 1}}
+        async with serving(base_url, engine, **policy) as service:
+            asked = Batch([Item(upstream="api", path="/x")] * 3, deadline_s=SHORT_S if which == "batch" else 50.0)
+            outcomes = await within(SHORT_S, lambda: run(service, asked))
+            assert codes(outcomes) == [codes_of[which]] * 3
+            assert [outcome.error and outcome.error.sent for outcome in outcomes] == [False] * 3
+
+    await asyncio.gather(*map(ended, times))
 
 
+@both_ways
 @each_engine
-async def test_many_at_once_end_together(upstream: ScriptedUpstream, engine: EngineName):
+async def test_many_at_once_end_together(upstream: ScriptedUpstream, engine: EngineName, within: Within):
     upstream.play("/x", silent())
     async with serving(upstream.url, engine, concurrency={"limit": 100}) as service:
-        asked = [Item(upstream="api", path="/x")] * 300
-        began_at = time.perf_counter()
-        async with Lateness() as lateness:
-            outcomes = await run(service, Batch(asked, deadline_s=1.0))
-            took_s = time.perf_counter() - began_at
-        assert took_s <= 1.0 + PROMISED_S + 2 * lateness.worst_s, (took_s, lateness.worst_s)
-        assert set(codes(outcomes)) == {"deadline_exceeded"}
+        asked = Batch([Item(upstream="api", path="/x")] * 300, deadline_s=1.0)
+        assert set(codes(await within(1.0, lambda: run(service, asked)))) == {"deadline_exceeded"}
 
 
+@both_ways
 @each_engine
 @pytest.mark.parametrize("strategy", [Strategy.CONCURRENT, Strategy.BOUNDED, Strategy.ADAPTIVE])
-async def test_what_waits_for_its_turn_is_ended(upstream: ScriptedUpstream, engine: EngineName, strategy: Strategy):
+async def test_what_waits_for_its_turn_is_ended(
+    upstream: ScriptedUpstream, engine: EngineName, strategy: Strategy, within: Within
+):
     upstream.play("/x", silent())
     async with serving(upstream.url, engine, concurrency={"limit": 1}) as service:
-        asked = [Item(upstream="api", path="/x")] * 3
-        outcomes = await within(SHORT_S, run(service, Batch(asked, strategy=strategy, deadline_s=SHORT_S)))
+        asked = Batch([Item(upstream="api", path="/x")] * 3, strategy=strategy, deadline_s=SHORT_S)
+        outcomes = await within(SHORT_S, lambda: run(service, asked))
         assert codes(outcomes) == ["deadline_exceeded"] * 3
         assert sorted(outcome.attempts for outcome in outcomes) == [0, 0, 1]
 
 
-async def test_what_waits_while_its_upstream_is_paused_is_ended(upstream: ScriptedUpstream):
+@both_ways
+async def test_what_waits_while_its_upstream_is_paused_is_ended(upstream: ScriptedUpstream, within: Within):
     async with serving(upstream.url, "aiohttp") as service:
         next(iter(service.registry)).admitter.set_paused(True)
-        outcomes = await within(SHORT_S, run(service, Batch([Item(upstream="api", path="/x")] * 3, deadline_s=SHORT_S)))
-        assert codes(outcomes) == ["deadline_exceeded"] * 3
+        asked = Batch([Item(upstream="api", path="/x")] * 3, deadline_s=SHORT_S)
+        assert codes(await within(SHORT_S, lambda: run(service, asked))) == ["deadline_exceeded"] * 3
 
 
+@both_ways
 @each_engine
-async def test_an_item_s_time_runs_on_over_its_attempts_and_backoffs(upstream: ScriptedUpstream, engine: EngineName):
+async def test_an_item_s_time_runs_on_over_its_attempts_and_backoffs(
+    upstream: ScriptedUpstream, engine: EngineName, within: Within
+):
     """Each attempt is short and the upstream answers it; only their sum is too long."""
     upstream.answer("/x", status=503, delay_s=0.1)
     retry = {"attempts": 50, "base": "1ms", "cap": "1ms", "budget_per_s": 1000}
     async with serving(upstream.url, engine, timeout=timeouts(item=0.55), retry=retry) as service:
-        began_at = time.perf_counter()
-        async with Lateness() as lateness:
-            (outcome,) = await run(service, Batch([Item(upstream="api", path="/x")]))
-        assert time.perf_counter() - began_at <= 0.55 + PROMISED_S + 2 * lateness.worst_s
+        (outcome,) = await within(0.55, lambda: run(service, Batch([Item(upstream="api", path="/x")])))
         assert 2 <= outcome.attempts <= 6
 
 
