@@ -215,10 +215,9 @@ class World:
             self.look()
 
     def _written(self, waiter: Waiter) -> None:
-        self.gate.written(waiter, self.now)
-        self.written.append(self.now)
-        if self.gate.queued and self._timer == inf:
+        if self.gate.written(waiter, self.now):
             self.look()
+        self.written.append(self.now)
         self.at(self.now + self._there(), lambda: self._arrived(waiter))
 
     def _arrived(self, waiter: Waiter) -> None:
@@ -234,7 +233,8 @@ class World:
         self.settled += 1
         if self.on_answer is not None:
             self.on_answer(waiter, verdict)
-        self.look()
+        if self.gate.ready or self._timer <= self.now:
+            self.look()
 
 
 def most_within(moments: Sequence[float], stretch_s: float) -> int:

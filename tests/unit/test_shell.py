@@ -92,6 +92,23 @@ async def test_a_token_that_is_written_late_sets_the_timer_then():
 
 
 @virtual_time
+async def test_the_end_of_a_call_does_not_wait_for_a_timer_that_is_late():
+    admitter = admitting(Rate(2, 1.0, 2))
+    first, second, third = (waiter(admitter) for _ in range(3))
+    await admitter.admit(first)
+    await admitter.admit(second)
+    waiting = admitted(admitter, third)
+    await settled()
+    call(admitter, first)
+    assert admitter._timer is not None
+    admitter._timer.cancel()  # as late as can be
+    await asyncio.sleep(2.0)
+    call(admitter, second)
+    await waiting
+    assert third.granted_at == 1002.0
+
+
+@virtual_time
 async def test_cancelled_while_waiting_a_waiter_leaves_the_queue_and_the_next_moves_up():
     admitter = admitting(limit=1)
     first, second, third = (waiter(admitter) for _ in range(3))

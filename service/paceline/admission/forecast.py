@@ -24,7 +24,6 @@ from paceline.admission.gate import Gate
 from paceline.admission.lineup import BatchFlow, Waiter
 from paceline.admission.shell import SOONEST_S
 from paceline.model import Cost, Rate, Verdict
-from paceline.resilience.breaker import BreakerState
 
 _AT_THE_GATE = 64
 """Of each batch, so many wait in the gate itself and the others behind."""
@@ -118,13 +117,6 @@ class Course:
         known = len(self._copies.flows)
         self.gate = gate.fork(self._copies, keys, lambda: forecast.stir(self))
         self.gate.queued = 0
-        health = self.gate.health
-        self._unwell = health is not None and health.breaker.state(forecast.now) is not BreakerState.CLOSED
-        self._pressed = True
-        """The end of any call may let somebody go."""
-        windows = [window for budget in self.gate.budgets for window in (*budget.windows, *budget.learned)]
-        self._unchanged_s = 0.75 * min((window.rate.per_s for window in windows), default=0.0)
-        """Before that is over no tokens come back that a call which ends now has taken."""
         self._told = any(budget.feedback for budget in self.gate.budgets)
         for flow, fork in list(islice(self._copies.flows.items(), known, None)):
             self._queue(flow, fork)
@@ -162,8 +154,10 @@ class Course:
         now = forecast.now
         over_at = now + self.call_s
         granted, again = gate.look(now)
+        due = False
         for waiter in granted:
-            gate.written(waiter, now)
+            if gate.written(waiter, now):
+                due = True
             forecast.at(over_at if over_at < waiter.deadline else waiter.deadline, over, waiter)
             flow = waiter.flow
             if lines and (line := lines.get(flow)):
@@ -175,8 +169,7 @@ class Course:
         if again < inf and again != self._timer_at:
             self._timer_at = again
             forecast.at(max(again, now + SOONEST_S), self._ring, again)
-        self._pressed = self._unwell or gate.blocked
-        if granted and again == inf and gate.queued:
+        if due:
             forecast.stir(self)  # tokens that were only waited for because they were not written
 
     def _queue(self, flow: BatchFlow, fork: BatchFlow) -> None:
@@ -249,12 +242,10 @@ class Course:
 
     def _over(self, waiter: Waiter) -> None:
         now, gate = self._forecast.now, self.gate
-        if waiter.flow.lineup.budget.pause.throttled is not None:
-            self._pressed = True
         if now < waiter.deadline:
             gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now, reused=self._reuses, healthy=True)
         else:
             gate.settle(waiter, Verdict.IGNORED, now)
-        if gate.queued and (self._pressed or not now < self._timer_at < now + self._unchanged_s):
+        if gate.ready or self._timer_at <= now:
             self._forecast.stir(self)
         self._forecast.on_settled(waiter)

@@ -200,7 +200,8 @@ class Gate:
     def look(self, now: float) -> tuple[list[Waiter], float]:
         """Grant all that may go now. Returns them, and when to look again (`inf`: when something happens)."""
         self._accrue(now)
-        if self.blocked:
+        classic, adaptive = self._turns
+        if classic.reason is not None or adaptive.reason is not None:
             self._blocked_at = now
         parked, held = self._parked, self._held
         while parked and parked[0][0] <= now:
@@ -364,10 +365,10 @@ class Gate:
         return max((budget.transit_s for budget in self._budgets.values()), default=self._transit_s)
 
     @property
-    def blocked(self) -> bool:
-        """At the last look somebody who could be paid for had to wait for something else, such as a permit."""
+    def ready(self) -> bool:
+        """Somebody waits whom no budget is known to hold: it may be worth a look."""
         classic, adaptive = self._turns
-        return classic.reason is not None or adaptive.reason is not None
+        return classic.count > 0 or adaptive.count > 0
 
     def idle(self, now: float, longest_s: float = inf) -> bool:
         """Nobody waits or is in flight, nothing is paused, and every window (of at most `longest_s`) is free.

@@ -87,8 +87,7 @@ class Admitter:
 
     def written(self, waiter: Waiter, now: float) -> None:
         """This attempt's head went to the socket: its tokens have a day of return now."""
-        self.gate.written(waiter, now)
-        if self.gate.queued and self._timer is None:
+        if self.gate.written(waiter, now):
             self.look()
 
     def settle(
@@ -122,7 +121,7 @@ class Admitter:
         if self.gate.tripped:
             for away, trial_s in self.gate.turn_away(time.perf_counter()):
                 _refuse(away, _circuit_open(trial_s))
-        if self.gate.queued:
+        if self.gate.ready or self._timer_at <= now:
             self.look()
         return pause_s
 
