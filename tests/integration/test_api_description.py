@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
 from paceline.api import examples
+from paceline.api.docs import page
+from paceline.api.openapi import document
 from paceline.api.schemas import BatchBody, CompareBody, FetchBody, UpstreamPatch
+from paceline.config import Config
 from support.api import Api, start_api, upstreams
 from support.scripted import ScriptedUpstream
 
@@ -90,9 +96,37 @@ async def test_what_is_described_is_what_is_served(upstream: ScriptedUpstream):
             offered = {method.upper() for method in methods if method != "parameters"}
             offered |= {"HEAD"} if "GET" in offered else set()
             assert set(allowed.headers["allow"].split(", ")) == offered
-        page = await api.send("GET", "/docs")
-    assert page.status == 200
-    assert "/openapi.json" in page.body
+
+
+async def test_the_page_for_people_has_all_of_it_and_needs_nothing_else(upstream: ScriptedUpstream):
+    """No script, no other host: it works on a closed network, and nothing on it can be made to run."""
+    async with start_api(config(upstream.url)) as api:
+        whole = await described(api)
+        shown = await api.send("GET", "/docs")
+    text: str = shown.body
+    assert shown.headers["content-type"].startswith("text/html")
+    for path, methods in whole["paths"].items():
+        for method in methods.keys() - {"parameters"}:
+            assert f"<code>{method.upper()} {path}</code>" in text
+    for name, schema in whole["components"]["schemas"].items():
+        assert f'<h3 id="type-{name}">' in text
+        assert all(f"<code>{field}</code>" in text for field in schema.get("properties", {}))
+    links = set(re.findall(r'(?:href|src)="([^"]*)"', text))
+    anchors = {f"#{anchor}" for anchor in re.findall(r'id="([^"]*)"', text)}
+    assert links - {"openapi.json"} <= anchors
+    assert not re.search(r"<script|<link|@import|url\(", text)
+    policy = shown.headers["content-security-policy"]
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+
+
+def test_nothing_that_is_described_can_break_out_of_the_page():
+    described = document(Config()) | {"info": {"title": "<b>", "version": "&", "description": '`<i>` "x"'}}
+    described["paths"] = {
+        "/a<b>": {"post": {"operationId": "a", "summary": "<script>", "responses": {"200": {"description": "<u>"}}}}
+    }
+    assert not re.search(r"<(b|i|u|script)>", page(described))
 
 
 async def test_every_reference_leads_somewhere_and_every_refusal_is_a_problem(upstream: ScriptedUpstream):

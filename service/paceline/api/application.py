@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from paceline import __version__
-from paceline.api import batches, classic, comparisons, fetch, health, plans, strategies, upstreams
+from paceline.api import batches, classic, comparisons, docs, fetch, health, plans, strategies, upstreams
 from paceline.api.core import Core
 from paceline.api.errors import ApiError, admit_fault, refuse, refuse_http
 from paceline.api.openapi import document
@@ -18,11 +18,12 @@ def application(core: Core) -> FastAPI:
     app = FastAPI(
         title="Paceline",
         version=__version__,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={ApiError: refuse, HTTPException: refuse_http, Exception: admit_fault},
     )
-    for resource in (batches, plans, fetch, strategies, upstreams, comparisons, classic, health):
+    for resource in (batches, plans, fetch, strategies, upstreams, comparisons, classic, health, docs):
         resource.add_routes(app, core)
     for route in app.routes:
         if isinstance(route, Route) and route.methods is not None and "GET" in route.methods:
