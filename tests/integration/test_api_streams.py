@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -90,35 +94,93 @@ async def test_what_no_form_satisfies_is_406(upstream: ScriptedUpstream):
     assert upstream.requests == []
 
 
-async def test_a_stream_that_nobody_reads_keeps_no_more_than_the_limit(upstream: ScriptedUpstream):
+SMALL_ROOM = {"server": {"max_batch_response": "2MiB"}}
+BIG: dict[str, Any] = {"upstream": "api", "path": "/big"}
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+async def test_a_stream_that_nobody_reads_holds_its_batch_and_read_at_last_it_is_whole(
+    upstream: ScriptedUpstream, accept: str
+):
     upstream.answer("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
-    config = upstreams(upstream.url, concurrency={"limit": 10}) | {"server": {"max_batch_response": "2MiB"}}
-    async with start_api(config) as api:
-        lines = await _read_late(api, upstream, count=200)
-    kinds = [line["outcome"] for line in lines[:-1]]
-    assert len(kinds) == 200
-    assert "too_large" in kinds  # sockets hold a few MB, the limit 2; 40 MB went by
-    assert {line["status"] for line in lines[:-1]} == {200}
-    summary = lines[-1]["summary"]
-    assert summary["succeeded"] == kinds.count("success")
-    assert summary["failed"] == kinds.count("too_large")
+    config = upstreams(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
+    async with start_api(config) as api, unread(api, [BIG] * 100, accept) as reader:
+        held = api.intake.held
+        await upstream.until(lambda it: held.answer_bytes >= 2 << 20 and it.in_hand == 0)
+        sent = len(upstream.requests)
+        assert sent < 100  # sockets hold a few MB, the room 2, the batch 20
+        assert held.answer_bytes <= (2 << 20) + 11 * 201_000  # five in flight, and as many being looked through
+        _, state = await others(api)
+        assert (state["in_flight"], state["queued"]) == (0, 100 - sent)
+        assert len(upstream.requests) == sent + 1  # the other caller's
+        lines = await outcomes(reader)
+    assert sorted(line["index"] for line in lines[:-1]) == list(range(100))
+    assert {(line["outcome"], len(line["body"])) for line in lines[:-1]} == {("success", 200_000)}
+    assert lines[-1]["summary"]["succeeded"] == 100
+    waited = [line["timing"] for line in lines[:-1] if line["timing"]["queue_ms"] > 50]
+    assert waited  # for the caller: that is on the receipt
+    assert all(timing["total_ms"] - timing["queue_ms"] - timing["upstream_ms"] < 1000 for timing in waited)
 
 
-async def _read_late(api: Api, upstream: ScriptedUpstream, *, count: int) -> list[Any]:
-    """Send a batch and read nothing of its stream until every item was answered."""
-    body = json.dumps({"requests": [{"upstream": "api", "path": "/big"}] * count}).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1 << 16)
-    writer.write(
-        b"POST /v1/batch HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        b"accept: application/x-ndjson\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    await upstream.until(lambda it: len(it.requests) == count and it.in_hand == 0, within_s=60)
-    await asyncio.sleep(0.2)
-    answer = await reader.read(-1)
-    writer.close()
-    await writer.wait_closed()
-    lines = []
-    for line in answer.partition(b"\r\n\r\n")[2].split(b"\n"):
-        if line.startswith(b"{"):
-            lines.append(json.loads(line.rstrip(b"\r")))
-    return lines
+async def test_a_batch_that_is_held_ends_at_its_deadline(upstream: ScriptedUpstream):
+    upstream.answer("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
+    config = upstreams(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
+    async with start_api(config) as api, unread(api, [BIG] * 100, deadline="1s") as reader:
+        await upstream.until(lambda it: api.service.runner.active == 1)
+        await upstream.until(lambda it: api.service.runner.active == 0)  # although nobody has read it
+        lines = await outcomes(reader)
+    kinds = Counter(line["outcome"] for line in lines[:-1])
+    assert set(kinds) == {"success", "deadline_exceeded"}
+    assert kinds["success"] == len(upstream.requests)
+    assert {line["error"]["sent"] for line in lines[:-1] if line["error"]} == {False}
+
+
+async def test_while_all_answers_fill_the_service_streams_wait_and_lose_nothing(upstream: ScriptedUpstream):
+    """Each has room of its own left, and all of them together have none."""
+    upstream.answer("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
+    server = {"max_items": 100, "max_in_flight_items": 200, "max_batch_response": "4MiB"}
+    config = upstreams(upstream.url, concurrency={"limit": 5}) | {"server": server}
+    async with start_api(config) as api, AsyncExitStack() as callers:
+        readers = [await callers.enter_async_context(unread(api, [BIG] * 50)) for _ in range(4)]
+        held, bound = api.intake.held, 2 * 4 << 20
+        await upstream.until(lambda it: held.answer_bytes >= bound and it.in_hand == 0)
+        assert held.answer_bytes <= bound + 11 * 201_000
+        assert (await api.send("POST", "/v1/batch", {"requests": [X]})).status == 503
+        answers = await asyncio.gather(*(outcomes(reader) for reader in readers))
+    for lines in answers:
+        assert [line["outcome"] for line in lines[:-1]] == ["success"] * 50
+        assert lines[-1]["summary"]["succeeded"] == 50
+
+
+@asynccontextmanager
+async def unread(
+    api: Api, items: list[dict[str, Any]], accept: str = "application/x-ndjson", **fields: Any
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Send a batch over a socket of its own, and read nothing yet of its stream."""
+    body = json.dumps({"requests": items, **fields}).encode()
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", api.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 16)
+    try:
+        writer.write(
+            b"POST /v1/batch HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"accept: %b\r\ncontent-length: %d\r\n\r\n%b" % (accept.encode(), len(body), body)
+        )
+        yield reader
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def others(api: Api) -> tuple[Any, Any]:
+    """What another caller gets meanwhile, and how the upstream stands."""
+    return await api.batch(X), (await api.send("GET", "/v1/upstreams/api")).body
+
+
+async def outcomes(reader: asyncio.StreamReader) -> list[Any]:
+    """What there is to read, in either form, to the end of the connection."""
+    answer = (await reader.read(-1)).partition(b"\r\n\r\n")[2]
+    lines = (line.removeprefix(b"data: ").rstrip(b"\r") for line in answer.split(b"\n"))
+    return [json.loads(line) for line in lines if line.startswith(b"{")]

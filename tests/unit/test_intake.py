@@ -174,3 +174,22 @@ def test_where_everybody_is_the_same_caller_there_are_no_shares():
     takes = Takes(limits_of())
     takes.items(60)
     takes.items(40)
+
+
+def test_who_watches_is_told_when_answers_crowd_the_service_and_when_an_eighth_is_free():
+    takes = Takes(limits_of(max_in_flight_items=10, max_batch_response=800))
+    told: list[bool] = []
+    place, other = takes.place(), takes.place()
+    place.watch(lambda: told.append(place.is_crowded))
+    other.hold_answer(799)
+    assert told == []
+    place.hold_answer(500, needed=True)  # what is needed is kept whatever there is room for
+    assert told == [True]
+    place.free_answer(500)
+    other.free_answer(99)
+    assert told == [True]
+    other.give_back()
+    assert told == [True, False]
+    place.give_back()
+    takes.place().hold_answer(800)
+    assert told == [True, False]  # it has left

@@ -15,24 +15,35 @@ from paceline.rate.window import Hold, Window
 
 
 class Allowance:
-    """At most `limit` in flight, and `rate` where given."""
+    """At most `limit` in flight, and `rate` where given; none at all while it is shut."""
 
-    __slots__ = ("_blocked", "_transit_s", "_window", "in_flight", "limit")
+    __slots__ = ("_blocked", "_shut", "_transit_s", "_window", "in_flight", "limit")
 
     def __init__(self, limit: float = inf, rate: Rate | None = None, transit_s: float = 0.05) -> None:
         self.limit = limit
         self.in_flight = 0
+        self._shut = False
         self._window = Window(rate) if rate else None
         self._transit_s = transit_s
         self._blocked: dict[object, Callable[[], None]] = {}
 
     @property
     def free(self) -> bool:
-        return self.in_flight < self.limit
+        return self.in_flight < self.limit and not self._shut
 
     @property
     def rate(self) -> Rate | None:
         return self._window.rate if self._window else None
+
+    def shut(self) -> None:
+        """Let nobody go until `reopen`; what is in flight goes on."""
+        self._shut = True
+
+    def reopen(self) -> None:
+        """Let them go again."""
+        if self._shut:
+            self._shut = False
+            self.wake()
 
     def due(self, cost: Cost, now: float) -> float:
         """When the own rate allows this cost; in the past where there is none."""
@@ -65,12 +76,12 @@ class Allowance:
                 self._window.answered(hold, answered_at, 0.0, self._transit_s)
 
     def fork(self, copies: Copies) -> Allowance:
-        """Its copy, the same one for every gate that draws on it; nobody is blocked at it yet."""
+        """Its copy, the same one for every gate that draws on it; open, and nobody is blocked at it yet."""
         fork = copies.allowances.get(self)
         if fork is None:
             fork = copies.allowances[self] = copy(self)
             fork._window = self._window and self._window.fork(copies.holds)
-            fork._blocked = {}
+            fork._blocked, fork._shut = {}, False
         return fork
 
     def block(self, who: object, wake: Callable[[], None]) -> None:

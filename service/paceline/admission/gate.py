@@ -405,7 +405,10 @@ class Gate:
             for flow in (*budget.lineups[0].flows, *budget.lineups[1].flows):
                 if flow.parked_at is not None and flow not in due:
                     assert flow.own is not None
-                    flow.own.block((fork, flow), partial(fork._room, flow))
+                    if flow.own.free:  # it was shut: nobody can foretell for how long
+                        heappush(fork._parked, (-inf, next(fork._sequence), flow))
+                    else:
+                        flow.own.block((fork, flow), partial(fork._room, flow))
         return fork
 
     def _next_lineup(self, now: float) -> tuple[Lineup, bool] | None:

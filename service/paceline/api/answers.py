@@ -20,6 +20,8 @@ from paceline.api.caller import unless_gone
 from paceline.api.core import Core
 from paceline.api.errors import CallerGone
 from paceline.api.intake import Place
+from paceline.batch.runner import Run
+from paceline.events import Event, ItemFinished
 from paceline.model import Batch, Failure, Outcome, OutcomeKind, Summary
 
 COMMENT_EVERY_S = 15.0
@@ -125,6 +127,49 @@ class WholeAnswer(Response):
         yield from cut(pieces)
 
 
+class Unread:
+    """What one caller has still to take. While that fills its room, or all answers fill the service, its batch is held.
+
+    Nothing is left out: it keeps less than the room, and the outcomes of what was in flight when that was full.
+    """
+
+    def __init__(self, place: Place, room: int, run: Run) -> None:
+        self._place = place
+        self._room = room
+        self._run = run
+        self._lines: deque[bytes] = deque()
+        self._kept = 0
+        self._taken = 0
+        self.news = asyncio.Event()
+        place.watch(self._look)
+        self._look()
+
+    def put(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._kept += len(line)
+        self._place.hold_answer(len(line), needed=True)
+        self._look()
+        self.news.set()
+
+    def take(self) -> list[bytes]:
+        """The next lines, a write of them; they are kept until the next are taken."""
+        self._kept -= self._taken
+        self._place.free_answer(self._taken)
+        self._look()
+        lines, size = [], 0
+        while self._lines and size < _CHUNK:
+            lines.append(self._lines.popleft())
+            size += len(lines[-1])
+        self._taken = size
+        return lines
+
+    def _look(self) -> None:
+        if self._kept >= self._room or self._place.is_crowded:
+            self._run.hold()
+        else:
+            self._run.go_on()
+
+
 class StreamAnswer(Response):
     """Each outcome when it is there, the summary last; a caller that does not read does not fill our memory."""
 
@@ -133,7 +178,7 @@ class StreamAnswer(Response):
         del self.headers["content-length"]
         self._core = core
         self._batch = batch
-        self._room = Room(place, core.config.server.max_batch_response)
+        self._place = place
         self._events = form == EVENTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,48 +189,44 @@ class StreamAnswer(Response):
             return
 
     async def _run(self, send: Send) -> None:
-        room = self._room
-        waiting: deque[bytes] = deque()
-        news = asyncio.Event()
-
-        def keep(outcome: Outcome) -> None:
-            waiting.append(room.line(outcome))
-            news.set()
+        def keep(event: Event) -> None:
+            # As it ends and not when it is reported: what its place at the gate lets go next is sent only after this.
+            if isinstance(event, ItemFinished):
+                unread.put(self._framed(b"item", _encode(event.outcome)))
 
         runner = self._core.runner
-        running = asyncio.get_running_loop().create_task(runner.run(self._batch, keep))
-        running.add_done_callback(lambda _: news.set())
+        run = runner.open(self._batch, also=keep)
+        unread = Unread(self._place, self._core.config.server.max_batch_response, run)
+        running = asyncio.get_running_loop().create_task(runner.run(self._batch, _nothing, run))
+        running.add_done_callback(lambda _: unread.news.set())
         comment_at = time.perf_counter() + COMMENT_EVERY_S
         try:
-            while waiting or not running.done():
-                chunk = self._chunk(waiting, room)
+            while True:
+                unread.news.clear()
+                ended = running.done()
+                chunk = unread.take()
                 if self._events and time.perf_counter() >= comment_at:
                     comment_at += COMMENT_EVERY_S
                     chunk.append(b": still at work\n\n")
                 if chunk:
                     for piece in cut(chunk):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
-                elif not running.done():
-                    news.clear()
-                    await _within(news, comment_at - time.perf_counter() if self._events else None)
-            last = _encode({"summary": room.summary(running.result())})
+                elif ended:
+                    break
+                else:
+                    await _within(unread.news, comment_at - time.perf_counter() if self._events else None)
+            last = _encode({"summary": running.result()})
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         await send({"type": "http.response.body", "body": self._framed(b"summary", last), "more_body": False})
 
-    def _chunk(self, waiting: deque[bytes], room: Room) -> list[bytes]:
-        lines: list[bytes] = []
-        size = 0
-        while waiting and size < _CHUNK:
-            line = waiting.popleft()
-            size += len(line)
-            lines.append(self._framed(b"item", line))
-        room.taken_away(size)
-        return lines
-
     def _framed(self, event: bytes, line: bytes) -> bytes:
         return b"event: %b\ndata: %b\n\n" % (event, line) if self._events else line + b"\n"
+
+
+def _nothing(_: Outcome) -> None:
+    """What a stream has to do with an outcome it has done when the item ended."""
 
 
 def cut(pieces: list[bytes]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ between a check and what it allows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from msgspec import Struct
@@ -65,6 +65,10 @@ class Intake:
         self._bounds = Bounds(0, 0, 0, 0)
         self._empty = asyncio.Event()
         self._empty.set()
+        self.is_crowded = False
+        """It keeps as many bytes of answers as it may."""
+        self.watching: dict[Place, Callable[[], None]] = {}
+        """Who is told when `is_crowded` changes."""
 
     @property
     def items(self) -> int:
@@ -120,6 +124,15 @@ class Intake:
             self._empty.clear()
         else:
             self._empty.set()
+
+    def answers_changed(self) -> None:
+        """Bytes of answers came or went. Crowded, it is so until an eighth is free: telling everybody takes a while."""
+        most = self._bounds.answer_bytes
+        is_crowded = self.held.answer_bytes >= (most - most // 8 if self.is_crowded else most)
+        if is_crowded is not self.is_crowded:
+            self.is_crowded = is_crowded
+            for told in list(self.watching.values()):
+                told()
 
     async def emptied(self, within_s: float) -> bool:
         """Wait until every answer is delivered; False when it took too long."""
@@ -190,12 +203,23 @@ class Place:
             return False
         everybody.answer_bytes += size
         self._held.answer_bytes += size
+        self._intake.answers_changed()
         return True
 
     def free_answer(self, size: int) -> None:
         """So many bytes of the answer were handed over."""
         self._intake.held.answer_bytes -= size
         self._held.answer_bytes -= size
+        self._intake.answers_changed()
+
+    @property
+    def is_crowded(self) -> bool:
+        """The service keeps as many bytes of answers as it may."""
+        return self._intake.is_crowded
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever `is_crowded` changes, as long as the place is held."""
+        self._intake.watching[self] = told
 
     def give_back(self) -> None:
         """Hold nothing any more."""
@@ -206,6 +230,8 @@ class Place:
         everybody.body_bytes -= held.body_bytes
         everybody.answer_bytes -= held.answer_bytes
         self._held = Holding()
+        self._intake.watching.pop(self, None)
+        self._intake.answers_changed()
         self._intake.moved()
 
 

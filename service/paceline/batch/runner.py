@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from msgspec import UNSET, UnsetType
 
+from paceline.admission.allowance import Allowance
 from paceline.batch.order import in_order
 from paceline.batch.outcome import Subject, answered, failed, refused
 from paceline.batch.prepare import Preparation
@@ -56,7 +57,7 @@ class Run:
         self._began_at = time.perf_counter()
         self._preparation = Preparation(registry, batch, self._began_at + batch.deadline_s)
         self._own = own_layers(batch)
-        self._allowance = own_allowance(batch)
+        self._allowance = own_allowance(batch) or Allowance()
         self._pipelines: dict[Upstream, Send] = {}
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._begun: set[asyncio.Task[Outcome]] = set()
@@ -78,6 +79,14 @@ class Run:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def hold(self) -> None:
+        """Let nothing through the gates until `go_on`; what is in flight goes on, and deadlines hold."""
+        self._allowance.shut()
+
+    def go_on(self) -> None:
+        """Send again after `hold`."""
+        self._allowance.reopen()
 
     def end(self, ending: Ending) -> None:
         """End every item that has no outcome yet; each gets one."""

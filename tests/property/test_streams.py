@@ -1,0 +1,175 @@
+"""Whatever is streamed, however its caller reads: nothing is lost and what is kept is bounded, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from paceline.api.accept import EVENTS, NDJSON
+from paceline.api.answers import StreamAnswer
+from paceline.api.core import Core
+from paceline.api.intake import Intake
+from paceline.app import Service
+from paceline.model import Batch, Item, Rate, Strategy, Tenant
+from support.memory import MemoryUpstream, answer, nothing_held, serving_from
+from support.virtual_clock import virtual_time
+
+ROOM = 60_000
+LIMIT = 3
+LARGEST = 15_000
+"""A body that is looked through at once, so that nothing but calls in flight comes on top of the room."""
+PATIENT_S = 900.0
+"""More than all stalls together: nothing may be late then."""
+LINE = LARGEST + 2_000
+TICK_S = 0.0625
+"""Moments a float tells exactly: on a clock that stands still between them aiolimiter would wait for a rounding."""
+OWN: dict[Strategy, dict[str, Any]] = {
+    Strategy.SEQUENTIAL: {},
+    Strategy.CONCURRENT: {},
+    Strategy.BOUNDED: {"max_concurrency": 2},
+    Strategy.TOKEN_BUCKET: {"max_concurrency": 4, "rate": Rate(64, 1.0, 8)},
+    Strategy.ADAPTIVE: {"rate": Rate(64, 1.0, 8)},
+}
+
+
+class Caller:
+    """Reads what is sent to it, after a stall before each read; counts the most that was kept for all of them."""
+
+    def __init__(self, stalls: list[float]) -> None:
+        self._stalls = stalls
+        self.text = b""
+
+    async def receive(self) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async def send(self, message: Message) -> None:
+        if self._stalls:
+            await asyncio.sleep(self._stalls.pop())
+        self.text += message.get("body", b"")
+
+    def said(self) -> list[Any]:
+        lines = (line.removeprefix(b"data: ") for line in self.text.split(b"\n"))
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+class Held(Intake):
+    """An intake that remembers the most it held; a subclass because each change is told to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self.open()
+
+    def answers_changed(self) -> None:
+        assert self.held.answer_bytes >= 0
+        self.most = max(self.most, self.held.answer_bytes)
+        super().answers_changed()
+
+
+STALLS = st.lists(st.sampled_from([0.0, 0.0, TICK_S, 1.0, 7.0]), max_size=30)
+SIZES = st.lists(st.sampled_from([0, 1_000, 9_000, LARGEST, LARGEST]), min_size=1, max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes=SIZES,
+    stalls=st.lists(STALLS, min_size=1, max_size=3),
+    needs=st.lists(st.integers(0, 29), max_size=30),
+    strategy=st.sampled_from(list(OWN)),
+    halt=st.booleans(),
+    failing=st.booleans(),
+    deadline_s=st.sampled_from([0.3, 4.0, PATIENT_S]),
+    form=st.sampled_from([NDJSON, EVENTS]),
+    whole=st.booleans(),
+)
+@virtual_time
+async def test_each_item_is_told_once_and_whole_and_what_is_kept_is_bounded(
+    sizes: list[int],
+    stalls: list[list[float]],
+    needs: list[int],
+    strategy: Strategy,
+    halt: bool,
+    failing: bool,
+    deadline_s: float,
+    form: str,
+    whole: bool,
+):
+    upstream = MemoryUpstream()
+    for index, size in enumerate(sizes):
+        status = 404 if failing and index == len(sizes) // 2 else 200
+        upstream.at_path(f"/{index}", answer(status, ("content-type", "text/plain"), body=b"x" * size, after_s=TICK_S))
+    items = [
+        Item(upstream="api", path=f"/{index}", depends_on=[str(need)] if need < index else [])
+        for index, need in zip(range(len(sizes)), [*needs, *[29] * 30], strict=False)
+    ]
+    batch = Batch(items, strategy=strategy, deadline_s=deadline_s, halt=halt, **OWN[strategy])
+    config = {"server": {"max_items": 30, "max_in_flight_items": 30 if whole else 90, "max_batch_response": ROOM}}
+    callers = [Caller(list(each)) for each in stalls]
+    intake = Held()
+    with serving_from(upstream, config=config, concurrency={"limit": LIMIT}, retry={"attempts": 1}) as service:
+        await asyncio.gather(*(streamed(service, intake, batch, caller, form) for caller in callers))
+        assert nothing_held(service)
+        assert service.runner.active == 0
+    assert intake.held.answer_bytes == 0
+    assert not intake.watching
+    # The last line that fits, what was in flight, and the call that took the place of the one which filled the room.
+    assert intake.most <= (ROOM if whole else len(callers) * ROOM) + (LIMIT + 1) * LINE
+    for caller in callers:
+        check(caller.said(), sizes, deadline_s)
+
+
+@pytest.mark.parametrize("strategy", OWN)
+@virtual_time
+async def test_a_caller_that_stalls_gets_everything_and_no_other_waits_for_it(strategy: Strategy):
+    upstream = MemoryUpstream(usual=answer(200, ("content-type", "text/plain"), body=b"x" * LARGEST, after_s=TICK_S))
+    items = [Item(upstream="api", path="/") for _ in range(30)]
+    batch = Batch(items, strategy=strategy, deadline_s=PATIENT_S, **OWN[strategy])
+    config = {"server": {"max_items": 30, "max_in_flight_items": 90, "max_batch_response": ROOM}}
+    slow, quick, intake = Caller([7.0] * 100), Caller([]), Held()
+    with serving_from(upstream, config=config, concurrency={"limit": LIMIT}) as service:
+        stalling = asyncio.create_task(streamed(service, intake, batch, slow, NDJSON))
+        await asyncio.sleep(20.0)
+        assert ROOM <= intake.held.answer_bytes <= ROOM + (LIMIT + 1) * LINE
+        assert nobody_is_in_flight(service)
+        began_at = time.perf_counter()
+        await streamed(service, intake, batch, quick, NDJSON)
+        assert time.perf_counter() - began_at < 30 * TICK_S + 0.1
+        await stalling
+        assert nothing_held(service)
+    check(slow.said(), [LARGEST] * 30, PATIENT_S)
+    check(quick.said(), [LARGEST] * 30, PATIENT_S)
+    assert len(upstream.sent) == 60
+
+
+def nobody_is_in_flight(service: Service) -> bool:
+    return all(upstream.admitter.gate.in_flight == 0 for upstream in service.registry)
+
+
+async def streamed(service: Service, intake: Intake, batch: Batch, caller: Caller, form: str) -> None:
+    core = Core(service, intake, lambda _: (b"", ""))
+    with intake.place(Tenant(), core.config.server) as place:
+        await StreamAnswer(core, batch, place, form)({}, caller.receive, caller.send)
+
+
+def check(said: list[Any], sizes: list[int], deadline_s: float) -> None:
+    *outcomes, last = said
+    assert sorted(outcome["index"] for outcome in outcomes) == list(range(len(sizes)))
+    assert last["summary"]["total"] == len(sizes)
+    assert last["summary"]["succeeded"] == sum(outcome["outcome"] == "success" for outcome in outcomes)
+    for outcome in outcomes:
+        assert outcome["outcome"] != "too_large"
+        if outcome["status"] is not None:
+            assert len(outcome["body"] or "") == sizes[outcome["index"]]
+        ended_ms = outcome["timing"]["start_ms"] + outcome["timing"]["total_ms"]
+        assert ended_ms <= deadline_s * 1000 + 100, outcome
+        if outcome["outcome"] == "deadline_exceeded":
+            assert deadline_s < PATIENT_S
+            assert ended_ms >= deadline_s * 1000 - 1
