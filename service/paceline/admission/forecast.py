@@ -63,6 +63,8 @@ class Forecast:
         self.now = now
         self.on_settled = on_settled
         self.copies = Copies()
+        self.over = False
+        """Set it, and a run stops."""
         self._looking = False
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._sequence = count()
@@ -87,10 +89,10 @@ class Forecast:
                 course.look()
             self._looking = False
 
-    def run(self, over: Callable[[], bool]) -> Iterator[None]:
-        """Let time pass until `over`, or until nothing more can happen."""
+    def run(self) -> Iterator[None]:
+        """Let time pass until it is `over`, or until nothing more can happen."""
         events, steps = self._events, 0
-        while events and not over():
+        while events and not self.over:
             moment, _, act, subject = heappop(events)
             if moment > self.now:
                 self.now = moment

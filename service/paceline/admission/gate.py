@@ -419,20 +419,18 @@ class Gate:
         if not self._sockets.free:
             self._sockets.block(self, self._wake)
             return None
-        chosen = self._candidate(classic, self.limit) if classic.count else None
+        found, bulk = None, False
+        if classic.count:
+            bulk = self.in_flight < _bulk_limit(self.limit)
+            found = classic.next(bulk, self._virtual)
         if adaptive.count and (self.health is None or self.health.closed_until(now) <= now):
             limit = self.limit if self.limit < self.adaptive_limit else self.adaptive_limit
-            other = self._candidate(adaptive, limit)
-            if chosen is None or (other is not None and other[0] <= chosen[0]):
-                chosen = other
-        return None if chosen is None else chosen[1:]
-
-    def _candidate(self, turns: Turns, limit: float) -> tuple[float, Lineup, bool] | None:
-        if self.in_flight >= limit:
-            return None
-        bulk = self.in_flight < _bulk_limit(limit)
-        found = turns.next(bulk, self._virtual)
-        return None if found is None else (*found, bulk)
+            if self.in_flight < limit:
+                bulk_too = self.in_flight < _bulk_limit(limit)
+                other = adaptive.next(bulk_too, self._virtual)
+                if other is not None and (found is None or other[0] <= found[0]):
+                    found, bulk = other, bulk_too
+        return None if found is None else (found[1], bulk)
 
     def _note_reasons(self, now: float) -> float:
         """Note why each lane's ready lineups were not served. Until when, where it is for the breaker."""

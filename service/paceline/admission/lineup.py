@@ -207,8 +207,11 @@ class Lineup:
         """The class whose turn it is; None where nobody (but bulk, unless `bulk`) waits in the running."""
         best: Priority | None = None
         start = inf
+        alone = self.root.live == 1
         for priority, share in self.classes.items():
             if share.live and (share.start < start or best is None) and (bulk or priority is not _BULK):
+                if alone:
+                    return priority
                 best, start = priority, share.start
         return best
 

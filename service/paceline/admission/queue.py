@@ -39,6 +39,8 @@ class Share:
 
     def first(self) -> Share:
         """The child to serve next; only for a share with `live` children."""
+        if self._only is not None:
+            return self._only
         heap = self._children
         while heap[0][1] != heap[0][2].entry:
             heappop(heap)

@@ -122,12 +122,13 @@ class Rehearsal:
         self._open_courses()
         self._order = iter(range(len(self._plan)) if order is None else order)
         self._left = len(self._plan)
+        self.forecast.over = not self._left
 
     def run(self) -> Iterator[None]:
         """Lead every item to its end, or as far as it goes."""
         while self._slots > 0 and self._read():
             yield
-        yield from self.forecast.run(lambda: not self._left or self.halted)
+        yield from self.forecast.run()
         if self.halted:
             for row in self.rows.values():
                 row.rejected += row.left
@@ -227,6 +228,7 @@ class Rehearsal:
         self._slots += 1
         if self.batch.halt:
             self.halted = True
+        self.forecast.over = self.halted or not self._left
         self._release(index, broken=True)
 
     def _settled(self, waiter: Waiter) -> None:
@@ -242,6 +244,8 @@ class Rehearsal:
         if now > self._deadline:
             row.misses += 1
         self._left -= 1
+        if not self._left:
+            self.forecast.over = True
         self._slots += 1
         if self._permits is not None:
             self._permits += 1

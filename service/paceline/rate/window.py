@@ -72,8 +72,9 @@ class Window:
 
         A lower bound: where the tokens that must come back first are not written yet, it is `inf`.
         """
-        self._forget(now, transit_s)
         rate = self.rate
+        if self._log or self._flight:
+            self._forget(now, transit_s)
         smooth = self._tat - (rate.burst - cost) * self.beat_s if cost < rate.burst else self._tat
         if self._held + cost <= rate.limit + _ROUNDING:
             return smooth
@@ -162,10 +163,9 @@ class Window:
             heappush(self._log, bucket)
 
     def _forget(self, now: float, transit_s: float) -> None:
-        log = self._log
+        log, flight = self._log, self._flight
         while log and log[0] * self._width <= now:
             self._held -= self._buckets.pop(heappop(log))
-        flight = self._flight
         while flight:
             hold = flight[0]
             if hold.live:
