@@ -9,9 +9,9 @@ import pytest
 
 from paceline.errors import AttemptTimeout, ConnectFailed, ProtocolError
 from paceline.events import Event
-from paceline.model import Batch, OutcomeKind, Priority, Request, Response, Strategy
+from paceline.model import Batch, Item, OutcomeKind, Priority, Request, Response, Strategy
 from paceline.upstream.state import state_of
-from support.memory import MemoryUpstream, answer, codes, failing, items, nothing_held, run, serving_from
+from support.memory import MemoryUpstream, answer, codes, failing, items, nothing_held, run, serving_from, silent
 from support.virtual_clock import virtual_time
 
 KINDS = {
@@ -90,6 +90,44 @@ async def test_an_open_breaker_is_a_pause_for_those_who_can_wait_and_a_refusal_f
         assert codes(patient) == ["success"]
         assert patient[0].timing.pause_ms > 0
         assert patient[0].timing.limited_by == "pause"
+
+
+@virtual_time
+async def test_a_silent_upstream_opens_it_though_every_call_is_cut_off_by_its_deadline():
+    upstream = MemoryUpstream(*[answer(after_s=0.1)] * 20, usual=silent())
+    with serving_from(upstream) as service:
+        await run(service, Batch(items(20)))
+        await run(service, Batch(items(19), deadline_s=1.0))
+        assert breaker(service) == "closed"
+        await run(service, Batch(items(1), deadline_s=1.0))
+        assert breaker(service) == "open"
+
+
+@virtual_time
+async def test_deadlines_that_cut_off_while_others_are_answered_never_open_it():
+    upstream = MemoryUpstream(after_s=0.1)
+    for index in range(30):
+        upstream.at_path(f"/{index}", silent())
+    others = [Item(upstream="api", path="/other")] * 10
+    with serving_from(upstream, concurrency={"limit": 100}) as service:
+        await run(service, Batch(others[:5]))
+        await asyncio.gather(
+            run(service, Batch(items(30), deadline_s=1.0)), run(service, Batch(others, max_concurrency=1))
+        )
+        assert breaker(service) == "closed"
+
+
+@virtual_time
+async def test_who_has_waited_until_nobody_could_answer_in_time_is_not_sent():
+    upstream = MemoryUpstream(after_s=0.2)
+    with serving_from(upstream, concurrency={"limit": 1}) as service:
+        await run(service, Batch(items(3)))
+        outcomes = await run(service, Batch(items(4), deadline_s=0.55))
+        assert codes(outcomes) == ["success", "success", "deadline_unreachable", "deadline_unreachable"]
+        assert outcomes[2].timing.total_ms == pytest.approx(400)
+        assert outcomes[2].attempts == 0
+        assert len(upstream.sent) == 5
+        assert codes(await run(service, Batch(items(1), deadline_s=0.1))) == ["deadline_exceeded"], "it has not waited"
 
 
 @virtual_time

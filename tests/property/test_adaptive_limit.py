@@ -110,6 +110,13 @@ def test_timeouts_lower_it_once_for_what_was_in_flight_together() -> None:
     assert limit.limit == 10
 
 
+def test_trials_of_an_upstream_that_is_down_do_not_wear_it_away() -> None:
+    limit = AdaptiveLimit(1, 20, 200)
+    for number in range(500):
+        limit.sample(2.0, 1, 5.0 * number, dropped=True)
+    assert limit.limit == 20
+
+
 def test_a_timeout_in_a_hundred_lowers_nothing() -> None:
     draw = random.Random(1)
     limit = AdaptiveLimit(1, 20, 200)

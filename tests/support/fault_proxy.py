@@ -142,6 +142,11 @@ class FaultProxy:
             while not condition(self):  # noqa: ASYNC110 - the condition is the test's, no event tells of it
                 await asyncio.sleep(0.002)
 
+    def cut(self) -> None:
+        """Reset every connection there is now."""
+        for link in self._links.values():
+            link.reset()
+
     def go_down(self) -> None:
         """Refuse every connection until the fault is lifted."""
         if self._accepting is not None:

@@ -164,9 +164,10 @@ def test_any_of_the_unanswered_trials_may_close_it() -> None:
 def test_an_ignored_trial_is_given_back() -> None:
     it = opened(100.0)
     call(it, None, 101.0)
-    assert it.allows(101.0)
-    call(it, False, 101.0)
-    assert it.next_trial_at(101.0) == pytest.approx(101.0 + 0.95 * 2), "as if the ignored one had not been sent"
+    assert not it.allows(101.9), "or they would follow one another at once"
+    assert it.allows(102.0)
+    call(it, False, 102.0)
+    assert it.next_trial_at(102.0) == pytest.approx(102.0 + 0.95 * 2), "the interval there was before the ignored one"
 
 
 def test_calls_from_before_it_opened_say_nothing_while_it_is_open() -> None:

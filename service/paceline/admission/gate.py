@@ -67,6 +67,8 @@ class Gate:
         self.health = health
         self.tripped = False
         """The breaker is open since the last settlement or stayed so: who waits may have to be told."""
+        self.past_hope: list[Waiter] = []
+        """Withdrawn by the last look, as their time was too short to be served; the shell tells them."""
         self.in_flight = 0
         self.queued = 0
         self.paused = False
@@ -229,6 +231,10 @@ class Gate:
             due, reason = lineup.budget.due(waiter, now)
             if due > now:
                 self._hold(lineup, due, reason, now)
+                continue
+            if self.health is not None and self.health.past_hope(waiter, now):
+                self.withdraw(waiter, now)
+                self.past_hope.append(waiter)
                 continue
             self._grant(waiter, lineup, now)
             granted.append(waiter)

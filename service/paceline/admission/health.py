@@ -1,16 +1,29 @@
 """What an upstream's health lets through: its breaker and its adaptive limit, fed by every attempt.
 
 They bind the adaptive lane only. Pure: moments are arguments.
+
+What a call's deadline cut off says nothing by itself: it may have had no time left. Where the upstream has answered
+nobody for several times as long as its good answers take, it is a failure: else an outage in which nothing is answered
+would go unseen as soon as those who wait have hardly any time left when their turn comes.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 from paceline.admission.lineup import Lane, Waiter
 from paceline.model import Priority
 from paceline.resilience.adaptive_limit import AdaptiveLimit
 from paceline.resilience.breaker import Breaker, BreakerState
+
+_REMEMBERED = 32
+_SILENT = 4
+"""An upstream is silent when it has answered nobody for so many times as long as its good answers take."""
+_SPARE_S = 1.0
+"""What a trial has to have left beyond the time a call takes, where that is less than its share by `_SILENT`."""
+_EARLY_S = 0.005
+"""Event loops may ring that much early."""
 
 
 class Health:
@@ -19,6 +32,10 @@ class Health:
     def __init__(self, breaker: Breaker, limiter: AdaptiveLimit | None) -> None:
         self.breaker = breaker
         self.limiter = limiter
+        self.call_s = 0.0
+        """How long its good answers take of late, on average; 0 before the first."""
+        self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._answered_at = -inf
 
     @property
     def limit(self) -> float:
@@ -35,9 +52,20 @@ class Health:
         if flow.lineup.lane is not Lane.ADAPTIVE:
             return None
         until = self.closed_until(now)
-        if until <= now or (flow.priority is not Priority.INTERACTIVE and until < waiter.deadline):
+        enough_s = min(_SILENT * self.call_s, self.call_s + _SPARE_S)
+        if until <= now or (flow.priority is not Priority.INTERACTIVE and until + enough_s < waiter.deadline):
             return None
         return until - now
+
+    def past_hope(self, waiter: Waiter, now: float) -> bool:
+        """It has waited until it has less time left than the quickest of the last good answers took.
+
+        Who has not waited is never past hope: else an upstream that has become quicker would not be seen.
+        """
+        left_s = waiter.deadline - now
+        if left_s >= self.call_s or waiter.future is None or waiter.flow.lineup.lane is not Lane.ADAPTIVE:
+            return False
+        return left_s < min(self._took_s, default=0.0)
 
     def granted(self, waiter: Waiter, in_flight: int, now: float) -> None:
         """It goes, as one of so many in flight."""
@@ -49,7 +77,15 @@ class Health:
     ) -> bool:
         """Learn from what became of it. True where the breaker is open and those who wait may have to be told."""
         breaker, written_at = self.breaker, waiter.written_at
+        if healthy and waiter.granted_at is not None:
+            took_s = now - waiter.granted_at
+            self.call_s += (took_s - self.call_s) / _REMEMBERED if self.call_s else took_s
+            self._took_s.append(took_s)
         was_closed = breaker.state(now) is BreakerState.CLOSED
+        if answered_at is not None:
+            self._answered_at = now
+        elif healthy is None and written_at is not None and was_closed and waiter.deadline <= now + _EARLY_S:
+            healthy = False if now - self._answered_at > _SILENT * self.call_s > 0 else None
         breaker.settled(healthy, waiter.ticket, now)
         if self.limiter is not None and written_at is not None:
             if healthy and answered_at is not None:
@@ -80,5 +116,7 @@ class Health:
     def reset(self) -> None:
         """Forget what was learned."""
         self.breaker.reset()
+        self.call_s = 0.0
+        self._took_s.clear()
         if self.limiter is not None:
             self.limiter.reset()

@@ -168,10 +168,15 @@ class Admitter:
         self._arm(inf)
 
     def _release(self) -> float:
-        granted, again = self.gate.look(time.perf_counter())
+        now = time.perf_counter()
+        granted, again = self.gate.look(now)
         for waiter in granted:
             if waiter.future is not None and not waiter.future.done():
                 waiter.future.set_result(None)
+        if self.gate.past_hope:
+            for waiter in self.gate.past_hope:
+                _refuse(waiter, _past_hope(waiter.deadline - now))
+            self.gate.past_hope = []
         return again
 
     def _arm(self, at: float) -> None:
@@ -205,4 +210,11 @@ def _unreachable(needed_s: float) -> DeadlineUnreachable:
     return DeadlineUnreachable(
         f"it would have to wait {needed_s:.3g} s at least, which is past its deadline; allow more time or send less",
         retry_after_s=needed_s,
+    )
+
+
+def _past_hope(left_s: float) -> DeadlineUnreachable:
+    return DeadlineUnreachable(
+        f"its turn came {left_s:.3g} s before its deadline, and of late the upstream answered nobody as quickly; "
+        "allow more time or send less"
     )

@@ -13,7 +13,7 @@ Rules:
 * after a change it waits until the slowest of what was sent before is back: who answers first answers fast;
 * answers sent while less than half of the limit was in use say nothing about it: what is not used does not grow;
 * overload without an answer (`dropped`): when a quarter of the last dozen or so were, the limit falls by three tenths,
-  once for what was in flight together.
+  once for what was in flight together; dropped calls among few say as little as answered ones.
 
 Pure: moments are arguments. Sources: Netflix concurrency-limits (gradient of latency, only what is used grows) and
 Envoy's adaptive concurrency (measure again and again at a lower limit). docs/decisions/0013-adaptive-concurrency.md
@@ -106,7 +106,8 @@ class AdaptiveLimit:
         (cancelled, throttled, never connected, an error it was quick to give) is not to be sampled at all.
         """
         if dropped:
-            self._drop(now - latency_s, now)
+            if 2 * in_flight >= self.limit:
+                self._drop(now - latency_s, now)
             return
         self._dropped -= self._dropped / 16
         if not self._mean_s:

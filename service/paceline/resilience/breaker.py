@@ -9,8 +9,8 @@ Rules:
 * a trial that succeeds closes it, and the counts start anew. One is enough: more than one, an interval apart, would
   keep a recovered upstream waiting for longer than `max_open_s`. A success by luck costs one more round of `min_calls`,
   and opening again within `window_s` of having closed goes on with the interval it had;
-* a trial that fails changes nothing but the number of the unanswered; one that is ignored is given back: as if it had
-  not been sent, the next may go at once;
+* a trial that fails changes nothing but the number of the unanswered; one that is ignored is given back: the next may
+  go `open_s` after it, with the interval there was before it;
 * what says nothing about the upstream's health (throttles, cancellations, our own refusals) is ignored; what it
   answered, a 4xx included, is a success;
 * a call counts only towards the period it was granted in: an answer from before it opened or closed says nothing about
@@ -63,7 +63,7 @@ class Breaker:
 
     __slots__ = (
         "_bucket", "_calls", "_calls_in", "_closed_at", "_draw", "_failures", "_failures_in", "_interval_s", "_next_at",
-        "_period", "_unanswered", "_width_s", "policy",
+        "_period", "_tried_at", "_unanswered", "_width_s", "policy",
     )  # fmt: skip
 
     def __init__(self, policy: BreakerPolicy, draw: Callable[[float, float], float] = random.uniform) -> None:
@@ -74,6 +74,7 @@ class Breaker:
         self._closed_at = -inf
         self._next_at = -inf
         """When the next trial is due; -inf while closed."""
+        self._tried_at = -inf
         self._interval_s = policy.open_s
         self._unanswered = 0
         self._forget()
@@ -114,6 +115,7 @@ class Breaker:
         if not self.allows(now):
             return UNCOUNTED
         self._unanswered += 1
+        self._tried_at = now
         self._next_at = now + self._shortened()
         self._interval_s = min(2 * self._interval_s, self.policy.max_open_s)
         return self._period
@@ -164,7 +166,7 @@ class Breaker:
             self._unanswered = 0
             self._forget()
         elif success is None:
-            self._next_at = min(self._next_at, now)
+            self._next_at = min(self._next_at, self._tried_at + self.policy.open_s)
             self._interval_s = max(self._interval_s / 2, self.policy.open_s)
 
     def _trip(self, now: float) -> None:

@@ -1,0 +1,138 @@
+"""An upstream that goes down under a steady stream of items, in virtual time: found as soon as it is back.
+
+It is down for longer than the items have time, so that in the queue those come first that have hardly any left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from itertools import pairwise
+
+import pytest
+
+from paceline.errors import AttemptTimeout, ConnectFailed, ProtocolError
+from paceline.model import Batch, OutcomeKind, Request, Response
+from support.memory import Act, MemoryUpstream, answer, codes, failing, items, nothing_held, run, serving_from, silent
+from support.virtual_clock import virtual_time
+
+SLOTS, SERVICE_S = 5, 0.1
+LOAD, AT_ONCE = 0.9, 5
+PER_S = LOAD * SLOTS / SERVICE_S
+DEADLINE_S, ATTEMPT_S = 5.0, 2.0
+HEALTHY_S, DOWN_S, AFTER_S = 10.0, 15.0, 14.0
+
+KINDS: dict[str, Act] = {
+    "refused": failing(ConnectFailed, sent=False, after_s=0.001),
+    "reset": failing(ProtocolError, sent=True, after_s=0.005),
+    "503": answer(503, after_s=0.005),
+    "silent": failing(AttemptTimeout, sent=True, after_s=ATTEMPT_S),
+}
+
+
+class Flaky:
+    """Serves with so many slots, or fails in its own way while it is down."""
+
+    def __init__(self, kind: str) -> None:
+        self.failing = KINDS[kind]
+        self.down = False
+        self.slots = asyncio.Semaphore(SLOTS)
+        self.sent_at: list[float] = []
+
+    async def __call__(self, request: Request) -> Response:
+        self.sent_at.append(time.perf_counter())
+        if self.down:
+            return await self.failing(request)
+        request.exchange.written(time.perf_counter())
+        async with self.slots:
+            await asyncio.sleep(SERVICE_S * random.uniform(0.9, 1.1))
+        request.exchange.answered_at = time.perf_counter()
+        return Response(200, (), b"")
+
+    async def outage(self) -> None:
+        await asyncio.sleep(HEALTHY_S)
+        self.down = True
+        await asyncio.sleep(DOWN_S)
+        self.down = False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@virtual_time
+async def test_an_outage_longer_than_anybody_can_wait_is_over_in_time(kind: str) -> None:
+    flaky = Flaky(kind)
+    offered = 0
+    good: list[float] = []
+    with serving_from(MemoryUpstream(usual=flaky), timeout={"attempt": f"{ATTEMPT_S}s"}) as service:
+
+        async def batch() -> None:
+            began_at = time.perf_counter()
+            for outcome in await run(service, Batch(items(AT_ONCE), deadline_s=DEADLINE_S)):
+                if outcome.outcome is OutcomeKind.SUCCESS:
+                    good.append(began_at + (outcome.timing.start_ms + outcome.timing.total_ms) / 1000)
+
+        began_at = time.perf_counter()
+        ends_at = began_at + HEALTHY_S + DOWN_S + AFTER_S
+        async with asyncio.TaskGroup() as group:
+            group.create_task(flaky.outage())
+            while time.perf_counter() < ends_at:
+                group.create_task(batch())
+                offered += AT_ONCE
+                await asyncio.sleep(AT_ONCE / PER_S)
+        assert nothing_held(service)
+
+    down_at, up_at = began_at + HEALTHY_S, began_at + HEALTHY_S + DOWN_S
+    over_at = up_at + 5.0 + (ATTEMPT_S if kind == "silent" else 0.0)
+    goodput = [sum(over_at + s <= at < over_at + s + 1 for at in good) / PER_S for s in range(int(ends_at - over_at))]
+    assert len(goodput) >= 6
+    assert min(goodput) > 0.95, goodput
+    during = [at for at in flaky.sent_at if down_at <= at < up_at]
+    assert len(during) <= 1.2 * PER_S * DOWN_S + 3 * DOWN_S
+    assert len(flaky.sent_at) <= 1.2 * offered + 3 * DOWN_S
+    late = [at for at in during if at > up_at - 2.0]
+    assert all(after - before > 0.7 for before, after in pairwise(late)), [at - down_at for at in late]
+
+
+@virtual_time
+async def test_who_could_not_be_answered_after_the_next_trial_does_not_wait_for_it() -> None:
+    """Those who have the least time left come first: as trials they would be cut off, and tell nothing."""
+    healthy, failing = [answer(after_s=0.5)] * 30, [answer(503, after_s=0.001)] * 30
+    upstream = MemoryUpstream(*healthy, *failing, usual=answer(after_s=0.5))
+    with serving_from(upstream, retry={"attempts": 1}, breaker={"open": "2s"}) as service:
+        await run(service, Batch(items(30)))
+        await run(service, Batch(items(30)))
+        opened_at = time.perf_counter()
+        short, long = await asyncio.gather(
+            run(service, Batch(items(20), deadline_s=1.95)), run(service, Batch(items(5), deadline_s=30.0))
+        )
+        assert codes(short) == ["circuit_open"] * 20
+        assert all(outcome.timing.total_ms < 1 for outcome in short)
+        assert codes(long) == ["success"] * 5
+        assert time.perf_counter() - opened_at <= 2.0 + 0.5 + 0.5
+
+
+@virtual_time
+async def test_a_trial_is_one_that_has_the_time_for_an_answer() -> None:
+    """While a trial is unanswered others come to their end: they are not the next."""
+    healthy, failing = [answer(after_s=0.5)] * 30, [answer(503, after_s=0.001)] * 30
+    upstream = MemoryUpstream(*healthy, *failing, silent(), usual=answer(after_s=0.5))
+    with serving_from(upstream, retry={"attempts": 1}, breaker={"open": "1s", "max_open": "1s"}) as service:
+        await run(service, Batch(items(30)))
+        await run(service, Batch(items(30)))
+        outcomes = await asyncio.gather(*(run(service, Batch(items(1), deadline_s=s)) for s in (9.0, 2.0, 2.0, 30.0)))
+        ended = [codes(one)[0] for one in outcomes]
+        assert ended[0] == "deadline_exceeded"
+        assert ended[3] == "success"
+        assert outcomes[3][0].timing.total_ms <= 2500
+
+
+@virtual_time
+async def test_trials_that_are_cut_off_do_not_follow_one_another_at_once() -> None:
+    upstream = MemoryUpstream(*[answer(503, after_s=0.001)] * 20, usual=silent())
+    with serving_from(upstream, retry={"attempts": 1}) as service:
+        await run(service, Batch(items(20)))
+        opened_at = time.perf_counter()
+        while time.perf_counter() < opened_at + 10.0:
+            await run(service, Batch(items(5), deadline_s=0.05))
+            await asyncio.sleep(0.05)
+        assert 5 <= len(upstream.sent) - 20 <= 11
