@@ -7,13 +7,14 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from paceline.api import connection
 from paceline.api.connection import MAX_AHEAD, MAX_HEAD, Patience
+from paceline.api.intake import Holding
 from support.api import Api, start_api, upstreams
 from support.scripted import ScriptedUpstream, silent
 from wire import eventually
@@ -294,6 +295,23 @@ async def test_a_caller_that_never_reads_is_hung_up_on(
         assert api.intake.held.answer_bytes == 0
         await upstream.until(lambda it: it.in_hand == 0)
         assert len(os.listdir("/proc/self/fd")) <= files + 2 * 5  # connections to the upstream that are kept
+
+
+async def test_a_large_answer_to_one_fetch_counts_until_it_is_taken_or_given_up(upstream: ScriptedUpstream):
+    """However many callers ask and do not read: what is kept for them is what the service counts."""
+    size = 8_000_000
+    upstream.answer("/big", body="x" * size, headers={"content-type": "text/plain"})
+    fetch = post({"upstream": "api", "path": "/big"}, path="/v1/fetch")
+    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, AsyncExitStack() as callers:
+        await api.send("POST", "/v1/fetch", {"upstream": "api", "path": "/big"})
+        for _ in range(3):
+            caller = await callers.enter_async_context(calling(api, receive_buffer=4096))
+            caller.writer.transport.pause_reading()
+            caller.say(fetch)
+        await eventually(lambda: api.intake.held.answer_bytes > 3 * size)
+        await upstream.until(lambda it: len(it.requests) == 4 and it.in_hand == 0)
+        assert api.intake.items == 3
+        await eventually(lambda: api.intake.held == Holding())
 
 
 async def test_a_caller_that_reads_slowly_gets_everything(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch):
