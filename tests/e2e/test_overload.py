@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ def test_the_formula_is_the_documented_one():
     text = (Path(__file__).parents[2] / "docs/operations.md").read_text()
     formula = "100 MiB + 6 x bodies + 24 KiB x items + 1.5 x answers + 3 x (sends x max_response + 16 MiB)"
     assert formula in text
+    assert "\n6 x (sends x max_response + 16 MiB)\n" in text
     assert f"{Edge().most_bytes() / MIB:.0f} MiB" in text
+    assert f"{(Edge().most_bytes() + Edge().most_streamed_bytes()) / MIB:.0f} where batches are streamed" in text
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     config, own = (
         Config.model_validate(yaml.safe_load(example)),
@@ -103,10 +106,16 @@ def test_the_formula_is_the_documented_one():
     assert config.upstreams["api"].concurrency == own.upstreams["api"].concurrency
 
 
+@dataclass(frozen=True, slots=True)
 class Edge:
     """A small service, and the formula of docs/operations.md for it."""
 
-    items, items_of_one, body, answer, response, sends = 2000, 500, 2 * MIB, 8 * MIB, MIB, 20
+    items: int = 2000
+    items_of_one: int = 500
+    body: int = 2 * MIB
+    answer: int = 8 * MIB
+    response: int = MIB
+    sends: int = 20
 
     def config(self, url: str) -> dict[str, Any]:
         return {
@@ -124,6 +133,10 @@ class Edge:
         bodies, answers = max(batches, 4) * self.body, batches * self.answer
         in_hand = self.sends * self.response + 16 * MIB
         return 100 * MIB + 6 * bodies + 24 * 1024 * self.items + 3 * answers // 2 + 3 * in_hand
+
+    def most_streamed_bytes(self, encoded: int = 6) -> int:
+        """What streams add, where an encoded answer is at most so many times as long as the answer."""
+        return encoded * (self.sends * self.response + 16 * MIB)
 
 
 @pytest.mark.verify
@@ -175,6 +188,80 @@ async def test_at_the_edge_memory_keeps_to_the_formula_and_health_answers(
     assert most <= edge.most_bytes(), (most / MIB, edge.most_bytes() / MIB)
     waits.sort()
     assert waits[len(waits) * 9 // 10] < HEALTHY_S, waits[-20:]  # the rest is the machine's, or the test's own
+
+
+STREAMED = {"accept": "application/x-ndjson", "content-type": "application/json"}
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("pause_s", [0.0, 0.01], ids=["at full speed", "slowly"])
+async def test_a_thousand_items_of_500_kb_reach_their_reader_whole_and_in_little_memory(
+    upstream: ScriptedUpstream, tmp_path: Path, pause_s: float
+) -> None:
+    size = 500_000
+    upstream.answer("/large", body="x" * size, headers={"content-type": "text/plain"})
+    edge = Edge(items=1000, items_of_one=1000)
+    body = json.dumps({"requests": [{"upstream": "api", "path": "/large"}] * 1000, "deadline": "300s"}).encode()
+    async with served(edge.config(upstream.url), tmp_path, *PACELINE) as (running, http):
+        async with http.post("/v1/batch", data=body, headers=STREAMED) as answer:
+            read = await streamed(answer, pause_s)
+        most = peak_bytes(running.pid)
+    assert sorted(read.lengths) == list(range(1000))
+    assert set(read.lengths.values()) == {size}
+    assert read.last["summary"]["succeeded"] == 1000
+    assert most <= edge.most_bytes() + edge.most_streamed_bytes(encoded=1), most / MIB  # of 500 MB
+
+
+@pytest.mark.verify
+async def test_streams_that_nobody_reads_for_long_keep_to_the_formula_and_lose_nothing(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """The worst there is: more streams than answers have room for, each body six times as long encoded."""
+    size = 1_000_000
+    upstream.answer("/edge", body="\x01" * size, headers={"content-type": "text/plain"})
+    edge = Edge()
+    most_bytes = edge.most_bytes() + edge.most_streamed_bytes()
+    body = json.dumps({"requests": [{"upstream": "api", "path": "/edge"}] * 10, "deadline": "300s"}).encode()
+    async with served(edge.config(upstream.url), tmp_path, *PACELINE) as (running, http):
+        resource.prlimit(running.pid, resource.RLIMIT_DATA, (most_bytes, most_bytes))
+
+        async def call(delay_s: float) -> None:
+            async with http.post("/v1/batch", data=body, headers=STREAMED) as answer:
+                assert answer.status == 200
+                await asyncio.sleep(delay_s)
+                read = await streamed(answer, 0.0)
+            assert read.last["summary"]["succeeded"] == 10, read.last
+            assert sorted(read.lengths) == list(range(10))
+            assert set(read.lengths.values()) == {size}
+
+        async with asyncio.TaskGroup() as calls:
+            for number in range(10):
+                calls.create_task(call(3.0 + 0.5 * number))
+        most = peak_bytes(running.pid)
+    assert most <= most_bytes, (most / MIB, most_bytes / MIB)
+
+
+@dataclass(slots=True)
+class Read:
+    """What a stream gave: how long the body of each item was, and the last line."""
+
+    lengths: dict[int, int] = field(default_factory=dict)
+    last: Any = None
+
+
+async def streamed(answer: aiohttp.ClientResponse, pause_s: float) -> Read:
+    """Read a stream to its end, with a pause before each piece."""
+    read, rest = Read(), bytearray()
+    async for piece in answer.content.iter_any():
+        rest += piece
+        *lines, rest = rest.split(b"\n") if b"\n" in piece else (rest,)
+        for line in lines:
+            read.last = json.loads(line)
+            if "index" in read.last:
+                read.lengths[read.last["index"]] = len(read.last["body"] or "")
+        await asyncio.sleep(pause_s)
+    assert not rest
+    return read
 
 
 def peak_bytes(pid: int) -> int:
