@@ -4,7 +4,10 @@ at once.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -58,11 +61,17 @@ app.command("check-config", short_help="Say what is wrong with a configuration."
 app.command("schema", hidden=True)(schema)
 
 
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command; what the caller did wrong is told in a line or two, never as a traceback."""
     from paceline.cli.options import UsageProblem
     from paceline.errors import ConfigError
 
+    if os.getpid() == 1:  # the first of a container gets only the signals that it asked for
+        signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except UsageProblem as error:

@@ -199,6 +199,15 @@ async def test_beyond_loopback_it_serves_with_keys_or_by_word_only(tmp_path: Pat
     assert "listening" not in refused.stderr
 
 
+async def test_each_mistake_of_a_configuration_that_is_to_be_served_is_a_line(tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    file.write_text("server: {drain: 0s}\nstore: {jobs: x}\n")
+    refused = await run_paceline("serve", "--config", str(file), "--port", "0")
+    assert refused.code == 2
+    told = [re.fullmatch(rf"{file}: (\S+): .+; fix: .+", line) for line in refused.stderr.splitlines()]
+    assert {line and line[1] for line in told} == {"store", "server.drain"}
+
+
 async def test_a_taken_port_is_told_in_a_line(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -76,6 +77,12 @@ def declared(base_url: str, **policy: Any) -> dict[str, Any]:
     return {"base_url": base_url, "allow_private": True, **policy}
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
 @asynccontextmanager
 async def start_server(
     config: dict[str, Any], file: Path, *arguments: str, env: dict[str, str] | None = None
@@ -85,7 +92,7 @@ async def start_server(
     async with child(*argv, env=env) as running:
         base_url = (await running.says(STARTED))[1]
         async with aiohttp.ClientSession(base_url, cookie_jar=aiohttp.DummyCookieJar()) as http:
-            await _ready(http, running)
+            await until_ready(http, running)
             yield Server(base_url, running, http)
         running.signal(signal.SIGTERM)
         code = await running.ended()
@@ -105,7 +112,12 @@ def _written(config: dict[str, Any], file: Path) -> str:
     return str(file)
 
 
-async def _ready(http: aiohttp.ClientSession, running: Child) -> None:
+async def until_ready(http: aiohttp.ClientSession, running: Child) -> None:
+    """Ask `/readyz` until it is 200.
+
+    Raises:
+        AssertionError: it never was; the message holds what the command said.
+    """
     try:
         async with asyncio.timeout(START_WITHIN_S):
             while True:

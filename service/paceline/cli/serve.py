@@ -29,11 +29,15 @@ def serve(config: Path | None, host: str | None, port: int | None, insecure: boo
 
     Port 0 takes any free port; the line `listening on http://HOST:PORT` says which.
 
-    Raises:
-        ConfigError: the configuration or the settings cannot be served.
+    A configuration or settings that cannot be served are told in a line for each mistake: the last line of a log is
+    what is seen first of a container that does not start.
     """
-    settings = read_settings(config=config, host=host, port=port or None, insecure=insecure or None)
-    read = _read(settings)
+    try:
+        settings = read_settings(config=config, host=host, port=port or None, insecure=insecure or None)
+        read = _read(settings)
+    except ConfigError as error:
+        print(str(error).replace("\n  fix: ", "; fix: "), file=sys.stderr)
+        return 2
     bound = read.server.host
     try:
         listener = _listen(bound, read.server.port if port is None else port)
