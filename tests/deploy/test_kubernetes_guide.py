@@ -19,7 +19,7 @@ OPERATORS = {"ServiceMonitor", "PrometheusRule"}
 OF_CLUSTERS = [
     command
     for command in dict.fromkeys(commands())
-    if re.search(r"\b(kubectl|helm)\b", command) and "oci://" not in command
+    if re.search(r"\b(kubectl|helm)\b", command) and " CHART " not in command
 ]
 
 
