@@ -25,9 +25,11 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from support.children import STARTED, Child, child
+from support import watched
+from support.children import STARTED, child
 from support.fault_proxy import Fault, FaultProxy, Phase
 from support.scripted import Peer, Received, ScriptedUpstream, dripping, head, silent
+from support.watched import seen
 
 WORKERS = 12
 ROGUES = 2
@@ -199,22 +201,6 @@ def config(steady: str, faulty: str) -> dict[str, Any]:
     }
 
 
-async def observe(running: Child, file: Path) -> dict[str, Any]:
-    """What the service's loop has seen since the last time; no connection is open for it."""
-    return await asyncio.to_thread(_observe, running, file)
-
-
-def _observe(running: Child, file: Path) -> dict[str, Any]:
-    file.unlink(missing_ok=True)
-    os.kill(running.pid, signal.SIGUSR1)
-    ends_at = time.perf_counter() + 30
-    while not file.exists():
-        if time.perf_counter() > ends_at:
-            raise TimeoutError("the service does not answer a signal")
-        time.sleep(0.01)
-    return dict(json.loads(file.read_text()))
-
-
 def rss_mib(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -240,21 +226,21 @@ async def soak(console: Console, seconds: float, seed: int) -> int:
         upstream = await stack.enter_async_context(ScriptedUpstream())
         proxy = await stack.enter_async_context(FaultProxy(upstream.port))
         scripted(upstream, chosen)
-        file, seen_file = folder / "paceline.yaml", folder / "seen.json"
+        file, seen_in = folder / "paceline.yaml", folder / "seen.json"
         file.write_text(json.dumps(config(upstream.url, proxy.url)))
-        argv = (sys.executable, "-m", "bench.observed", str(seen_file), "serve", "--config", str(file), "--port", "0")
+        argv = (sys.executable, watched.__file__, str(seen_in), "serve", "--config", str(file), "--port", "0")
         running = await stack.enter_async_context(child(*argv))
         base_url = (await running.says(STARTED))[1]
-        before = await observe(running, seen_file)
+        before = await seen(running, seen_in)
         load = Soak(base_url, proxy, chosen)
         await load.run(min(5.0, seconds / 5))
         warm_mib = rss_mib(running.pid)
         await load.run(max(1.0, seconds - SETTLE_S - 5.0))
-        under_load, peak_mib = await observe(running, seen_file), rss_mib(running.pid)
+        under_load, peak_mib = await seen(running, seen_in), rss_mib(running.pid)
         ends_at = time.perf_counter() + SETTLE_S + 10
         while time.perf_counter() < ends_at:
             await asyncio.sleep(1.0)
-            after, left = await observe(running, seen_file), await held(base_url)
+            after, left = await seen(running, seen_in), await held(base_url)
             if after["files"] <= before["files"] and after["tasks"] <= before["tasks"] and not any(left.values()):
                 break
         end_mib = rss_mib(running.pid)
