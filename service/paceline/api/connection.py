@@ -3,7 +3,7 @@
 * A request is here within `receive_s` of its first byte (one that keeps `SLOWEST_SENT` has longer), else 408. While we
   ourselves do not read (a body that must wait, an earlier request of the connection), the caller is not to blame.
 * A head, or anything else a body is framed by, is at most `MAX_HEAD`, else 431.
-* A caller that takes less than `SLOWEST_TAKEN` of its answer is hung up on: what it holds in the service is freed.
+* A caller that does not take its answer is hung up on (`Taking`).
 * A request that offers to upgrade the connection is read as if it did not: the parser would take it to have no body,
   and clients that prefer HTTP/2 (Java's, curl --http2) offer it with every first one.
 * A caller that hangs up ends every request it has sent, also those that wait for an earlier one. To notice it, up to
@@ -18,10 +18,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from fcntl import ioctl
-from struct import Struct as Layout
-from termios import TIOCOUTQ
 from typing import Any
 
 import httptools
@@ -31,17 +27,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from paceline.api.errors import PROBLEM_TYPE, ApiError, HeadTooLarge, TooSlow, phrase, problem_of
 from paceline.api.not_http import not_http
+from paceline.api.taking import Taking
 
 MAX_HEAD = 64 * 1024
 MAX_AHEAD = 64 * 1024
 SLOWEST_SENT = 64 * 1024
-SLOWEST_TAKEN = 4 * 1024
 """Bytes a second below which a caller is too slow. A body holds room before it is here, so it may take less time."""
 
 _LINGER_S = 0.5
 """How long a refused caller may go on sending: bytes that nobody reads would reset the connection, and the refusal."""
-
-_INT = Layout("i")
 
 
 class Patience(Struct, frozen=True):
@@ -68,7 +62,7 @@ class Connection(HttpToolsProtocol):
         self._undelivered = 0
         self._head_size = 0
         self._ahead = 0
-        self._taking: asyncio.TimerHandle | None = None
+        self._taking: Taking  # from `connection_made` on
         self._piece = b""
         self._plain_head: bytes | None = None
         """The head of a request that offered an upgrade, without the offer: what is to be read in its place."""
@@ -76,11 +70,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        self._taking = Taking(transport, self._patience.take_s)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_arrival()
-        self._stop_taking()
+        self._taking.stop()
         self._unset_keepalive_if_required()
         self._tell_gone()
         super().connection_lost(exc)
@@ -158,7 +153,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         self._ahead = 0
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self._watch_taking()
+            self._taking.watch()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():  # a close would wait for this caller to take it
@@ -167,11 +162,11 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_taking()
+        self._taking.watch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_taking()
+        self._taking.stop()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser refuses."""
@@ -239,30 +234,6 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.abort)
-
-    def _watch_taking(self) -> None:
-        if self._taking is None:
-            self._taking = self.loop.call_later(self._patience.take_s, self._look_at_taking, self._untaken())
-
-    def _stop_taking(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
-
-    def _look_at_taking(self, left_before: int) -> None:
-        self._taking = None
-        if left_before - self._untaken() < SLOWEST_TAKEN * self._patience.take_s:
-            self.transport.abort()
-        else:
-            self._watch_taking()
-
-    def _untaken(self) -> int:
-        """Bytes on their way to the caller: ours, and the system's, which takes megabytes of ours at a time."""
-        left = self.transport.get_write_buffer_size()
-        with suppress(OSError):
-            (queued,) = _INT.unpack(ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(_INT.size)))
-            left += queued
-        return left
 
 
 def connections(patience: Patience) -> Callable[..., asyncio.Protocol]:
