@@ -56,7 +56,7 @@ def test_so_are_one_slot_and_a_hundred_quick_ones_and_slow_ones(scenario: Scenar
 @pytest.mark.parametrize("scenario", CHANGES, ids=named)
 def test_a_capacity_that_changes_is_followed_within_ten_seconds(scenario: Scenario, seed: int) -> None:
     figures = Figures.of(scenario, seed)
-    assert figures.followed_s <= 8.0
+    assert figures.followed_s <= 10.0
     assert figures.share >= 0.93
     assert figures.latency <= 1.4
 

@@ -26,18 +26,18 @@ class Scenario:
     name: str
     slots: float
     service: Draw
-    until: float = 60.0
+    until: float = 45.0
     since: float = 20.0
     change_at: float = inf
-    slots_after: float = 0.0
+    slots_after: int = 0
     pause: tuple[float, float] | None = None
     network_s: float = 0.0005
 
     def run(self, limit: Limit, seed: int) -> Run:
         server = Server(self.slots, self.service(random.Random(seed)), self.pause, self.network_s)
 
-        def change(server: Server) -> None:
-            server.slots = self.slots_after
+        def change(server: Server, now: float) -> None:
+            server.resize(self.slots_after, now)
 
         changes = [(self.change_at, change)] if self.change_at < inf else []
         return drive(limit, server, self.until, changes=changes)
@@ -105,12 +105,16 @@ OTHERS = [
     Scenario("40 slots, uniform 5 to 30 s", 40, uniform(5, 30), until=3600, since=1200),
 ]
 CHANGES = [
-    Scenario("24 slots, then 12", 24, even(0.02), since=40, change_at=30, slots_after=12),
-    Scenario("12 slots, then 24", 12, even(0.02), since=40, change_at=30, slots_after=24),
-    Scenario("12 slots, then 6", 12, even(0.02), since=40, change_at=30, slots_after=6),
-    Scenario("24 slots, then 12, lognormal", 24, lognormal(0.02, 0.5), since=40, change_at=30, slots_after=12),
-    Scenario("12 slots, then 24, lognormal", 12, lognormal(0.02, 0.5), since=40, change_at=30, slots_after=24),
-    Scenario("12 slots, 20 ms, then 40 ms", 12, slower_after_30_s, since=40, change_at=30, slots_after=12),
+    Scenario("24 slots, then 12", 24, even(0.02), until=50, since=38, change_at=30, slots_after=12),
+    Scenario("12 slots, then 24", 12, even(0.02), until=50, since=38, change_at=30, slots_after=24),
+    Scenario("12 slots, then 6", 12, even(0.02), until=50, since=38, change_at=30, slots_after=6),
+    Scenario(
+        "24 slots, then 12, lognormal", 24, lognormal(0.02, 0.5), until=50, since=38, change_at=30, slots_after=12
+    ),
+    Scenario(
+        "12 slots, then 24, lognormal", 12, lognormal(0.02, 0.5), until=50, since=38, change_at=30, slots_after=24
+    ),
+    Scenario("12 slots, 20 ms, then 40 ms", 12, slower_after_30_s, until=50, since=38, change_at=30, slots_after=12),
 ]
 UNBOUNDED = [
     Scenario("uniform 5 to 30 s", inf, uniform(5, 30), until=3600, since=900),
@@ -118,6 +122,7 @@ UNBOUNDED = [
     Scenario("5 ms, one in ten 200 ms", inf, either(0.9, 0.005, 0.2), until=30, since=15),
     Scenario("5 ms or 200 ms", inf, either(0.5, 0.005, 0.2), until=60, since=30),
     Scenario("5 ms or 200 ms, shares shifting", inf, shifting(0.005, 0.2), until=60, since=30),
+    Scenario("5 ms, one in twenty 500 ms", inf, either(0.95, 0.005, 0.5), until=30, since=15),
     Scenario("slow start, 420 ms to 20 ms", inf, warming, until=30, since=15),
     Scenario("slower by the second, 20 ms to 80 ms", inf, ageing, until=30, since=15),
     Scenario("100 slots, pauses of 0.4 s every 3 s", 100, even(0.02), until=30, since=15, pause=(3.0, 0.4)),

@@ -1,21 +1,20 @@
 """A server of N slots with a queue, and a backlogged caller with a concurrency limit, in simulated time.
 
-The server answers first come first served; each request needs `service(now)` seconds of a slot. It may stop for a
-while by itself (`pause`), and a scenario may change its slots or its service time while it runs. The caller keeps as
-many in flight as its limit (and its demand) allows and tells the limit of each answer, as the gate would.
+The server answers first come first served; each request needs `service(now)` seconds of a slot, so when it will be
+done is known as it is sent. It may stop for a while by itself (`pause`), and a scenario may change its slots or its
+service time while it runs. The caller keeps as many in flight as its limit (and its demand) allows and tells the limit
+of each answer, as the gate would: the whole time from the write to the last byte.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from heapq import heappop, heappush
-from itertools import count
 from math import inf
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Service = Callable[[float], float]
 
@@ -38,43 +37,67 @@ class Fixed:
         pass
 
 
-@dataclass
 class Server:
     """`slots` at once, the rest waits; stands still for `pause[1]` seconds every `pause[0]`."""
 
-    slots: float
-    service: Service
-    pause: tuple[float, float] | None = None
-    network_s: float = 0.0005
-    busy: int = 0
+    def __init__(
+        self, slots: float, service: Service, pause: tuple[float, float] | None = None, network_s: float = 0.0005
+    ) -> None:
+        self.network_s = network_s
+        self._service, self._pause = service, pause
+        self._free_at: list[float] | None = None if slots == inf else [0.0] * int(slots)
+        """When each slot has no more to do; None is no end of slots."""
+
+    def resize(self, slots: int, now: float) -> None:
+        """From now on it has so many; what was sent before stays where it is."""
+        free_at = self._free_at
+        assert free_at is not None
+        while len(free_at) < slots:
+            heappush(free_at, now)
+        while len(free_at) > slots:
+            heappop(free_at)
+
+    def answered_at(self, sent_at: float) -> float:
+        """When a request sent now is answered; to be asked in the order they are sent."""
+        begins_at = sent_at + self.network_s
+        if self._free_at is None:
+            return self.done_at(begins_at, self._service(begins_at)) + self.network_s
+        begins_at = max(begins_at, heappop(self._free_at))
+        done_at = self.done_at(begins_at, self._service(begins_at))
+        heappush(self._free_at, done_at)
+        return done_at + self.network_s
 
     def done_at(self, now: float, work_s: float) -> float:
         """When work begun now is done, standing still left out."""
-        if self.pause is None:
+        if self._pause is None:
             return now + work_s
-        every, lasts = self.pause
+        every, lasts = self._pause
         round_, into = divmod(now, every)
         worked = round_ * (every - lasts) + max(0.0, into - lasts) + work_s
         rounds, rest = divmod(worked, every - lasts)
         return max(now, rounds * every + lasts + rest)
 
 
-@dataclass
-class Answer:
+class Answer(NamedTuple):
     at: float
     latency_s: float
     limit: int
     dropped: bool = False
 
 
+def _at(answer: Answer) -> float:
+    return answer.at
+
+
 @dataclass
 class Run:
-    """What one caller saw."""
+    """What one caller saw, in order of time."""
 
     answers: list[Answer]
 
     def between(self, since: float, until: float) -> list[Answer]:
-        return [answer for answer in self.answers if since <= answer.at < until and not answer.dropped]
+        first, last = (bisect_left(self.answers, moment, key=_at) for moment in (since, until))
+        return [answer for answer in self.answers[first:last] if not answer.dropped]
 
     def rate(self, since: float, until: float) -> float:
         return len(self.between(since, until)) / (until - since)
@@ -109,76 +132,30 @@ def drive(
     until: float,
     *,
     demand: Callable[[float], float] = lambda now: inf,
-    changes: Sequence[tuple[float, Callable[[Server], None]]] = (),
+    changes: Sequence[tuple[float, Callable[[Server, float], None]]] = (),
     timeout_s: float = inf,
 ) -> Run:
     """Keep the server as busy as limit and demand allow until the time is up."""
-    events: list[tuple[float, int, Callable[[], None]]] = []
-    order = count()
-    now = 0.0
-    in_flight = 0
+    flying: list[tuple[float, float, int, bool]] = []
     run = Run([])
-
-    def at(moment: float, act: Callable[[], None]) -> None:
-        heappush(events, (moment, next(order), act))
-
-    waiting: deque[Callable[[], None]] = deque()
-
-    def serve() -> None:
-        while waiting and server.busy < server.slots:
-            server.busy += 1
-            waiting.popleft()()
-
-    def send() -> None:
-        nonlocal in_flight
-        while in_flight < min(limit.limit, demand(now)):
-            in_flight += 1
-            request(now, in_flight)
-
-    def request(sent: float, with_others: int) -> None:
-        over = False
-
-        def end(dropped: bool) -> None:
-            nonlocal in_flight, over
-            if over:
-                return
-            over = True
-            in_flight -= 1
+    ahead = sorted(changes, key=lambda change: change[0], reverse=True)
+    tick_s = min(1.0, until / 50)
+    look_at = 0.0
+    while True:
+        now = min(look_at, ahead[-1][0] if ahead else inf, flying[0][0] if flying else inf)
+        if now > until:
+            return run
+        if flying and flying[0][0] == now:
+            _, sent_at, among, dropped = heappop(flying)
             before = limit.limit
-            limit.sample(now - sent, with_others, now, dropped)
-            run.answers.append(Answer(now, now - sent, before, dropped))
-            send()
-
-        def begin() -> None:
-            at(server.done_at(now, server.service(now)), finish)
-
-        def finish() -> None:
-            server.busy -= 1
-            at(now + server.network_s, lambda: end(False))
-            serve()
-
-        def arrive() -> None:
-            waiting.append(begin)
-            serve()
-
-        at(sent + server.network_s, arrive)
-        if timeout_s < inf:
-            at(sent + timeout_s, lambda: end(True))
-
-    def change(alter: Callable[[Server], None]) -> None:
-        alter(server)
-        serve()
-
-    for moment, alter in changes:
-        at(moment, partial(change, alter))
-    tick = min(1.0, until / 50)
-
-    def look() -> None:
-        send()
-        at(now + tick, look)
-
-    look()
-    while events and events[0][0] <= until:
-        now, _, act = heappop(events)
-        act()
-    return run
+            limit.sample(now - sent_at, among, now, dropped)
+            run.answers.append(Answer(now, now - sent_at, before, dropped))
+        elif ahead and ahead[-1][0] == now:
+            ahead.pop()[1](server, now)
+        else:
+            look_at += tick_s
+        most = min(limit.limit, demand(now))
+        while len(flying) < most:
+            answered_at = server.answered_at(now)
+            over_at = min(answered_at, now + timeout_s)
+            heappush(flying, (over_at, now, len(flying) + 1, over_at < answered_at))

@@ -89,7 +89,7 @@ class Health:
         breaker.settled(healthy, waiter.ticket, now)
         if self.limiter is not None and written_at is not None:
             if healthy and answered_at is not None:
-                self.limiter.sample(answered_at - written_at, waiter.among, now)
+                self.limiter.sample(now - written_at, waiter.among, now)
             elif timed_out:
                 self.limiter.sample(now - written_at, waiter.among, now, dropped=True)
         return breaker.state(now) is not BreakerState.CLOSED and (was_closed or not breaker.allows(now))

@@ -100,7 +100,9 @@ class AdaptiveLimit:
         self._move(self._base, now)
 
     def sample(self, latency_s: float, in_flight: int, now: float, dropped: bool = False) -> None:
-        """Learn from one attempt; `in_flight` is how many there were when it was sent, itself included.
+        """Learn from one attempt, which took `latency_s` from its write to the last byte.
+
+        `in_flight` is how many there were when it was sent, itself included.
 
         `dropped`: overload without an answer, such as a timeout. What says nothing about the upstream's load
         (cancelled, throttled, never connected, an error it was quick to give) is not to be sampled at all.
