@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paceline.admission.allowance import Allowance
 from paceline.admission.lineup import Lane, Waiter
+from paceline.admission.refusals import give_up, out_of_reach
 from paceline.model import Priority, Rate, Receipt, Verdict
 from support.simulation import World
 
@@ -55,7 +56,7 @@ def test_no_permit_and_no_token_is_lost_over_random_offers_withdrawals_and_settl
         gate.settle(waiter, Verdict.IGNORED, now)
     now += 30
     assert gate.in_flight == gate.queued == sockets.in_flight == own.in_flight == 0
-    assert [window.remaining(now, gate.transit_s) for window in gate.budgets[0].windows] == [50, 300]
+    assert [window.remaining(now, gate.budgets.transit_s) for window in gate.budgets.known()[0].windows] == [50, 300]
     assert gate.idle(now)
 
 
@@ -249,7 +250,7 @@ def test_a_new_limit_keeps_what_was_counted() -> None:
     world.gate.retune([Rate(15, 1.0, 15), Rate(100, 60.0, 100)], world.now)
     for _ in range(10):
         world.offer(flow)
-    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.budgets[0].windows] == [0, 85]
+    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.budgets.known()[0].windows] == [0, 85]
 
 
 def test_a_retune_refuses_those_that_can_never_be_paid_any_more() -> None:
@@ -271,7 +272,7 @@ def test_offers_and_withdrawals_behind_a_blocked_head_leave_nothing_behind() -> 
     world.offer(world.flow())
     for _ in range(2_000):
         world.withdraw(world.offer(world.flow(tenant="passing")))
-    share = next(share for share in world.gate.budgets[0].lineups[Lane.ADAPTIVE].classes.values() if share.live)
+    share = next(share for share in world.gate.budgets.known()[0].lineups[Lane.ADAPTIVE].classes.values() if share.live)
     assert len(share._children) < 200
     assert world.gate.queued == 1
 
@@ -282,7 +283,7 @@ def test_who_cannot_be_served_in_time_is_told_so_at_once_and_nobody_else() -> No
     told, queued = [], []
     for _ in range(200):
         waiter = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 5.0)
-        needed_s = world.gate.out_of_reach(waiter, world.now)
+        needed_s = out_of_reach(waiter, world.now)
         if needed_s is None:
             queued.append(waiter)
             world.gate.offer(waiter, world.now)
@@ -306,7 +307,7 @@ def test_a_pause_gives_up_those_it_puts_out_of_reach() -> None:
         world.gate.offer(waiter, world.now)
     world.gate.written(first, world.now)
     world.gate.settle(first, Verdict.THROTTLED, world.now, answered_at=world.now, retry_after_s=20.0)
-    given_up = world.gate.give_up(world.now)
+    given_up = give_up(world.gate, world.now)
     assert [waiter for waiter, _ in given_up] == [soon]
     assert given_up[0][1] == pytest.approx(20.0, abs=0.2)
     assert world.gate.queued == 1
@@ -327,7 +328,7 @@ def test_what_could_have_been_served_is_never_refused(limit: int, burst: int, it
     refused: list[tuple[Waiter, float]] = []
     for cost, deadline_s in payable:
         waiter = Waiter(flow, {"requests": float(cost)}, Receipt(), deadline=world.now + deadline_s)
-        if world.gate.out_of_reach(waiter, world.now) is not None:
+        if out_of_reach(waiter, world.now) is not None:
             refused.append((waiter, world.now + deadline_s))
         world.gate.offer(waiter, world.now)
     world.look()

@@ -54,7 +54,7 @@ class Study:
 
     @property
     def learner(self) -> Learner:
-        return self.world.gate.budgets[0].learner
+        return self.world.gate.budgets.known()[0].learner
 
     def change(self, at: float, limit: float) -> None:
         """From so many seconds on the upstream's limit is another."""
@@ -128,7 +128,7 @@ def test_an_upstream_that_never_throttles_is_not_slowed() -> None:
         world.offer(flow)
     assert len(world.granted) == 5_000
     world.run()
-    assert world.gate.budgets[0].learner.window is None
+    assert world.gate.budgets.known()[0].learner.window is None
 
 
 def test_a_few_a_minute_are_learned_too() -> None:
@@ -144,7 +144,7 @@ def test_nobody_is_held_for_ever_by_a_rate_below_his_cost() -> None:
     assert study.learner.rate < 1
     world = study.world
     while world.gate.queued:
-        world.withdraw(next(world.gate.waiters()))
+        world.withdraw(next(world.gate.budgets.waiters()))
     world.on_answer = None
     costly = world.offer(study.flow, {"requests": 7.0})
     world.run(until=world.now + 60)
@@ -155,7 +155,7 @@ def test_what_was_learned_survives_a_reload_and_is_forgotten_by_a_reset() -> Non
     study = Study()
     study.run(until=10)
     gate, now, learned = study.world.gate, study.world.now, study.learner.rate
-    gate.set_declared(0.05, 900.0)
+    gate.budgets.set_declared(0.05, 900.0)
     gate.retune([], now)
     assert study.learner.rate == learned
     gate.forget_learned(now)
@@ -262,7 +262,7 @@ def test_it_climbs_only_while_it_holds_the_queue() -> None:
 def test_a_copy_that_is_run_ahead_keeps_its_rate() -> None:
     study = Study()
     study.run(until=10)
-    fork = study.world.gate.budgets[0].fork(Copies())
+    fork = study.world.gate.budgets.known()[0].fork(Copies())
     before = fork.learner.rate
     for step in range(100):
         fork.learner.take(1.0, study.world.now + step, held=True, now=study.world.now + step)
@@ -316,7 +316,7 @@ def test_a_cost_counts_for_what_it_is() -> None:
     world = study.world
     cost: Cost = {"requests": 4.0}
     while world.gate.queued:
-        world.withdraw(next(world.gate.waiters()))
+        world.withdraw(next(world.gate.budgets.waiters()))
     world.on_answer = lambda waiter, verdict: world.offer(study.flow, cost) and None
     for _ in range(50):
         world.offer(study.flow, cost)

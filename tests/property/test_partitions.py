@@ -101,7 +101,7 @@ def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
 def test_partitions_are_bounded_and_only_those_that_remember_nothing_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("paceline.admission.gate._MOST_BUDGETS", 3)
+    monkeypatch.setattr("paceline.admission.budgets._MOST", 3)
     world = world_without_an_upstream(Rate(10, 1.0, 10))
     first = world.flow(key="first")
     for key in ("first", "second", "third"):

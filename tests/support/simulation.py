@@ -10,7 +10,8 @@ from itertools import count
 from math import inf
 
 from paceline.admission.allowance import Allowance
-from paceline.admission.gate import WHOLE, Gate
+from paceline.admission.budgets import WHOLE
+from paceline.admission.gate import Gate
 from paceline.admission.lineup import BatchFlow, Lane, Waiter
 from paceline.model import ONE_REQUEST, Cost, Priority, Rate, Receipt, Verdict
 from paceline.rate.rate_info import RateInfo, RateWindowInfo

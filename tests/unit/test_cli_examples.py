@@ -40,7 +40,7 @@ async def test_every_line_is_an_item_of_an_upstream_in_the_example_configuration
             assert isinstance(entry, Entry), entry
             upstream, _ = preparation.request(entry.item)
             assert upstream.name == name
-            assert upstream.admitter.gate.refusal(preparation.request(entry.item)[1].cost, None) is None
+            assert upstream.admitter.gate.budgets.refusal(preparation.request(entry.item)[1].cost, None) is None
     finally:
         source.close()
         os.close(fd)

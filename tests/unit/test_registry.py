@@ -223,9 +223,9 @@ async def test_a_reset_forgets_a_retune_and_a_pause_by_hand():
         declared = known.policy.rates()
         known.admitter.retune([Rate(5, 60.0, 5)])
         known.admitter.set_paused(True)
-        assert known.admitter.gate.rates[0].limit == 5
+        assert known.admitter.gate.budgets.rates[0].limit == 5
         known.reset()
-        assert known.admitter.gate.rates == declared
+        assert known.admitter.gate.budgets.rates == declared
         assert known.admitter.gate.paused is False
 
 
@@ -327,5 +327,5 @@ async def test_an_upstream_that_is_declared_again_goes_on_counting():
     service.apply(Config.model_validate({}))
     service.apply(Config.model_validate(declared))
     assert service.registry.named("api").admitter.gate is gate
-    assert gate.budgets[0].windows[0].remaining(time.perf_counter(), 0.05) == 4
+    assert gate.budgets.known()[0].windows[0].remaining(time.perf_counter(), 0.05) == 4
     await service.close()

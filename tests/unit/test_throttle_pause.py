@@ -105,7 +105,7 @@ def test_a_burst_that_is_refused_together_doubles_the_pause_once() -> None:
         world.gate.written(waiter, world.now)
     for waiter in burst:
         throttle(world, waiter)
-    assert world.gate.paused_until == pytest.approx(world.now + 0.1)
+    assert world.gate.budgets.paused_until == pytest.approx(world.now + 0.1)
 
 
 def test_the_probe_is_somebody_else_than_the_throttled_item_where_there_is_one() -> None:

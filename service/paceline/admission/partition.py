@@ -6,7 +6,8 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from paceline.admission.allowance import Allowance
-from paceline.admission.gate import WHOLE, Gate
+from paceline.admission.budgets import WHOLE
+from paceline.admission.gate import Gate
 from paceline.admission.lineup import BatchFlow, Lane
 from paceline.errors import Overloaded
 from paceline.model import Priority, Request, Tenant

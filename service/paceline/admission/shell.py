@@ -12,6 +12,7 @@ from paceline.admission.call_time import CallTime
 from paceline.admission.gate import Gate
 from paceline.admission.health import Health
 from paceline.admission.lineup import Waiter
+from paceline.admission.refusals import give_up, out_of_reach, turn_away, turned_away
 from paceline.errors import CircuitOpen, DeadlineUnreachable, InvalidRequest, Rejected
 from paceline.model import Exchange, Rate, Verdict
 from paceline.rate.rate_info import RateInfo
@@ -60,14 +61,14 @@ class Admitter:
             DeadlineUnreachable: it cannot be served by its deadline, or cannot any more after a pause or a retune.
             CircuitOpen: the breaker is open, and it cannot or will not wait for the next trial.
         """
-        refusal = self.gate.refusal(waiter.cost, waiter.flow.own)
+        refusal = self.gate.budgets.refusal(waiter.cost, waiter.flow.own)
         if refusal is not None:
             raise InvalidRequest(refusal)
         now = time.perf_counter()
-        trial_s = self.gate.turned_away(waiter, now)
+        trial_s = turned_away(self.gate, waiter, now)
         if trial_s is not None:
             raise _circuit_open(trial_s)
-        needed_s = self.gate.out_of_reach(waiter, now)
+        needed_s = out_of_reach(waiter, now)
         if needed_s is not None:
             raise _unreachable(needed_s)
         if self.gate.offer(waiter, now):
@@ -119,7 +120,7 @@ class Admitter:
             self._on_pause(pause_s)
             self._give_up()
         if self.gate.tripped:
-            for away, trial_s in self.gate.turn_away(time.perf_counter()):
+            for away, trial_s in turn_away(self.gate, time.perf_counter()):
                 _refuse(away, _circuit_open(trial_s))
         if self.gate.ready or self._timer_at <= now:
             self.look()
@@ -128,12 +129,13 @@ class Admitter:
     def retune(self, rates: Sequence[Rate]) -> None:
         """Change the windows; waiters that can never be paid any more are refused."""
         for waiter in self.gate.retune(rates, time.perf_counter()):
-            _refuse(waiter, InvalidRequest(self.gate.refusal(waiter.cost, None) or "the upstream's limit was changed"))
+            refusal = self.gate.budgets.refusal(waiter.cost, None)
+            _refuse(waiter, InvalidRequest(refusal or "the upstream's limit was changed"))
         self._give_up()
         self.look()
 
     def _give_up(self) -> None:
-        for waiter, needed_s in self.gate.give_up(time.perf_counter()):
+        for waiter, needed_s in give_up(self.gate, time.perf_counter()):
             _refuse(waiter, _unreachable(needed_s))
 
     def set_paused(self, paused: bool) -> None:

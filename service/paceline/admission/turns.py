@@ -1,4 +1,8 @@
-"""Whose turn a free permit is, among the lineups of one lane: by class, and in turn within a class."""
+"""Whose turn a free permit is, among the lineups that are ready: by class, and in turn within a class.
+
+`bulk` leaves one permit in ten to the others. Both lanes share the permits: the class that is furthest behind goes, in
+whichever lane.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,8 @@ from paceline.model import Priority, WaitReason
 _BULK = Priority.BULK
 
 
-class Turns:
-    """Ready lineups of one lane: by class, and in turn within a class."""
+class LaneTurns:
+    """Those of one lane."""
 
     __slots__ = ("_ready", "_spare", "_tags", "count", "reason", "waits")
 
@@ -80,11 +84,54 @@ class Turns:
             self._ready[lineup.ready_as].move_to_end(lineup)
         return start
 
-    def fork(self, copies: Copies) -> Turns:
-        fork, lineups = Turns(), copies.lineups
+    def fork(self, copies: Copies) -> LaneTurns:
+        fork, lineups = LaneTurns(), copies.lineups
         for priority, ready in self._ready.items():
             fork._ready[priority] = OrderedDict.fromkeys(lineups[lineup] for lineup in ready)
         fork._spare = OrderedDict.fromkeys(lineups[lineup] for lineup in self._spare)
         fork._tags, fork.count = dict(self._tags), self.count
         fork.reason, fork.waits = self.reason, copy(self.waits)
         return fork
+
+
+class Turns:
+    """The turns of both lanes."""
+
+    __slots__ = ("adaptive", "classic", "of", "virtual")
+
+    def __init__(self) -> None:
+        self.classic, self.adaptive = self.of = (LaneTurns(), LaneTurns())
+        """The same two by `Lane`: `of[lane]`."""
+        self.virtual = 0.0
+        """The start tag of who was served last."""
+
+    @property
+    def any(self) -> bool:
+        """Somebody is ready."""
+        return self.classic.count > 0 or self.adaptive.count > 0
+
+    def next(self, in_flight: float, limit: float, adaptive_limit: float) -> tuple[Lineup, bool] | None:
+        """The lineup whose turn it is, and whether bulk may go; None when with so many in flight nobody may."""
+        classic, adaptive = self.of
+        found, bulk = None, False
+        if classic.count and in_flight < limit:
+            bulk = in_flight < _bulk_limit(limit)
+            found = classic.next(bulk, self.virtual)
+        if adaptive.count and in_flight < adaptive_limit:
+            bulk_too = in_flight < _bulk_limit(adaptive_limit)
+            other = adaptive.next(bulk_too, self.virtual)
+            if other is not None and (found is None or other[0] <= found[0]):
+                found, bulk = other, bulk_too
+        return None if found is None else (found[1], bulk)
+
+    def fork(self, copies: Copies) -> Turns:
+        """A copy for the copies of the lineups."""
+        fork = Turns()
+        fork.classic, fork.adaptive = fork.of = (self.classic.fork(copies), self.adaptive.fork(copies))
+        fork.virtual = self.virtual
+        return fork
+
+
+def _bulk_limit(limit: float) -> float:
+    """Bulk leaves one permit in ten to the others, at least one where there is more than one."""
+    return limit if limit <= 1 or limit == inf else limit - max(1, limit // 10)

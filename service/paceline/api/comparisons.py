@@ -93,7 +93,7 @@ def _rate(body: CompareBody, upstream: Upstream) -> Rate | None:
         except Wrong as wrong:
             raise wrong.within("rate") from None
         return rate
-    return next((own for own in upstream.admitter.gate.rates if own.unit == "requests"), None)
+    return next((own for own in upstream.admitter.gate.budgets.rates if own.unit == "requests"), None)
 
 
 def upstream_of(item: Item, registry: Registry, tenant: Tenant) -> Upstream:

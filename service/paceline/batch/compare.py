@@ -134,13 +134,15 @@ def _batch(comparison: Comparison, strategy: Strategy, engine: EngineName) -> Ba
 async def _rest(comparison: Comparison, *, after_a_run: bool) -> None:
     """Let the upstream forget what came before, as far as that can be waited for."""
     gate = comparison.upstream.admitter.gate
-    windows_s = [rate.per_s for rate in gate.rates if rate.per_s <= LONGEST_REST_S]
+    windows_s = [rate.per_s for rate in gate.budgets.rates if rate.per_s <= LONGEST_REST_S]
     longest_s = max(windows_s, default=0.0)
     now = time.perf_counter()
     if after_a_run and comparison.unpaced:
         # Our own windows know nothing of a run outside them; the upstream's do.
-        await asyncio.sleep(longest_s + gate.transit_s)
-    give_up_at = now + min(LONGEST_REST_S, 2 * longest_s + max(0.0, gate.paused_until - now)) + gate.transit_s
+        await asyncio.sleep(longest_s + gate.budgets.transit_s)
+    give_up_at = (
+        now + min(LONGEST_REST_S, 2 * longest_s + max(0.0, gate.budgets.paused_until - now)) + gate.budgets.transit_s
+    )
     while not gate.idle(now := time.perf_counter(), LONGEST_REST_S) and now < give_up_at:  # noqa: ASYNC110 - only time does
         await asyncio.sleep(_LOOK_EVERY_S)
 

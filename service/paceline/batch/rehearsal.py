@@ -154,7 +154,7 @@ class Rehearsal:
         for stop in self._stops.values():
             gate = courses[stop.upstream].gate
             stop.row.left = stop.row.items
-            if gate.refusal(stop.cost, self._allowance) is not None or self._above_bucket(stop.cost):
+            if gate.budgets.refusal(stop.cost, self._allowance) is not None or self._above_bucket(stop.cost):
                 continue
             place = (stop.upstream, stop.key)
             if place not in flows:

@@ -63,7 +63,7 @@ class Upstream:
         gate = self.admitter.gate
         gate.limit = _limit(policy)
         gate.set_health(_health(policy), time.perf_counter())
-        gate.set_declared(policy.transit, policy.max_pause)
+        gate.budgets.set_declared(policy.transit, policy.max_pause)
         self.admitter.retune(policy.rates())
 
     def transport(self, engine: EngineName | None = None) -> Transport:

@@ -82,7 +82,7 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
         in_flight=gate.in_flight,
         queued=gate.queued,
         concurrency_limit=int(min(gate.limit, gate.adaptive_limit)),
-        budgets=[_budget(budget, now) for budget in gate.budgets],
+        budgets=[_budget(budget, now) for budget in gate.budgets.known()],
         breaker="closed" if gate.health is None else gate.health.breaker.state(now).value,
     )
 

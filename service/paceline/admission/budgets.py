@@ -1,0 +1,123 @@
+"""The budgets of one upstream by partition key, and what was declared for all of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
+from math import inf
+
+from paceline.admission.allowance import Allowance
+from paceline.admission.budget import Budget
+from paceline.admission.copies import Copies
+from paceline.admission.lineup import Waiter
+from paceline.model import Cost, Rate
+
+WHOLE = "upstream"
+"""The partition key where nothing is partitioned."""
+
+_MOST = 10_000
+
+
+class Budgets:
+    """At most 10,000 of them; beyond, one is dropped whose windows are all free and where nobody waits or flies."""
+
+    __slots__ = ("_by_key", "_max_pause_s", "_transit_s", "rates")
+
+    def __init__(self, rates: Sequence[Rate], transit_s: float, max_pause_s: float) -> None:
+        self.rates = tuple(rates)
+        """The windows as declared or last retuned."""
+        self._transit_s, self._max_pause_s = transit_s, max_pause_s
+        self._by_key: OrderedDict[str, Budget] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Budget]:
+        """Those known now."""
+        return iter(self._by_key.values())
+
+    def known(self) -> list[Budget]:
+        """Those known now; one where there is none yet, as an upstream that is not partitioned has one."""
+        return list(self) or [self.of(WHOLE, 0.0)]
+
+    def of(self, key: str, now: float) -> Budget:
+        """The budget of a partition key, made when first asked for.
+
+        Raises:
+            LookupError: so many are known and busy that none can be dropped.
+        """
+        budget = self._by_key.get(key)
+        if budget is None:
+            if len(self._by_key) >= _MOST:
+                self._drop_one(now)
+            budget = self._by_key[key] = Budget(key, self.rates, self._transit_s, self._max_pause_s)
+        elif len(self._by_key) > 1:
+            self._by_key.move_to_end(key)
+        return budget
+
+    def waiters(self) -> Iterator[Waiter]:
+        """Everybody who waits, parked or not."""
+        for budget in self:
+            for lineup in budget.lineups:
+                for flow in lineup.flows:
+                    yield from flow.waiters
+
+    def refusal(self, cost: Cost, own: Allowance | None) -> str | None:
+        """Why a cost can never be paid, or None."""
+        rates = self.rates if own is None or own.rate is None else (*self.rates, own.rate)
+        for rate in rates:
+            if cost.get(rate.unit, 0.0) > rate.limit:
+                return (
+                    f"cost {cost[rate.unit]:g} {rate.unit} is above the window's limit of {rate.limit:g} "
+                    f"per {rate.per_s:g} s: it can never be paid; split the request or raise the limit"
+                )
+        return None
+
+    def retune(self, rates: Sequence[Rate], now: float) -> None:
+        """Change the windows and keep what was counted."""
+        self.rates = tuple(rates)
+        for budget in self:
+            budget.retune(rates, now)
+
+    def set_declared(self, transit_s: float, max_pause_s: float) -> None:
+        """Change what the operator declared beside the windows; what was learned stays."""
+        self._transit_s, self._max_pause_s = transit_s, max_pause_s
+        for budget in self:
+            budget.set_declared(transit_s, max_pause_s)
+
+    def forget_learned(self) -> None:
+        """Back to the configuration. Counted sends stay counted."""
+        for budget in self:
+            budget.forget_learned()
+
+    @property
+    def paused_until(self) -> float:
+        """When the last throttle pause ends; in the past where none stands."""
+        return max((budget.pause.until for budget in self), default=-inf)
+
+    @property
+    def transit_s(self) -> float:
+        """The longest a request is taken to need to be counted."""
+        return max((budget.transit_s for budget in self), default=self._transit_s)
+
+    def idle(self, now: float, longest_s: float) -> bool:
+        """Nobody waits or is in flight, no pause stands, and every window of at most `longest_s` is free."""
+        return all(budget.idle(now, longest_s) for budget in self)
+
+    def fork(self, copies: Copies, keys: Collection[str]) -> Budgets:
+        """A copy with those of `keys` and those where anybody waits or flies; see `Gate.fork`."""
+        fork = copy(self)
+        fork._by_key = OrderedDict()
+        for key, budget in self._by_key.items():
+            if key in keys or budget.granted or any(lineup.flows for lineup in budget.lineups):
+                fork._by_key[key] = budget.fork(copies)
+        return fork
+
+    def _drop_one(self, now: float) -> None:
+        for key, budget in self._by_key.items():
+            if budget.idle(now, inf):
+                budget.dropped = True
+                del self._by_key[key]
+                return
+        raise LookupError(f"{_MOST} partitions are busy")
