@@ -71,8 +71,9 @@ async def test_the_rendered_deployment_runs_and_takes_a_batch(image: Image, upst
         assert f"{memory_limit_of(pid) // 2**20}Mi" == pod.spec["resources"]["limits"]["memory"]
         assert "ro" in mounted(pid)["/"]
 
+        await pod.stop()
+        assert await pod.exit_codes() == [0]
     assert await _status(pod.probe("livenessProbe")) is None
-    assert await pod.exit_codes() == [0]
 
 
 def _misspelled(found: list[Document]) -> list[Document]:

@@ -40,6 +40,11 @@ class Pod:
     async def logs(self) -> list[str]:
         return (await self.image.podman("logs", self.id, both=True)).splitlines()
 
+    async def stop(self) -> None:
+        """End it as Kubernetes does: SIGTERM, and SIGKILL when its grace period is over."""
+        grace_s = self.deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        await self.image.podman("stop", "--time", str(grace_s), self.id)
+
     async def exit_codes(self) -> list[int]:
         """How its container ended, each time it did."""
         asked = ("events", "--stream=false", "--format={{.ContainerExitCode}}", "--filter=event=died")
@@ -50,7 +55,7 @@ class Pod:
 async def played(
     image: Image, documents: Sequence[Document], secrets: Mapping[str, Mapping[str, str]]
 ) -> AsyncIterator[Pod]:
-    """`podman kube play` on this machine's own network, and at the end `kube down`."""
+    """`podman kube play` on this machine's own network, and at the end `kube down`, which kills."""
     (deployment,) = [each for each in documents if each["kind"] == "Deployment"]
     configuration = [each for each in documents if each["kind"] == "ConfigMap"]
     for name, values in secrets.items():
@@ -61,9 +66,10 @@ async def played(
     try:
         await image.podman("kube", "play", "--network", "host", str(file))
         try:
-            (container,) = deployment["spec"]["template"]["spec"]["containers"]
-            name = f"{deployment['metadata']['name']}-pod-0-{container['name']}"
-            yield Pod(image, deployment, (await image.inspected("container", name))["Id"])
+            pod = f"{deployment['metadata']['name']}-pod-0"
+            (spec,) = deployment["spec"]["template"]["spec"]["containers"]
+            container = await image.inspected("container", f"{pod}-{spec['name']}")
+            yield Pod(image, deployment, container["Id"])
         finally:
             await image.podman("kube", "down", str(file))
     finally:
