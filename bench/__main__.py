@@ -6,9 +6,15 @@ import sys
 
 from rich.console import Console
 
-from bench import drain, fan_out, grant, learning
+from bench import drain, fan_out, grant, learning, plan
 
-SECTIONS = {"fan_out": fan_out.run, "drain": drain.run, "grant": grant.run, "learning": learning.run}
+SECTIONS = {
+    "fan_out": fan_out.run,
+    "drain": drain.run,
+    "grant": grant.run,
+    "plan": plan.run,
+    "learning": learning.run,
+}
 
 if __name__ == "__main__":
     console = Console(width=110)
