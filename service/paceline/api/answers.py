@@ -149,7 +149,6 @@ class Unread:
         self._kept += len(line)
         self._place.hold_answer(len(line), needed=True)
         self._look()
-        self.news.set()
 
     def take(self) -> list[bytes]:
         """The next lines, a write of them; they are kept until the next are taken."""
@@ -190,14 +189,14 @@ class StreamAnswer(Response):
 
     async def _run(self, send: Send) -> None:
         def keep(event: Event) -> None:
-            # As it ends and not when it is reported: what its place at the gate lets go next is sent only after this.
+            # Counted as it ends, so that the batch is held in time; written when it is reported, many in one write.
             if isinstance(event, ItemFinished):
                 unread.put(self._framed(b"item", _encode(event.outcome)))
 
         runner = self._core.runner
         run = runner.open(self._batch, also=keep)
         unread = Unread(self._place, self._core.config.server.max_batch_response, run)
-        running = asyncio.get_running_loop().create_task(runner.run(self._batch, _nothing, run))
+        running = asyncio.get_running_loop().create_task(runner.run(self._batch, lambda _: unread.news.set(), run))
         running.add_done_callback(lambda _: unread.news.set())
         comment_at = time.perf_counter() + COMMENT_EVERY_S
         try:
@@ -223,10 +222,6 @@ class StreamAnswer(Response):
 
     def _framed(self, event: bytes, line: bytes) -> bytes:
         return b"event: %b\ndata: %b\n\n" % (event, line) if self._events else line + b"\n"
-
-
-def _nothing(_: Outcome) -> None:
-    """What a stream has to do with an outcome it has done when the item ended."""
 
 
 def cut(pieces: list[bytes]) -> Iterator[bytes]:
