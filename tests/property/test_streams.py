@@ -149,6 +149,26 @@ async def test_a_caller_that_stalls_gets_everything_and_no_other_waits_for_it(st
     assert len(upstream.sent) == 60
 
 
+@virtual_time
+async def test_who_is_held_as_the_service_is_full_goes_on_when_another_has_read():
+    """It keeps nothing itself by then, so nothing of its own would tell it."""
+    body, kind = b"x" * LARGEST, ("content-type", "text/plain")
+    upstream = MemoryUpstream(usual=answer(200, kind, body=body, after_s=TICK_S))
+    upstream.at_path("/slow", answer(200, kind, body=body, after_s=5.0))
+    full = Batch([Item(upstream="api", path="/") for _ in range(30)], deadline_s=PATIENT_S)
+    small = Batch([Item(upstream="api", path="/slow") for _ in range(2)], Strategy.SEQUENTIAL, deadline_s=PATIENT_S)
+    config = {"server": {"max_items": 30, "max_in_flight_items": 30, "max_batch_response": ROOM}}
+    stalled, other, intake = Caller([0.0] * 50 + [60.0, 0.0]), Caller([]), Held()
+    with serving_from(upstream, config=config, concurrency={"limit": LIMIT}) as service:
+        first = asyncio.create_task(streamed(service, intake, full, stalled, NDJSON))
+        began_at = time.perf_counter()
+        await streamed(service, intake, small, other, NDJSON)
+        assert 60.0 <= time.perf_counter() - began_at < 66.0
+        await first
+    check(other.said(), [LARGEST] * 2, PATIENT_S)
+    check(stalled.said(), [LARGEST] * 30, PATIENT_S)
+
+
 def nobody_is_in_flight(service: Service) -> bool:
     return all(upstream.admitter.gate.in_flight == 0 for upstream in service.registry)
 
