@@ -136,7 +136,7 @@ class Soak:
         request = start + b"accept: application/x-ndjson\r\ncontent-length: %d\r\n\r\n%b" % (len(whole), whole)
         said = [request[:30], request[:-5], start + b"x: " + b"y" * 200_000, b"\x00\r\n\r\n", request, request * 3]
         while time.perf_counter() < ends_at:
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 _, writer = await asyncio.open_connection(host, int(port))
                 if self._chosen.random() < 0.5:
                     writer.transport.pause_reading()
@@ -235,7 +235,10 @@ async def soak(console: Console, seconds: float, seed: int) -> int:
         load = Soak(base_url, proxy, chosen)
         await load.run(min(5.0, seconds / 5))
         warm_mib = rss_mib(running.pid)
-        await load.run(max(1.0, seconds - SETTLE_S - 5.0))
+        half_s = max(1.0, seconds - SETTLE_S - 5.0) / 2
+        await load.run(half_s)
+        half_mib = rss_mib(running.pid)
+        await load.run(half_s)
         under_load, peak_mib = await seen(running, seen_in), rss_mib(running.pid)
         ends_at = time.perf_counter() + SETTLE_S + 10
         while time.perf_counter() < ends_at:
@@ -263,7 +266,10 @@ async def soak(console: Console, seconds: float, seed: int) -> int:
     table.add_row("callers", ", ".join(f"{name} {count:,}" for name, count in load.callers.most_common()))
     table.add_row("upstream", f"{len(upstream.requests):,} requests, {proxy.struck:,} connections struck by a fault")
     table.add_row("leaks", ", ".join(f"{name} {amount}" for name, amount in leaks.items()))
-    table.add_row("RSS", f"{warm_mib:.0f} MiB after warming up, {peak_mib:.0f} under load, {end_mib:.0f} at the end")
+    table.add_row(
+        "RSS",
+        f"MiB: {warm_mib:.0f} warm, {half_mib:.0f} at half time, {peak_mib:.0f} under load, {end_mib:.0f} at the end",
+    )
     table.add_row("worst loop lag", f"{under_load['late_ms']} ms, of its own CPU {under_load['busy_ms']} ms")
     console.print(table)
     for each in load.wrong[:5]:
