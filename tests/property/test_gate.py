@@ -171,6 +171,30 @@ def test_waits_are_put_down_to_what_held_the_item_and_add_up() -> None:
     assert waiters[-1].receipt.queue_s > waiters[-1].receipt.rate_wait_s > 0
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    rate=st.builds(Rate, st.integers(2, 20), st.sampled_from([0.5, 2.0]), st.integers(1, 2)),
+    limit=st.sampled_from([2, 5, float("inf")]),
+    seed=st.integers(0, 2**16),
+)
+def test_waits_add_up_however_late_calls_are_written(rate: Rate, limit: float, seed: int) -> None:
+    draw = random.Random(seed)
+    world = World([rate], limit=limit, write=lambda: draw.uniform(0, 0.4), serve=lambda: draw.uniform(0, 0.5))
+    flows = [world.flow(lane=lane, key=key) for lane in Lane for key in "ab"]
+    waiters: list[Waiter] = []
+    for _ in range(60):
+        world.at(world.now + draw.uniform(0, 3.0), lambda: waiters.append(world.offer(draw.choice(flows))))
+    world.at(world.now + 1.0, lambda: setattr(world.gate, "paused", True) or world.look())
+    world.at(world.now + 1.7, lambda: setattr(world.gate, "paused", False) or world.look())
+    world.run()
+    assert len(waiters) == 60
+    for waiter in waiters:
+        receipt = waiter.receipt
+        assert waiter.granted_at is not None
+        waited = receipt.rate_wait_s + receipt.queue_s + receipt.pause_s
+        assert waited == pytest.approx(waiter.granted_at - receipt.ready_at, abs=1e-6)
+
+
 def test_a_batch_at_its_own_cap_waits_for_concurrency_whatever_the_others_wait_for() -> None:
     world = World([Rate(10, 1.0, 1)], serve=lambda: 2.0)
     capped, free = world.flow(own=Allowance(1)), world.flow(tenant="free")
