@@ -149,8 +149,7 @@ class FaultProxy:
 
     def go_down(self) -> None:
         """Refuse every connection until the fault is lifted."""
-        if self._accepting is not None:
-            self._accepting.cancel()
+        self._cancel_accepting()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -171,7 +170,7 @@ class FaultProxy:
             self._opening.cancel()
         accepting = self._accepting
         if accepting is not None:
-            accepting.cancel()
+            self._cancel_accepting()
             await asyncio.gather(accepting, return_exceptions=True)
             self._accepting = None
         if close:
@@ -179,6 +178,13 @@ class FaultProxy:
             for filler in self._fillers:
                 filler.close()
             self._fillers = []
+
+    def _cancel_accepting(self) -> None:
+        """The loop would take a caller who came in this very turn of it on behalf of the cancelled call."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+        if self._accepting is not None:
+            self._accepting.cancel()
 
     async def _block(self) -> None:
         """Fill the queue of those who wait to be taken: the system then drops every further caller's SYN."""
