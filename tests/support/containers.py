@@ -135,8 +135,8 @@ async def built_image() -> AsyncIterator[Image]:
         try:
             yield image
         finally:
-            await image.podman("pod", "rm", "--all", "--force")
-            await image.podman("rm", "--all", "--force")
+            await image.podman("pod", "rm", "--all", "--force", "--time", "0")
+            await image.podman("rm", "--all", "--force", "--time", "0")
     finally:
         _leave_nothing(folder)
 
