@@ -223,7 +223,8 @@ async def test_streams_that_nobody_reads_for_long_keep_to_the_formula_and_lose_n
     upstream.answer("/edge", body="\x01" * size, headers={"content-type": "text/plain"})
     edge = Edge()
     most_bytes = edge.most_bytes() + edge.most_streamed_bytes()
-    body = json.dumps({"requests": [{"upstream": "api", "path": "/edge"}] * STREAMED_ITEMS, "deadline": "300s"}).encode()
+    item = {"upstream": "api", "path": "/edge"}
+    body = json.dumps({"requests": [item] * STREAMED_ITEMS, "deadline": "300s"}).encode()
     async with served(edge.config(upstream.url), tmp_path, *PACELINE) as (running, http):
         resource.prlimit(running.pid, resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
