@@ -112,6 +112,31 @@ async def test_who_could_not_be_answered_after_the_next_trial_does_not_wait_for_
 
 
 @virtual_time
+async def test_an_upstream_that_is_slow_at_first_when_it_is_back_is_found_all_the_same() -> None:
+    """Who comes first has the least time left: each trial could be cut off a little before its answer, for ever."""
+    back = False
+    answered = 0
+
+    async def served(request: Request) -> Response:
+        nonlocal answered
+        if not back:
+            return await answer(503, after_s=0.001)(request)
+        response = await answer(after_s=0.01 if answered else 1.5)(request)
+        answered += 1
+        return response
+
+    upstream = MemoryUpstream(*[answer(after_s=0.01)] * 30, usual=served)
+    with serving_from(upstream, retry={"attempts": 1}) as service:
+        await run(service, Batch(items(30)))
+        async with asyncio.TaskGroup() as group:
+            for number in range(300):
+                last = group.create_task(run(service, Batch(items(5), deadline_s=6.0)))
+                back = number >= 150
+                await asyncio.sleep(0.1)
+        assert codes(last.result()) == ["success"] * 5
+
+
+@virtual_time
 async def test_a_trial_is_one_that_has_the_time_for_an_answer() -> None:
     """While a trial is unanswered others come to their end: they are not the next."""
     healthy, failing = [answer(after_s=0.5)] * 30, [answer(503, after_s=0.001)] * 30

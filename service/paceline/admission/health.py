@@ -21,7 +21,8 @@ _REMEMBERED = 32
 _SILENT = 4
 """An upstream is silent when it has answered nobody for so many times as long as its good answers take."""
 _SPARE_S = 1.0
-"""What a trial has to have left beyond the time a call takes, where that is less than its share by `_SILENT`."""
+"""What a trial has to have left beyond the time a call takes: for a new connection, and a first answer that is slow."""
+_MOST_DOUBLED = 4
 _EARLY_S = 0.005
 """Event loops may ring that much early."""
 
@@ -36,6 +37,8 @@ class Health:
         """How long its good answers take of late, on average; 0 before the first."""
         self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._answered_at = -inf
+        self._cut_off = 0
+        """So many trials since it was closed ended at their deadline; each doubles what a trial has to have left."""
 
     @property
     def limit(self) -> float:
@@ -52,7 +55,7 @@ class Health:
         if flow.lineup.lane is not Lane.ADAPTIVE:
             return None
         until = self.closed_until(now)
-        enough_s = min(_SILENT * self.call_s, self.call_s + _SPARE_S)
+        enough_s = (self.call_s + _SPARE_S) * 2**self._cut_off
         if until <= now or (flow.priority is not Priority.INTERACTIVE and until + enough_s < waiter.deadline):
             return None
         return until - now
@@ -84,9 +87,14 @@ class Health:
         was_closed = breaker.state(now) is BreakerState.CLOSED
         if answered_at is not None:
             self._answered_at = now
-        elif healthy is None and written_at is not None and was_closed and waiter.deadline <= now + _EARLY_S:
-            healthy = False if now - self._answered_at > _SILENT * self.call_s > 0 else None
+        elif healthy is None and written_at is not None and waiter.deadline <= now + _EARLY_S:
+            if was_closed:
+                healthy = False if now - self._answered_at > _SILENT * self.call_s > 0 else None
+            elif breaker.is_trial(waiter.ticket):
+                self._cut_off = min(self._cut_off + 1, _MOST_DOUBLED)
         breaker.settled(healthy, waiter.ticket, now)
+        if healthy:
+            self._cut_off = 0
         if self.limiter is not None and written_at is not None:
             if healthy and answered_at is not None:
                 self.limiter.sample(now - written_at, waiter.among, now)

@@ -120,6 +120,11 @@ class Breaker:
         self._interval_s = min(2 * self._interval_s, self.policy.max_open_s)
         return self._period
 
+    @staticmethod
+    def is_trial(ticket: int) -> bool:
+        """The call with this ticket went while it was open, because a trial was due."""
+        return ticket > 0 and ticket % 2 == 1
+
     def settled(self, success: bool | None, ticket: int, now: float) -> None:
         """A call ended: it succeeded, failed, or (None) said nothing about the upstream."""
         if ticket != self._period:
