@@ -12,9 +12,11 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from paceline import __version__
+from support.children import STARTED
 from support.containers import (
     CONFIG,
     IMAGE,
@@ -148,6 +150,23 @@ async def test_sigterm_reaches_the_server_and_what_is_in_flight_is_answered(
         assert (status, answer["summary"]["succeeded"]) == (200, 20)
         assert await running.ended() == 0
         await stopping
+
+
+async def test_a_second_sigterm_ends_it_at_once(image: Image, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    """The first process of a container hears only what it asked for."""
+    upstream.answer("/x", hold=asyncio.Event())
+    written(config(upstream), tmp_path / "etc")
+    async with run_container(image, tmp_path / "etc") as (name, running):
+        base_url = (await running.says(STARTED))[1].replace("0.0.0.0", "127.0.0.1")
+        async with aiohttp.ClientSession(base_url, headers=CALLER["headers"]) as http:
+            asking = asyncio.create_task(http.post("/v1/batch", json={"requests": [ITEM] * 20}))
+            await upstream.until(lambda it: it.in_hand == 20)
+            await image.podman("kill", "--signal", "TERM", name)
+            await running.says(re.compile("draining"))
+            await image.podman("kill", "--signal", "TERM", name)
+            assert await running.ended() == 128 + signal.SIGTERM
+            with pytest.raises(aiohttp.ClientError):
+                await asking
 
 
 async def test_settings_of_the_environment_win(image: Image, upstream: ScriptedUpstream, tmp_path: Path) -> None:

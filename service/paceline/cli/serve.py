@@ -83,9 +83,12 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
         intake.leave()
         server.part()
         told.set()
-        for each in _ENDING:  # the next one is the system's: it ends the process
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+        for each in _ENDING:  # the next one ends the process
+            if os.getpid() == 1:  # the first of a container: the system would do nothing
+                loop.add_signal_handler(each, os._exit, 128 + each)
+            else:
+                loop.remove_signal_handler(each)
+                signal.signal(each, signal.SIG_DFL)
 
     def reload() -> None:
         try:
