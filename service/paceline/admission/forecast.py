@@ -156,6 +156,11 @@ class Course:
         now = forecast.now
         over_at = now + self.call_s
         granted, again = gate.look(now)
+        if gate.past_hope:
+            for waiter in gate.past_hope:
+                if line := lines.get(waiter.flow):
+                    self._next(waiter.flow, line)
+            gate.past_hope = []
         due = False
         for waiter in granted:
             if gate.written(waiter, now):

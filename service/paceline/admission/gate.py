@@ -26,7 +26,7 @@ from math import inf
 from paceline.admission.allowance import Allowance
 from paceline.admission.budgets import WHOLE, Budgets
 from paceline.admission.copies import Copies
-from paceline.admission.health import Health
+from paceline.admission.health import Health, past_hope
 from paceline.admission.lineup import BatchFlow, Lane, Lineup, State, Waiter
 from paceline.admission.standing import Standing
 from paceline.model import Priority, Rate, Verdict, WaitReason
@@ -59,6 +59,8 @@ class Gate:
         self.health = health
         self.tripped = False
         """The breaker is open since the last settlement or stayed so: who waits may have to be told."""
+        self._quickest_s = 0.0
+        """As its health told, for a copy that goes without."""
         self.past_hope: list[Waiter] = []
         """Withdrawn by the last look, as their time was too short to be served; the shell tells them."""
         self.in_flight = 0
@@ -94,6 +96,7 @@ class Gate:
         lineup = flow.lineup
         self._standing.fold(flow, now)
         waiter.arrived = flow.waited()
+        waiter.offered_at = min(waiter.offered_at, now)
         self.queued += 1
         first = not flow.waiters
         flow.join(waiter)
@@ -135,7 +138,7 @@ class Gate:
             if due > now:
                 standing.hold(lineup, due, reason, now)
                 continue
-            if self.health is not None and self.health.past_hope(waiter, now):
+            if self.health.past_hope(waiter, now) if self.health else past_hope(waiter, self._quickest_s, now):
                 self.withdraw(waiter, now)
                 self.past_hope.append(waiter)
                 continue
@@ -255,7 +258,8 @@ class Gate:
         """
         fork = copy(self)
         if self.health is not None:
-            health = self.health.fork()
+            health, fork._quickest_s = self.health.fork(), self.health.quickest_s
+            fork.past_hope = []
             fork.health = health if isinstance(health, Health) else None
             fork.adaptive_limit = health.limit if isinstance(health, Health) else health
         fork._wake, fork._sockets = wake, self._sockets.fork(copies)

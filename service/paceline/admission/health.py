@@ -60,15 +60,14 @@ class Health:
             return None
         return until - now
 
-    def past_hope(self, waiter: Waiter, now: float) -> bool:
-        """It has waited until it has less time left than the quickest of the last good answers took.
+    @property
+    def quickest_s(self) -> float:
+        """The quickest of the last good answers; 0 before the first."""
+        return min(self._took_s, default=0.0)
 
-        Who has not waited is never past hope: else an upstream that has become quicker would not be seen.
-        """
-        left_s = waiter.deadline - now
-        if left_s >= self.call_s or waiter.future is None or waiter.flow.lineup.lane is not Lane.ADAPTIVE:
-            return False
-        return left_s < min(self._took_s, default=0.0)
+    def past_hope(self, waiter: Waiter, now: float) -> bool:
+        """See `past_hope`."""
+        return waiter.deadline - now < self.call_s and past_hope(waiter, self.quickest_s, now)
 
     def granted(self, waiter: Waiter, in_flight: int, now: float) -> None:
         """It goes, as one of so many in flight."""
@@ -118,7 +117,9 @@ class Health:
         limiter = self.limiter
         climbing = limiter is not None and limiter.climbing
         if climbing or self.breaker.state(0.0) is not BreakerState.CLOSED:
-            return Health(self.breaker.fork(), limiter and limiter.fork())
+            fork = Health(self.breaker.fork(), limiter and limiter.fork())
+            fork.call_s, fork._took_s = self.call_s, self._took_s.copy()
+            return fork
         return inf if limiter is None else limiter.level
 
     def reset(self) -> None:
@@ -128,3 +129,13 @@ class Health:
         self._took_s.clear()
         if self.limiter is not None:
             self.limiter.reset()
+
+
+def past_hope(waiter: Waiter, quickest_s: float, now: float) -> bool:
+    """It has waited until it has less time left than the quickest of the last good answers took.
+
+    Who has not waited is never past hope: else an upstream that has become quicker would not be seen.
+    """
+    return (
+        waiter.deadline - now < quickest_s > 0 and waiter.offered_at < now and waiter.flow.lineup.lane is Lane.ADAPTIVE
+    )

@@ -132,7 +132,7 @@ class Waiter:
     """One attempt that wants to go; once granted it is the grant."""
 
     __slots__ = ("among", "amounts", "arrived", "cost", "deadline", "flow", "future", "granted_at", "holds", "marks",
-                 "own_hold", "receipt", "settled", "ticket", "written_at")  # fmt: skip
+                 "offered_at", "own_hold", "receipt", "settled", "ticket", "written_at")  # fmt: skip
 
     def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
         self.flow = flow
@@ -142,6 +142,7 @@ class Waiter:
         self.deadline = deadline
         self.future: Future[None] | None = None
         """The shell's, while it waits."""
+        self.offered_at = inf
         self.granted_at: float | None = None
         self.written_at: float | None = None
         self.settled = False
@@ -159,7 +160,7 @@ class Waiter:
         """Its copy in the copy of its batch; with a receipt of its own and without a future."""
         fork = Waiter(flow, self.cost, Receipt(), self.deadline)
         fork.granted_at, fork.written_at, fork.marks = self.granted_at, self.written_at, self.marks
-        fork.arrived = self.arrived
+        fork.arrived, fork.offered_at = self.arrived, self.offered_at
         windows, holds = copies.windows, copies.holds
         fork.holds = [(windows[window], hold.fork(holds)) for window, hold in self.holds if window in windows]
         fork.own_hold = self.own_hold and self.own_hold.fork(holds)
