@@ -118,6 +118,7 @@ class Course:
         self._timer_at = inf
         known = len(self._copies.flows)
         self.gate = gate.fork(self._copies, keys, lambda: forecast.stir(self))
+        self.gate.quickest_s = self.gate.quickest_s or call_s
         self.gate.queued = 0
         self._told = any(budget.feedback for budget in self.gate.budgets)
         for flow, fork in list(islice(self._copies.flows.items(), known, None)):

@@ -59,7 +59,7 @@ class Gate:
         self.health = health
         self.tripped = False
         """The breaker is open since the last settlement or stayed so: who waits may have to be told."""
-        self._quickest_s = 0.0
+        self.quickest_s = 0.0
         """As its health told, for a copy that goes without."""
         self.past_hope: list[Waiter] = []
         """Withdrawn by the last look, as their time was too short to be served; the shell tells them."""
@@ -138,7 +138,7 @@ class Gate:
             if due > now:
                 standing.hold(lineup, due, reason, now)
                 continue
-            if self.health.past_hope(waiter, now) if self.health else past_hope(waiter, self._quickest_s, now):
+            if self.health.past_hope(waiter, now) if self.health else past_hope(waiter, self.quickest_s, now):
                 self.withdraw(waiter, now)
                 self.past_hope.append(waiter)
                 continue
@@ -258,7 +258,7 @@ class Gate:
         """
         fork = copy(self)
         if self.health is not None:
-            health, fork._quickest_s = self.health.fork(), self.health.quickest_s
+            health, fork.quickest_s = self.health.fork(), self.health.quickest_s
             fork.past_hope = []
             fork.health = health if isinstance(health, Health) else None
             fork.adaptive_limit = health.limit if isinstance(health, Health) else health
