@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from support.api import Api, start_api, upstreams
@@ -24,6 +25,45 @@ async def test_an_upstream_is_shown_as_it_stands(upstream: ScriptedUpstream):
     [window] = shown["budgets"][0]["windows"]
     assert (window["limit"], window["per"], window["remaining"], window["source"]) == (80, "1m", 78, "declared")
     assert (unknown.status, unknown.body["code"]) == (404, "unknown_upstream")
+
+
+async def test_a_limit_told_without_what_remains_of_it_is_shown_by_our_own_count(upstream: ScriptedUpstream):
+    policy = {"ratelimit": "limit=100, remaining=50, reset=5", "ratelimit-policy": "10;w=1, 100;w=60"}
+    unknown = {"x-ratelimit-limit-requests": "10", "x-ratelimit-remaining-requests": "-1"}
+    upstream.answer("/x", headers=policy)
+    upstream.answer("/y", headers=unknown)
+    async with start_api(upstreams(upstream.url)) as api:
+        await api.batch(X)
+        [budget] = (await api.send("GET", "/v1/upstreams/api")).body["budgets"]
+        assert sorted((each["per"], each["limit"], each["source"]) for each in budget["windows"]) == [
+            ("1m", 100, "header"),
+            ("1s", 10, "header"),
+        ]
+        assert all(each["remaining"] <= each["limit"] for each in budget["windows"])
+        assert (await api.send("GET", "/metrics")).status == 200
+        await api.send("PATCH", "/v1/upstreams/api", {"reset": True})
+        await api.batch({**X, "path": "/y"})
+        [budget] = (await api.send("GET", "/v1/upstreams/api")).body["budgets"]
+    assert budget["windows"] == []  # nobody knows what is left, so nothing is held
+    assert budget["last_rate_info"]["windows"][0]["limit"] == 10
+
+
+async def test_what_was_told_is_shown_as_it_was_told(upstream: ScriptedUpstream):
+    reset = str(int(time.time()) + 3600)
+    github = {"x-ratelimit-limit": "5000", "x-ratelimit-remaining": "4999", "x-ratelimit-reset": reset}
+    upstream.answer("/x", headers=github | {"x-ratelimit-resource": "core"})
+    upstream.answer("/y", status=403, headers=github | {"x-ratelimit-remaining": "0"})
+    async with start_api(upstreams(upstream.url)) as api:
+        await api.batch(X)
+        told = (await api.send("GET", "/v1/upstreams/api")).body["budgets"][0]["last_rate_info"]
+        refused = (await api.batch({**X, "path": "/y"}))["responses"][0]
+        [budget] = (await api.send("GET", "/v1/upstreams/api")).body["budgets"]
+    [window] = told["windows"]
+    assert (told["dialect"], told["clamped"], window["per"]) == ("github", True, "1h")
+    assert 3_500_000 < window["reset_after_ms"] <= 3_600_000  # beyond `max_pause`, for which at most it holds
+    assert (refused["attempts"], refused["error"]["code"]) == (1, "throttled")
+    assert refused["error"]["retry_after_ms"] > 3_500_000
+    assert 0 < budget["paused_for_ms"] <= 900_000
 
 
 async def test_a_paused_upstream_holds_its_calls_until_it_is_let_go(upstream: ScriptedUpstream):

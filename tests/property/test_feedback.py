@@ -259,7 +259,36 @@ def test_whatever_is_told_somebody_may_go_again_some_time(
 def test_a_reset_that_was_cut_is_tried_with_one_call_and_not_with_the_whole_limit() -> None:
     world = quiet()
     flow = world.flow()
-    answer(world, world.offer(flow), RateInfo("x", windows=told(0, 900.0).windows, clamped=True))
+    answer(world, world.offer(flow), told(0, 86_400.0))
+    waiters = [world.offer(flow) for _ in range(5)]
+    world.run(until=world.now + 899)
+    assert granted(waiters) == 0
+    world.run(until=world.now + 2)
+    assert granted(waiters) == 1
+
+
+def test_the_call_that_tries_a_cut_reset_may_cost_more_than_one() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(0, 86_400.0, unit="tokens", limit=50_000.0))
+    waiters = [world.offer(flow, {"requests": 1.0, "tokens": 1_200.0}) for _ in range(5)]
+    world.run(until=world.now + 901)
+    assert granted(waiters) == 1
+
+
+@pytest.mark.parametrize("per_s", [None, 86_400.0])
+def test_what_is_left_of_a_window_whose_reset_is_far_stays_there(per_s: float | None) -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(20, 86_400.0 if per_s is None else None, per_s=per_s))
+    world.run(until=world.now + 1_000)
+    assert granted([world.offer(flow) for _ in range(30)]) == 20
+
+
+def test_a_length_without_a_reset_holds_nobody_longer_than_the_ceiling() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow), told(0, None, per_s=86_400.0))
     waiters = [world.offer(flow) for _ in range(5)]
     world.run(until=world.now + 901)
     assert granted(waiters) == 1

@@ -15,6 +15,9 @@ from paceline.rate.dialects import read
 from paceline.resilience.retry_after import retry_after_s
 from paceline.resilience.verdict import healthy, verdict_of
 
+_LONGEST_TOLD_S = 366 * 86_400.0
+"""What is told may be further away than `max_pause`, for which at most it holds anybody."""
+
 
 class Admission:
     """One batch's way through one upstream's gate."""
@@ -47,7 +50,7 @@ class Admission:
                 self._dialect,
                 status=status,
                 now_epoch_s=time.time(),
-                max_reset_s=request.retry.max_pause_s,
+                max_reset_s=_LONGEST_TOLD_S,
                 body=response.body,
             )
             if status >= 400:

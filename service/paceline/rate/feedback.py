@@ -67,11 +67,12 @@ class Spending:
 class Told:
     """One window as told last."""
 
-    __slots__ = ("cut", "fill_per_s", "interval_s", "known_at", "limit", "mark", "per_s", "remaining", "reset_at",
-                 "unit", "written_at")  # fmt: skip
+    __slots__ = ("ceiling_s", "cut", "fill_per_s", "interval_s", "known_at", "limit", "mark", "per_s", "remaining",
+                 "reset_at", "trying", "unit", "written_at")  # fmt: skip
 
     def __init__(self, unit: str) -> None:
         self.unit = unit
+        self.ceiling_s = inf
         self.limit: float | None = None
         self.per_s: float | None = None
         self.remaining: float = inf
@@ -79,7 +80,9 @@ class Told:
         self.interval_s = _UNTOLD_RESET_S
         """From the last answer that told it to the reset: where no length is told, the next reset is as far."""
         self.cut = False
-        """The reset was told further away than may be believed: what is there at it has to be tried."""
+        """The reset is further away than anybody may be held: what is there before it has to be tried."""
+        self.trying = False
+        """One call may go whatever is left, to hear how it stands."""
         self.fill_per_s = 0.0
         self.mark = 0.0
         """What had been written, in all, when the request that told it was."""
@@ -95,40 +98,51 @@ class Told:
 
     def refill(self, spending: Spending, now: float) -> None:
         """At the reset the limit is there again; what is in flight may be counted in the new window."""
-        if now >= self.reset_at:
-            self.remaining = inf if self.limit is None else 1.0 if self.cut else self.limit
-            self.mark = spending.written.get(self.unit, 0.0) - spending.in_flight.get(self.unit, 0.0)
-            self.known_at, self.fill_per_s = now, 0.0
-            self.reset_at = inf if self.limit is None else now + (self.per_s or self.interval_s)
+        if now < self.reset_at:
+            return
+        if self.cut and self.usable(spending, now) >= 1:
+            self.reset_at = now + self.ceiling_s
+            return
+        self.trying = self.cut
+        self.remaining = 1.0 if self.cut else inf if self.limit is None else self.limit
+        self.mark = spending.written.get(self.unit, 0.0) - spending.in_flight.get(self.unit, 0.0)
+        self.known_at, self.fill_per_s = now, 0.0
+        self._reset_in(inf if self.remaining == inf else self.per_s or self.interval_s, now)
+
+    def _reset_in(self, after_s: float, now: float) -> None:
+        self.cut = self.ceiling_s < after_s < inf
+        self.reset_at = now + (self.ceiling_s if self.cut else after_s)
 
     def take(
-        self, info: RateWindowInfo, spending: Spending, written_at: float, mark: float, now: float, cut: bool
+        self, info: RateWindowInfo, spending: Spending, written_at: float, mark: float, now: float, ceiling_s: float
     ) -> None:
         """A further answer told of it."""
         self.limit = info.limit if info.limit is not None else self.limit
         self.per_s = info.per_s if info.per_s is not None else self.per_s
+        self.ceiling_s = ceiling_s
         if info.remaining is None:
             return
-        before = (self.remaining, self.mark, self.known_at, self.reset_at, self.fill_per_s)
+        before = (self.remaining, self.mark, self.known_at, self.reset_at, self.fill_per_s, self.cut, self.trying)
         usable = self.usable(spending, now)
         after_s = info.reset_after_s
-        self.remaining, self.mark, self.known_at, self.cut = info.remaining, mark, now, cut
-        self.fill_per_s = 0.0
+        self.remaining, self.mark, self.known_at = info.remaining, mark, now
+        self.fill_per_s, self.trying = 0.0, False
         if after_s is None:
-            self.reset_at = now + (self.per_s or _UNTOLD_RESET_S)
+            after_s = self.per_s or _UNTOLD_RESET_S
         else:
-            self.reset_at = now + after_s + (1.0 if info.whole_seconds else 0.0)
-            if info.refills and self.limit is not None and self.reset_at > now:
-                self.fill_per_s = max(0.0, self.limit - info.remaining) / (self.reset_at - now)
-        self.interval_s = max(_UNTOLD_RESET_S, self.reset_at - now)
+            after_s += 1.0 if info.whole_seconds else 0.0
+            if info.refills and self.limit is not None and after_s > 0:
+                self.fill_per_s = max(0.0, self.limit - info.remaining) / after_s
+        self._reset_in(after_s, now)
+        self.interval_s = max(_UNTOLD_RESET_S, after_s)
         if written_at < self.written_at and self.usable(spending, now) > usable:
-            self.remaining, self.mark, self.known_at, self.reset_at, self.fill_per_s = before
+            (self.remaining, self.mark, self.known_at, self.reset_at, self.fill_per_s, self.cut, self.trying) = before
         self.written_at = max(self.written_at, written_at)
 
     def due(self, cost: float, kept: float, spending: Spending, now: float) -> float:
         """When this much may be granted and `kept` be left; in the past where it may be now."""
         self.refill(spending, now)
-        short = cost + kept - self.usable(spending, now)
+        short = (min(cost, 1.0) if self.trying else cost) + kept - self.usable(spending, now)
         if short <= 1e-9:
             return -inf
         if self.fill_per_s > 0:
@@ -174,7 +188,7 @@ class Feedback:
                 if len(self._told) >= _MOST_WINDOWS:
                     self._forget_one()
                 told = self._told[key] = Told(told_now.unit)
-            told.take(told_now, spending, written_at, marks.get(told.unit, 0.0), now, info.clamped)
+            told.take(told_now, spending, written_at, marks.get(told.unit, 0.0), now, self.ceiling_s)
             window = self._keep_window(key, told, now)
             if window is not None:
                 new.append(window)
@@ -207,11 +221,16 @@ class Feedback:
         """Limits told with their length, kept by our own count."""
         return list(self._windows.values())
 
-    def remaining(self, spending: Spending, now: float) -> Iterator[tuple[Told, float]]:
-        """Each window with what is usable of it."""
-        for told in self._told.values():
+    def remaining(self, spending: Spending, now: float, transit_s: float) -> Iterator[tuple[Told, float]]:
+        """Each window of which it is known what is usable: as told, or by our own count."""
+        for key, told in self._told.items():
             told.refill(spending, now)
-            yield told, max(0.0, told.usable(spending, now))
+            usable = told.usable(spending, now)
+            window = self._windows.get(key)
+            if window is not None:
+                usable = min(usable, window.remaining(now, transit_s))
+            if usable < inf:
+                yield told, max(0.0, usable)
 
     def _keep_window(self, key: str, told: Told, now: float) -> Window | None:
         if told.limit is None or told.per_s is None or told.limit < 1 or told.per_s > self.ceiling_s:

@@ -118,11 +118,11 @@ def _budget(budget: Budget, now: float) -> BudgetState:
                 remaining=_plain(usable),
                 source="header",
             )
-            for told, usable in budget.feedback.remaining(budget.spending, now)
+            for told, usable in budget.feedback.remaining(budget.spending, now, budget.transit_s)
             if told.limit is not None
         ]
         + _learned(budget, now),
-        last_rate_info=_told(budget.feedback.last),
+        last_rate_info=_told(budget.feedback.last, budget.feedback.ceiling_s),
     )
 
 
@@ -136,9 +136,10 @@ def _learned(budget: Budget, now: float) -> list[WindowState]:
     return [WindowState(_plain(round(rate.per_second, 3)), "1s", rate.unit, _plain(remaining), "learned")]
 
 
-def _told(info: RateInfo | None) -> ToldRates | None:
+def _told(info: RateInfo | None, ceiling_s: float) -> ToldRates | None:
     if info is None:
         return None
+    waits = [info.retry_after_s, *(window.reset_after_s for window in info.windows)]
     return ToldRates(
         dialect=info.dialect,
         retry_after_ms=_ms(info.retry_after_s),
@@ -153,7 +154,7 @@ def _told(info: RateInfo | None) -> ToldRates | None:
             )
             for window in info.windows
         ],
-        clamped=info.clamped,
+        clamped=info.clamped or any(wait_s is not None and wait_s > ceiling_s for wait_s in waits),
     )
 
 
