@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from paceline.admission.allowance import Allowance
+from paceline.admission.health import Health
 from paceline.admission.lineup import Lane, Waiter
 from paceline.admission.shell import Admitter
 from paceline.errors import InvalidRequest
 from paceline.model import ONE_REQUEST, Exchange, Priority, Rate, Receipt, Verdict
+from paceline.resilience.breaker import Breaker, BreakerPolicy
 from support.virtual_clock import virtual_time
 
 
@@ -241,3 +243,21 @@ async def test_a_grant_is_settled_once():
     call(admitter, first)
     with pytest.raises(AssertionError):
         call(admitter, first)
+
+
+async def test_who_has_just_come_goes_however_little_time_it_has_left():
+    """Between the offer and the look a real clock moves on: that is no wait."""
+    admitter = admitting()
+    admitter.gate.health = health = Health(Breaker(BreakerPolicy()), None)
+    await admitter.admit(first := waiter(admitter))
+    admitter.written(first, time.perf_counter())
+    await asyncio.sleep(0.05)
+    now = time.perf_counter()
+    admitter.settle(first, Verdict.SUCCESS, Exchange(written_at=now, answered_at=now), healthy=True)
+    assert health.quickest_s > 0.04
+    hasty = waiter(admitter)
+    hasty.deadline = time.perf_counter() + 0.02
+    with pytest.raises(StopIteration):
+        admitter.admit(hasty).send(None)
+    assert hasty.granted_at is not None
+    call(admitter, hasty)

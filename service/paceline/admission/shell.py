@@ -72,7 +72,7 @@ class Admitter:
         if needed_s is not None:
             raise _unreachable(needed_s)
         if self.gate.offer(waiter, now):
-            self.look()
+            self.look(now)  # of the same moment: it has not waited, however long this takes
         if waiter.granted_at is not None:
             return
         waiter.future = asyncio.get_running_loop().create_future()
@@ -150,17 +150,17 @@ class Admitter:
         self.gate.forget_learned(time.perf_counter())
         self.retune(rates)
 
-    def look(self) -> None:
+    def look(self, now: float | None = None) -> None:
         """Release all who may go now and set the timer for the next."""
         if self._looking:
             self._look_again = True
             return
         self._looking = True
         try:
-            again = self._release()
+            again = self._release(time.perf_counter() if now is None else now)
             while self._look_again:
                 self._look_again = False
-                again = self._release()
+                again = self._release(time.perf_counter())
         finally:
             self._looking = False
         self._arm(again)
@@ -169,8 +169,7 @@ class Admitter:
         """Stop the timer."""
         self._arm(inf)
 
-    def _release(self) -> float:
-        now = time.perf_counter()
+    def _release(self, now: float) -> float:
         granted, again = self.gate.look(now)
         for waiter in granted:
             if waiter.future is not None and not waiter.future.done():
