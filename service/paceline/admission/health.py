@@ -20,7 +20,7 @@ from paceline.resilience.breaker import Breaker, BreakerState
 _REMEMBERED = 32
 _SILENT = 4
 """An upstream is silent when it has answered nobody for so many times as long as its good answers take."""
-_SPARE_S = 1.0
+_SPARE_S = 0.3
 """What a trial has to have left beyond the time a call takes: for a new connection, and a first answer that is slow."""
 _MOST_DOUBLED = 4
 _EARLY_S = 0.005

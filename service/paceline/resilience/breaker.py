@@ -32,7 +32,7 @@ from math import inf
 from msgspec import Struct
 
 _BUCKETS = 20
-_JITTER = (0.75, 0.95)
+_JITTER = (0.7, 0.9)
 """What an interval is shortened to; never its whole length, so that a trial's own time fits in `max_open_s` too."""
 
 UNCOUNTED = -1
