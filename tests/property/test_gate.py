@@ -253,7 +253,8 @@ def test_an_answer_that_brings_a_token_back_sooner_lets_the_next_go_sooner() -> 
 
 
 def test_a_permit_that_lets_bulk_go_is_not_wasted_on_a_dearer_head() -> None:
-    world = World([Rate(10, 10.0, 10)], limit=2, serve=lambda: 1.0)
+    world = World([Rate(10, 10.0, 10)], limit=3, serve=lambda: 1.0)
+    world.offer(world.flow(Priority.BULK, key="another"))
     normal = world.flow()
     world.offer(normal, {"requests": 5.0})
     dear = world.offer(normal, {"requests": 8.0})

@@ -87,6 +87,37 @@ def test_bulk_at_its_share_of_the_permits_does_not_hide_others_of_the_same_parti
     assert world.offer(normal).granted_at == world.now
 
 
+@pytest.mark.parametrize("keys", ["aa", "ab"])
+@pytest.mark.parametrize("limit", [2, 20])
+def test_bulk_has_its_turns_while_others_could_take_every_permit(limit: int, keys: str) -> None:
+    world = World([], limit=limit, serve=lambda: world.random.uniform(0.1, 0.2))
+    normal, bulk = world.flow(key=keys[0]), world.flow(Priority.BULK, key=keys[1])
+    for flow in (normal, bulk):
+        for _ in range(6_000):
+            world.offer(flow)
+    world.run(until=world.now + 30)
+    shares = {flow: sum(w.flow is flow for _, w in world.granted) for flow in (normal, bulk)}
+    assert shares[normal] / shares[bulk] == pytest.approx(10, rel=0.25)
+
+
+def test_bulk_that_takes_long_leaves_a_partition_its_turns_for_others() -> None:
+    takes_s = [60.0]
+    world = World([], limit=2, serve=lambda: takes_s[0])
+    slow = world.flow(Priority.BULK, key="one")
+    flows = [world.flow(key=key) for key in ("one", "other")]
+    for _ in range(30):
+        world.offer(slow)
+    world.run(until=world.now)
+    assert world.gate.in_flight == 1
+    takes_s[0] = 0.1
+    for _ in range(200):
+        for flow in flows:
+            world.offer(flow)
+    world.run(until=world.now + 10)
+    served = [sum(w.flow is flow for _, w in world.granted) for flow in flows]
+    assert min(served) > 40
+
+
 def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
     world = World([Rate(100, 1.0, 1)])
     flows = [world.flow(lane=lane) for lane in Lane]

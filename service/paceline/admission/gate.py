@@ -33,6 +33,7 @@ from paceline.model import Priority, Rate, Verdict, WaitReason
 from paceline.rate.rate_info import RateInfo
 
 _HELD = State.HELD
+_BULK = Priority.BULK
 _RATE, _CONCURRENCY, _PAUSE = WaitReason.RATE, WaitReason.CONCURRENCY, WaitReason.PAUSE
 
 _LATEST_S = 0.1
@@ -64,6 +65,7 @@ class Gate:
         self.past_hope: list[Waiter] = []
         """Withdrawn by the last look, as their time was too short to be served; the shell tells them."""
         self.in_flight = 0
+        self._bulk_in_flight = 0
         self.queued = 0
         self.paused = False
         self._sockets = sockets
@@ -183,6 +185,8 @@ class Gate:
         waiter.settled = True
         self._standing.accrue(now)
         self.in_flight -= 1
+        if waiter.flow.priority is _BULK:
+            self._bulk_in_flight -= 1
         budget = waiter.flow.lineup.budget
         steady = budget.steady
         if told is not None:
@@ -278,7 +282,7 @@ class Gate:
         adaptive_limit = self.limit if self.limit < self.adaptive_limit else self.adaptive_limit
         if self.health is not None and turns.adaptive.count and self.health.closed_until(now) > now:
             adaptive_limit = 0.0
-        return turns.next(self.in_flight, self.limit, adaptive_limit)
+        return turns.next(self.in_flight, self._bulk_in_flight, self.limit, adaptive_limit)
 
     def _note_reasons(self, now: float) -> float:
         """Note why each lane's ready lineups were not served. Until when, where it is for the breaker."""
@@ -305,6 +309,8 @@ class Gate:
             waiter.own_hold = flow.own.take(waiter.cost, own_moment)
         self._sockets.take(waiter.cost, now)
         self.in_flight += 1
+        if flow.priority is _BULK:
+            self._bulk_in_flight += 1
         if self.health is not None:
             self.health.granted(waiter, self.in_flight, now)
         waiter.granted_at = now

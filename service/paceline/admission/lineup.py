@@ -174,7 +174,7 @@ class Lineup:
     """Waiters of one lane before one budget, by class, tenant, batch and arrival."""
 
     __slots__ = ("_mark", "_since", "_tenants", "budget", "classes", "flows", "hold_number", "lane", "rate_due",
-                 "ready_as", "reason", "root", "state", "until", "waits")  # fmt: skip
+                 "ready_as", "reason", "root", "served_number", "spare_as", "state", "until", "waits")  # fmt: skip
 
     def __init__(self, budget: Budget, lane: Lane) -> None:
         self.budget = budget
@@ -187,6 +187,10 @@ class Lineup:
         self.state = State.IDLE
         self.ready_as: Priority | None = None
         """The class of its head, as the gate's turns have it; None unless it is ready."""
+        self.spare_as: Priority | None = None
+        """Where that is bulk, the class of who goes when bulk may not; None where nobody else waits."""
+        self.served_number = 0
+        """The gate's turns': larger, the later it had one."""
         self.reason = WaitReason.RATE
         self.until = inf
         self.hold_number = 0
