@@ -50,8 +50,6 @@ class Admitter:
         self._on_pause = on_pause
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._looking = False
-        self._look_again = False
 
     async def admit(self, waiter: Waiter) -> None:
         """Return when this attempt may go; it must then be settled.
@@ -151,25 +149,9 @@ class Admitter:
         self.retune(rates)
 
     def look(self, now: float | None = None) -> None:
-        """Release all who may go now and set the timer for the next."""
-        if self._looking:
-            self._look_again = True
-            return
-        self._looking = True
-        try:
-            again = self._release(time.perf_counter() if now is None else now)
-            while self._look_again:
-                self._look_again = False
-                again = self._release(time.perf_counter())
-        finally:
-            self._looking = False
-        self._arm(again)
-
-    def close(self) -> None:
-        """Stop the timer."""
-        self._arm(inf)
-
-    def _release(self, now: float) -> float:
+        """Release all who may go now and set the timer for the next. Nothing that this calls looks again."""
+        if now is None:
+            now = time.perf_counter()
         granted, again = self.gate.look(now)
         for waiter in granted:
             if waiter.future is not None and not waiter.future.done():
@@ -178,7 +160,11 @@ class Admitter:
             for waiter in self.gate.past_hope:
                 _refuse(waiter, _past_hope(waiter.deadline - now))
             self.gate.past_hope = []
-        return again
+        self._arm(again)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        self._arm(inf)
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
