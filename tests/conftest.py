@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+from hypothesis import settings
 
+from support import properties
 from support.children import DemoUpstream, StartDemo, start_demo
 from support.scripted import ScriptedUpstream
+
+settings.load_profile(properties.FEW)
 
 
 @pytest.fixture

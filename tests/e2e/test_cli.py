@@ -16,7 +16,7 @@ import yaml
 
 from support.children import DemoUpstream, StartDemo, child
 from support.scripted import ScriptedUpstream, answering
-from support.server import PACELINE, RunCommand, StartServer, declared
+from support.server import PACELINE, RunCommand, StartServer, declared, run_here
 
 HEAVY = ("aiohttp", "fastapi", "httpx2", "rich", "prometheus_client", "pydantic", "uvloop")
 
@@ -94,7 +94,7 @@ async def test_a_killed_run_is_resumed_and_every_id_succeeds_once(
     folder: Path, paceline: RunCommand, demo_upstream: StartDemo
 ) -> None:
     demo = await demo_upstream(limit=1000, latency="20ms")
-    config = configured(folder, demo.url, rate=[{"limit": 100, "per": "1s", "burst": 1}])
+    config = configured(folder, demo.url, rate=[{"limit": 200, "per": "1s", "burst": 1}])
     file, out = items(folder, 200), folder / "out.ndjson"
     async with child(*PACELINE, "run", file, "-o", str(out), *config) as running:
         await until_lines(out, 60)
@@ -176,7 +176,7 @@ async def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
         "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
     )
     peaks_kib = []
-    for count in (2_000, 120_000):
+    for count in (2_000, 60_000):
         file = folder / f"{count}.ndjson"
         line = '{"id":"item-number-%d","upstream":"nobody","path":"/a/path/of/some/length/%d"}\n'
         with file.open("w") as lines:
@@ -186,7 +186,7 @@ async def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
             peaks_kib.append(int(running.stderr[-1].split()[1]))
         with (folder / f"{count}.out").open("rb") as out:
             assert sum(1 for _ in out) == count
-    assert peaks_kib[1] - peaks_kib[0] < 16 * 1024
+    assert peaks_kib[1] - peaks_kib[0] < 8 * 1024
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,10 @@ async def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-async def test_a_mistake_is_told_in_a_line_with_its_fix(
-    folder: Path, paceline: RunCommand, arguments: tuple[str, ...], said: str
-) -> None:
+async def test_a_mistake_is_told_in_a_line_with_its_fix(folder: Path, arguments: tuple[str, ...], said: str) -> None:
     (folder / "in.ndjson").write_text('{"url":"http://a/"}\n')
     (folder / "full.ndjson").write_text("something\n")
-    ran = await paceline(*arguments)
+    ran = await run_here(*arguments)
     assert ran.code == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -236,6 +234,7 @@ async def test_a_run_through_a_service_gives_the_same_lines(
     refused = await paceline("run", file, "--server", server.base_url)
     assert refused.code == 2
     assert "401" in refused.stderr
+    assert "Traceback" not in refused.stderr
     ran = await paceline(
         "run", file, "-o", "out.ndjson", "--server", server.base_url, "--key", "MINE", env={"MINE": key}
     )
@@ -267,7 +266,7 @@ async def test_compare_shows_a_table_and_a_plot_here_and_through_a_service(
     )
     server = await serve({"upstreams": {"api": declared(upstream.url)}})
     here = await paceline("compare", upstream.url + "/x", *flags)
-    there = await paceline("compare", upstream.url + "/x", *flags, "--server", server.base_url)
+    there = await run_here("compare", upstream.url + "/x", *flags, "--server", server.base_url)
     for ran in (here, there):
         assert ran.code == 0, ran.stderr
         assert max(map(len, ran.stdout.splitlines())) <= 80
@@ -278,23 +277,23 @@ async def test_compare_shows_a_table_and_a_plot_here_and_through_a_service(
 
 
 async def test_the_demo_shows_who_is_refused_and_who_is_not(folder: Path, paceline: RunCommand) -> None:
-    ran = await paceline("demo", "-n", "60", "--limit", "20", "--per", "500ms")
+    ran = await paceline("demo", "-n", "40", "--limit", "20", "--per", "500ms")
     assert ran.code == 0, ran.stdout + ran.stderr
     rows = {line.split()[0]: line.split() for line in ran.stdout.splitlines() if len(line.split()) == 10}
     for strategy in ("sequential", "concurrent", "bounded", "token_bucket", "adaptive"):
-        assert int(rows[strategy][6]) + int(rows[strategy][7]) == 60
-    assert int(rows["concurrent"][8]) >= 30
-    assert rows["adaptive"][6:9] == ["60", "0", "0"]
-    assert "adaptive got 60 of 60" in ran.stdout
+        assert int(rows[strategy][6]) + int(rows[strategy][7]) == 40
+    assert int(rows["concurrent"][8]) >= 10
+    assert rows["adaptive"][6:9] == ["40", "0", "0"]
+    assert "adaptive got 40 of 40" in ran.stdout
     assert max(map(len, ran.stdout.splitlines())) <= 110
     assert ran.stderr == ""
 
 
 async def test_help_names_every_command_and_version_the_version(folder: Path, paceline: RunCommand) -> None:
-    told = await paceline("--help")
+    told = await run_here("--help")
     for command in ("serve", "run", "plan", "compare", "demo", "upstreams", "check-config"):
         assert f"  {command} " in told.stdout
-        assert (await paceline(command, "--help")).code == 0
+        assert (await run_here(command, "--help")).code == 0
     assert "schema" not in told.stdout
     assert (await paceline("--version")).stdout.startswith("paceline ")
 
@@ -302,7 +301,7 @@ async def test_help_names_every_command_and_version_the_version(folder: Path, pa
 async def test_schema_and_check_config_are_wired(folder: Path, paceline: RunCommand) -> None:
     assert json.loads((await paceline("schema")).stdout)["title"] == "Paceline"
     (folder / "bad.yaml").write_text("upstreamz: {}\n")
-    ran = await paceline("check-config", "bad.yaml")
+    ran = await run_here("check-config", "bad.yaml")
     assert ran.code == 1
     assert "upstreamz" in ran.stderr
 

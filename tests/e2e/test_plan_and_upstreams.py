@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import yaml
 
 from support.scripted import ScriptedUpstream
-from support.server import RunCommand, StartServer, declared
+from support.server import RunCommand, Server, declared, run_here, start_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 RATE = [{"limit": 20, "per": "1s", "burst": 1}]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """What is planned for and never called."""
+    async with ScriptedUpstream() as scripted:
+        yield scripted
+        assert scripted.requests == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """One service for all: `planned` and `api` have a rate, `free` has none."""
+    upstreams = {name: declared(upstream.url, rate=RATE) for name in ("planned", "api")}
+    config = {"upstreams": {**upstreams, "free": declared(upstream.url)}}
+    async with start_server(config, tmp_path_factory.mktemp("served") / "paceline.yaml") as serving:
+        yield serving
 
 
 @pytest.fixture
@@ -31,6 +52,13 @@ def configured(folder: Path, url: str, **policy: Any) -> tuple[str, str]:
 
 def lines(*items: dict[str, Any]) -> bytes:
     return b"".join(json.dumps({"upstream": "api", "path": "/", **item}).encode() + b"\n" for item in items)
+
+
+def written(folder: Path, *items: dict[str, Any], to: str = "api") -> str:
+    """A file of items, all of them to one upstream."""
+    file = folder / "items.ndjson"
+    file.write_bytes(lines(*({"upstream": to, **item} for item in items)))
+    return str(file)
 
 
 def row(table: str, first: str) -> list[str]:
@@ -51,11 +79,12 @@ async def test_a_file_is_planned_without_a_service_and_nothing_is_sent(
 
 
 async def test_what_is_late_or_unusable_is_counted_and_is_exit_code_one(
-    folder: Path, paceline: RunCommand, upstream: ScriptedUpstream
+    folder: Path, upstream: ScriptedUpstream
 ) -> None:
     config = configured(folder, upstream.url, rate=RATE)
-    given = lines(*[{}] * 41, {"cost": 21}, {"upstream": "nobody"}) + b"{no json\n"
-    ran = await paceline("plan", "-", *config, "--deadline", "1s", "--call", "10ms", stdin=given)
+    file = folder / "items.ndjson"
+    file.write_bytes(lines(*[{}] * 41, {"cost": 21}, {"upstream": "nobody"}) + b"{no json\n")
+    ran = await run_here("plan", str(file), *config, "--deadline", "1s", "--call", "10ms")
     assert ran.code == 1
     name, count, finish, window, late, rejected, call = row(ran.stdout, "api")
     assert (name, count, window, rejected, call) == ("api", "42", "20/1s", "1", "10ms")
@@ -64,49 +93,40 @@ async def test_what_is_late_or_unusable_is_counted_and_is_exit_code_one(
     assert int(late) == pytest.approx(20, abs=2)
 
 
-async def test_a_service_plans_beside_what_it_does(
-    folder: Path, paceline: RunCommand, upstream: ScriptedUpstream, serve: StartServer
-) -> None:
-    server = await serve({"upstreams": {"api": declared(upstream.url, rate=RATE)}})
+async def test_a_service_plans_beside_what_it_does(folder: Path, paceline: RunCommand, server: Server) -> None:
     there = ("--server", server.base_url)
-    ran = await paceline("plan", "-", *there, stdin=lines(*[{}] * 21))
+    ran = await paceline("plan", "-", *there, stdin=lines(*[{"upstream": "planned"}] * 21))
     assert ran.code == 0, ran.stderr
-    name, count, finish, window, *_ = row(ran.stdout, "api")
-    assert (name, count, window) == ("api", "21", "20/1s")
+    name, count, finish, window, *_ = row(ran.stdout, "planned")
+    assert (name, count, window) == ("planned", "21", "20/1s")
     assert finish.startswith("1.1")
-    await paceline("upstreams", "pause", "api", *there)
-    held = await paceline("plan", "-", *there, stdin=lines({}))
+    await run_here("upstreams", "pause", "planned", *there)
+    held = await run_here("plan", written(folder, {}, to="planned"), *there)
     assert held.code == 1
-    assert "api is paused" in held.stdout
-    large = await paceline("plan", "-", *there, stdin=lines(*[{}] * 1_001))
+    assert "planned is paused" in held.stdout
+    large = await run_here("plan", written(folder, *[{}] * 1_001), *there)
     assert large.code == 2
     assert "the service answered 413" in large.stderr
-    assert (await paceline("plan", "-", *there, "--call", "1s", stdin=lines({}))).code == 2
+    assert (await run_here("plan", written(folder, {}), *there, "--call", "1s")).code == 2
 
 
-async def test_upstreams_are_shown_paused_retuned_and_reset(
-    paceline: RunCommand, upstream: ScriptedUpstream, serve: StartServer
-) -> None:
-    server = await serve({"upstreams": {"api": declared(upstream.url, rate=RATE), "free": declared(upstream.url)}})
+async def test_upstreams_are_shown_paused_retuned_and_reset(paceline: RunCommand, server: Server) -> None:
     there = ("--server", server.base_url)
     shown = await paceline("upstreams", *there)
     assert shown.code == 0, shown.stderr
     assert row(shown.stdout, "api") == ["api", "20/1s", "20", "0", "0", "20", "ready"]
     assert row(shown.stdout, "free")[:3] == ["free", "-", "-"]
-    assert row((await paceline("upstreams", "pause", "api", *there)).stdout, "api")[-1] == "paused"
+    assert row((await run_here("upstreams", "pause", "api", *there)).stdout, "api")[-1] == "paused"
     assert (await server.get("/v1/upstreams/api"))[1]["paused"] is True
-    assert row((await paceline("upstreams", "resume", "api", *there)).stdout, "api")[-1] == "ready"
-    retuned = await paceline("upstreams", *there, "rate", "api", "5/1s", "100/1m")
+    assert row((await run_here("upstreams", "resume", "api", *there)).stdout, "api")[-1] == "ready"
+    retuned = await run_here("upstreams", *there, "rate", "api", "5/1s", "100/1m")
     assert row(retuned.stdout, "api")[1:3] == ["5/1s", "5"]
     windows = (await server.get("/v1/upstreams/api"))[1]["budgets"][0]["windows"]
     assert [(window["limit"], window["per"]) for window in windows] == [(5, "1s"), (100, "1m")]
-    assert "20/1s" in (await paceline("upstreams", "reset", "api", *there)).stdout
+    assert "20/1s" in (await run_here("upstreams", "reset", "api", *there)).stdout
 
 
-async def test_what_cannot_be_done_is_told_in_a_line(
-    paceline: RunCommand, upstream: ScriptedUpstream, serve: StartServer
-) -> None:
-    server = await serve({"upstreams": {"api": declared(upstream.url)}})
+async def test_what_cannot_be_done_is_told_in_a_line(server: Server) -> None:
     there = ("--server", server.base_url)
     for arguments, told in (
         (("upstreams", "pause", "nobody", *there), "the service answered 404"),
@@ -115,7 +135,7 @@ async def test_what_cannot_be_done_is_told_in_a_line(
         (("upstreams", "--server", "http://127.0.0.1:1"), "cannot be reached"),
         (("plan", "no-such-file", *there), "cannot be read"),
     ):
-        ran = await paceline(*arguments)
+        ran = await run_here(*arguments)
         assert ran.code == 2
         assert told in ran.stderr
         assert len(ran.stderr.splitlines()) == 1

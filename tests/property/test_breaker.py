@@ -6,11 +6,11 @@ import random
 from collections import deque
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from paceline.resilience.breaker import UNCOUNTED, Breaker, BreakerPolicy, BreakerState
+from support.properties import examples
 
 ROUND_TRIP_S = 0.02
 
@@ -141,4 +141,4 @@ class AnyCalls(RuleBasedStateMachine):
 
 
 TestAnyCalls = AnyCalls.TestCase
-TestAnyCalls.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAnyCalls.settings = examples(50, stateful_step_count=60)

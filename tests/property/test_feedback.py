@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.admission.lineup import Lane, Waiter
 from paceline.model import Priority, Rate, Verdict
 from paceline.rate.feedback import Feedback, Spending
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from support.properties import examples
 from support.simulation import FixedWindows, StrictUpstream, World, most_within
 
 
@@ -222,7 +223,7 @@ def test_a_declared_window_and_headers_together_still_are_never_refused() -> Non
     assert strict.refused == 0
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(
     answers=st.lists(
         st.tuples(

@@ -7,13 +7,14 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.app import Service
 from paceline.batch.plan import Plan, plan_batch
 from paceline.model import Batch, Item, Priority, Rate, Strategy, Tenant
 from support.memory import MemoryUpstream, run, serving_from
+from support.properties import examples
 from support.virtual_clock import virtual_time
 
 CALL_S = 0.1
@@ -59,7 +60,7 @@ def close(plan: Plan, seconds: float, within_s: float = 0.03) -> None:
     assert plan.finish_in_ms / 1000 == pytest.approx(seconds, rel=0.01, abs=within_s)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(
     policies=st.lists(POLICIES, min_size=1, max_size=3),
     strategy=st.sampled_from([each for each in Strategy if each is not Strategy.TOKEN_BUCKET]),
@@ -118,7 +119,7 @@ async def test_a_token_bucket_s_batch_takes_what_its_plan_said(costs: list[int])
 
 
 # Moments are kept apart, and one call more or less is no mistake: of two things at one moment either may come first.
-@settings(max_examples=30, deadline=None)
+@examples(12)
 @given(
     policy=POLICIES,
     earlier=st.lists(
@@ -159,7 +160,7 @@ async def test_what_is_under_way_already_counts(
         await asyncio.gather(*under_way)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(15)
 @given(
     needs=st.lists(st.lists(st.integers(0, 39), max_size=3), min_size=1, max_size=40),
     strategy=st.sampled_from([Strategy.ADAPTIVE, Strategy.BOUNDED, Strategy.SEQUENTIAL]),
@@ -179,7 +180,7 @@ async def test_dependent_items_wait_for_what_they_need(needs: list[list[int]], s
         close(plan, seconds)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(limit=st.integers(2, 40), count=st.integers(1, 120), deadline_s=st.floats(0.3, 6.0))
 @virtual_time
 async def test_who_misses_the_deadline_is_counted_to_within_one(limit: int, count: int, deadline_s: float):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.admission.allowance import Allowance
 from paceline.admission.lineup import Lane, Waiter
 from paceline.admission.refusals import give_up, out_of_reach
 from paceline.model import Priority, Rate, Receipt, Verdict
+from support.properties import examples
 from support.simulation import World
 
 
-@settings(max_examples=30, deadline=None)
+@examples(12)
 @given(seed=st.integers(0, 2**20))
 def test_no_permit_and_no_token_is_lost_over_random_offers_withdrawals_and_settlements(seed: int) -> None:
     draw = random.Random(seed)
@@ -171,7 +172,7 @@ def test_waits_are_put_down_to_what_held_the_item_and_add_up() -> None:
     assert waiters[-1].receipt.queue_s > waiters[-1].receipt.rate_wait_s > 0
 
 
-@settings(max_examples=30, deadline=None)
+@examples(12)
 @given(
     rate=st.builds(Rate, st.integers(2, 20), st.sampled_from([0.5, 2.0]), st.integers(1, 2)),
     limit=st.sampled_from([2, 5, float("inf")]),
@@ -338,7 +339,7 @@ def test_a_pause_gives_up_those_it_puts_out_of_reach() -> None:
     assert world.gate.queued == 1
 
 
-@settings(max_examples=40, deadline=None)
+@examples(15)
 @given(
     limit=st.integers(1, 20),
     burst=st.integers(1, 20),

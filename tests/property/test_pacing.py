@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.model import Rate
+from support.properties import examples
 from support.simulation import StrictUpstream, World, most_within
 
 
@@ -38,7 +39,7 @@ def test_drains_at_the_rate_and_is_never_refused(
         back=lambda: 0.0002 + draw.uniform(0, jitter_s),
         timer_late=lambda: draw.uniform(0.0001, 0.0015),
     )
-    used = drained(world, min(12_000, per_second * 30))
+    used = drained(world, min(8_000, per_second * 20))
     assert world.upstream.refused <= most_refused
     assert used >= least_used
 
@@ -70,7 +71,7 @@ def test_the_simulated_upstream_does_refuse_plain_gcra() -> None:
     assert upstream.refused > 10
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(
     limit=st.integers(1, 40),
     per_s=st.sampled_from([0.5, 1.0, 7.0]),
@@ -116,7 +117,7 @@ def test_no_stretch_of_a_window_sees_more_than_its_limit(
     assert world.most_in_flight <= cap
 
 
-@settings(max_examples=40, deadline=None)
+@examples(15)
 @given(
     limit=st.integers(2, 100),
     burst=st.integers(1, 100),

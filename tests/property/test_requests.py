@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from paceline.api.errors import ApiError, BadRequest, Invalid, TooLarge
 from paceline.api.intake import Intake, Place
 from paceline.config.server import Server
 from paceline.model import Batch, Tenant
+from support.properties import examples
 
 LIMITS = Server(max_items=20)
 
@@ -194,7 +195,7 @@ def plain(answer: Batch | ApiError) -> Any:
     return msgspec.json.encode(replace(answer, items=[replace(item, json=bytes(item.json)) for item in answer.items]))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(100)
 @given(body=batches)
 def test_a_batch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
     at_once, in_slices = (read(take_batch, body, in_slices=each) for each in (False, True))
@@ -203,7 +204,7 @@ def test_a_batch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
     assert plain(at_once) == plain(in_slices)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(60)
 @given(body=fetches)
 def test_a_fetch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
     at_once, in_slices = (read(take_fetch, body, in_slices=each) for each in (False, True))
@@ -212,7 +213,7 @@ def test_a_fetch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
     assert plain(at_once) == plain(in_slices)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(60)
 @given(body=st.one_of(st.binary(max_size=60), batches.map(lambda body: json.dumps(body).encode()[:-1])))
 def test_bytes_that_are_no_json_are_refused_as_that(body: bytes):
     assert isinstance(taken(take_batch, body), BadRequest | Invalid)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.batch.order import in_order
@@ -15,6 +15,7 @@ from paceline.errors import BodyTooLarge, ConnectFailed, ProtocolError
 from paceline.events import AttemptFinished, BatchFinished, Event, ItemFinished, RetryScheduled
 from paceline.model import Batch, Item, ItemRetry, Outcome, OutcomeKind, Rate, Strategy
 from support.memory import Act, MemoryUpstream, answer, failing, nothing_held, run, serving_from, silent
+from support.properties import examples
 from support.virtual_clock import virtual_time
 
 SOON = st.sampled_from([0.0, 0.01, 0.3, 2.0])
@@ -72,7 +73,7 @@ class World:
         )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(
     batch_items=item_lists(),
     script=st.lists(ACTS, max_size=25),
@@ -164,7 +165,7 @@ def check_told(told: list[Event], outcomes: list[Outcome]) -> None:
     assert summary.retries <= len([event for event in told if isinstance(event, RetryScheduled)])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(
     batch_items=item_lists(),
     script=st.lists(ACTS, max_size=15),
@@ -197,7 +198,6 @@ GRAPHS = st.integers(1, 12).flatmap(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(GRAPHS)
 def test_a_plan_puts_everything_after_what_it_waits_for_or_names_the_circle(graph: list[list[int]]):
     batch_items = [Item(depends_on=[str(need) for need in needs]) for needs in graph]
@@ -213,7 +213,6 @@ def test_a_plan_puts_everything_after_what_it_waits_for_or_names_the_circle(grap
         assert needs.get(index, []) == wanted
 
 
-@settings(deadline=None)
 @given(GRAPHS)
 def test_a_plan_keeps_the_requests_own_order_where_nothing_forbids_it(graph: list[list[int]]):
     backwards = [[need for need in needs if need < index] for index, needs in enumerate(graph)]

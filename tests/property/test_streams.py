@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
@@ -19,6 +19,7 @@ from paceline.api.intake import Intake
 from paceline.app import Service
 from paceline.model import Batch, Item, Rate, Strategy, Tenant
 from support.memory import MemoryUpstream, answer, nothing_held, serving_from
+from support.properties import examples
 from support.virtual_clock import virtual_time
 
 ROOM = 60_000
@@ -83,7 +84,7 @@ STALLS = st.lists(st.sampled_from([0.0, 0.0, TICK_S, 1.0, 7.0]), max_size=30)
 SIZES = st.lists(st.sampled_from([0, 1_000, 9_000, LARGEST, LARGEST]), min_size=1, max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(
     sizes=SIZES,
     stalls=st.lists(STALLS, min_size=1, max_size=3),

@@ -86,21 +86,25 @@ class Child:
         self._news.set()
 
 
-@asynccontextmanager
-async def child(*argv: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> AsyncIterator[Child]:
-    """Run a command, without our proxies and PACELINE_* settings; whatever happens it is gone afterwards."""
-    inherited = {
+def environment() -> dict[str, str]:
+    """Ours, without our proxies and PACELINE_* settings."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.upper().endswith("_PROXY") and not name.startswith("PACELINE_")
     }
+
+
+@asynccontextmanager
+async def child(*argv: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> AsyncIterator[Child]:
+    """Run a command, without our proxies and PACELINE_* settings; whatever happens it is gone afterwards."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
         limit=64 * 1024 * 1024,
-        env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
+        env={**environment(), "PYTHONUNBUFFERED": "1", **(env or {})},
     )
     running = Child(process, argv, stdin)
     try:

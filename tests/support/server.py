@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
+from unittest import mock
 
 import aiohttp
+import pytest
 import yaml
 
-from support.children import START_WITHIN_S, STARTED, Child, child
+from paceline.__main__ import main
+from support.children import START_WITHIN_S, STARTED, Child, child, environment
 
 PACELINE = (sys.executable, "-m", "paceline")
 
@@ -105,6 +110,28 @@ async def run_paceline(*arguments: str, stdin: bytes = b"", env: dict[str, str] 
     async with child(*PACELINE, *arguments, stdin=stdin, env=env) as running:
         code = await running.ended()
     return Ran(code, "\n".join(running.stdout), "\n".join(running.stderr))
+
+
+async def run_here(*arguments: str) -> Ran:
+    """Run a command in a thread of this process: for what it says and does, where how it starts is tested elsewhere.
+
+    It costs a tenth of a child; a command that takes signals or the standard input needs one.
+    """
+
+    def called() -> Ran:
+        stdout, stderr = StringIO(), StringIO()
+        with (
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+            mock.patch.object(sys, "argv", ["paceline", *arguments]),
+            mock.patch.dict(os.environ, environment(), clear=True),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+        assert isinstance(ended.value.code, int)
+        return Ran(ended.value.code, stdout.getvalue(), stderr.getvalue())
+
+    return await asyncio.to_thread(called)
 
 
 def _written(config: dict[str, Any], file: Path) -> str:

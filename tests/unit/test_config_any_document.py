@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from paceline.config import Config, load
 from paceline.config.schema import settings as all_settings
 from paceline.errors import ConfigError
+from support.properties import examples
 
 WORDS = sorted(
     {part for key, _, _ in all_settings() for part in key.replace("[]", "").split(".")}
@@ -46,7 +47,7 @@ def outcome(file: Path, text: str) -> Config | ConfigError:
         return error
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(50, suppress_health_check=[HealthCheck.too_slow])
 @given(document=DOCUMENTS)
 def test_a_document_is_a_configuration_or_a_config_error(tmp_path_factory, document):
     file = tmp_path_factory.mktemp("any") / "paceline.yaml"
@@ -56,7 +57,7 @@ def test_a_document_is_a_configuration_or_a_config_error(tmp_path_factory, docum
         assert all(each.problem and each.fix for each in (found, *found.others))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(text=st.text(alphabet=st.sampled_from("ab:{}[]-*&!#'\"\n ${}|>?%@`,"), max_size=40))
 def test_any_text_is_a_configuration_or_a_config_error(tmp_path_factory, text):
     file = tmp_path_factory.mktemp("any") / "paceline.yaml"

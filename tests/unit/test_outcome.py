@@ -7,7 +7,7 @@ from base64 import b64encode
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -65,7 +65,6 @@ def test_deep_nesting_is_text_and_no_crash():
     assert encoded(body)[1] == "text"
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
@@ -118,7 +117,6 @@ def test_the_rest_is_base64(content_type: str | None, body: bytes):
     assert encoded(body, content_type) == (b64encode(body).decode(), "base64")
 
 
-@settings(deadline=None)
 @given(
     st.binary(min_size=1),
     st.sampled_from(["utf-7", "utf-16", "idna", "punycode", "big5", "hz", "undefined", "unicode_escape", "cp037", "x"]),

@@ -11,7 +11,7 @@ from unittest import mock
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.admission.lineup import Lane, Waiter
@@ -22,6 +22,7 @@ from paceline.model import ONE_REQUEST, Batch, Item, Priority, Rate, Receipt, Ve
 from paceline.upstream.registry import OTHER
 from paceline.upstream.state import state_of
 from support.memory import MemoryUpstream, codes, items, run, serving_from, silent
+from support.properties import examples
 from support.virtual_clock import virtual_time
 
 NESTED = {
@@ -103,7 +104,7 @@ def test_a_path_is_appended_to_its_upstreams_base_url_and_cannot_leave_it(name: 
 PIECES = ["/", "..", ".", "%2e", "%2E%2e", "%2f", "%5C", "x", "", "?", "#", "@", ":", "a b", "é", "%"]
 
 
-@settings(max_examples=500, deadline=None)
+@examples(150)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_no_path_whatever_leaves_its_upstream_even_for_a_server_that_decodes_first(path: str):
     with serving_from(MemoryUpstream(), upstreams=NESTED) as service:

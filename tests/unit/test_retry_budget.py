@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.resilience.retry_budget import RetryBudget
+from support.properties import examples
 
 
 def spent(budget: RetryBudget, now: float, wanted: int = 10_000) -> int:
@@ -103,7 +104,7 @@ def test_a_total_outage_under_steady_load_costs_a_fifth_and_three_a_second() -> 
     ratio=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
     per_s=st.sampled_from([0.0, 0.5, 3.0]),
 )
-@settings(deadline=None, max_examples=300)
+@examples(100)
 def test_in_any_stretch_retries_stay_within_their_share(
     steps: list[tuple[float, int, int]], ratio: float, per_s: float
 ) -> None:

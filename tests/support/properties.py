@@ -1,0 +1,24 @@
+"""How far a property is searched: `make test` tries the same few examples each time, `make verify` many new ones.
+
+`tests/conftest.py` loads the profile `few`; `make verify` asks for `many`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+
+FEW, MANY = "few", "many"
+TIMES_AS_MANY = 10
+USUALLY = 40
+
+# No example has a deadline: what is slow on a busy machine is not wrong.
+settings.register_profile(FEW, deadline=None, derandomize=True, max_examples=USUALLY)
+settings.register_profile(MANY, deadline=None, print_blob=True, max_examples=TIMES_AS_MANY * USUALLY)
+
+
+def examples(few: int, **more: Any) -> settings:
+    """Decorate a property that needs another number than the usual; many are as many times more."""
+    times = TIMES_AS_MANY if settings.get_current_profile_name() == MANY else 1
+    return settings(max_examples=few * times, **more)
