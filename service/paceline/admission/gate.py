@@ -59,7 +59,7 @@ class Gate:
         self.adaptive_limit = adaptive_limit
         self.health = health
         self.tripped = False
-        """The breaker is open since the last settlement or stayed so: who waits may have to be told."""
+        """The last settlement opened the breaker, or was a trial that left it open: who waits may have to be told."""
         self.quickest_s = 0.0
         """As its health told, for a copy that goes without."""
         self.past_hope: list[Waiter] = []

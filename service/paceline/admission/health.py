@@ -10,6 +10,7 @@ would go unseen as soon as those who wait have hardly any time left when their t
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from math import inf
 
 from paceline.admission.lineup import Lane, Waiter
@@ -77,7 +78,7 @@ class Health:
     def settled(
         self, waiter: Waiter, healthy: bool | None, timed_out: bool, answered_at: float | None, now: float
     ) -> bool:
-        """Learn from what became of it. True where the breaker is open and those who wait may have to be told."""
+        """Learn from what became of it. True where that opened the breaker, or was a trial that left it open."""
         breaker, written_at = self.breaker, waiter.written_at
         if healthy and waiter.granted_at is not None:
             took_s = now - waiter.granted_at
@@ -99,7 +100,9 @@ class Health:
                 self.limiter.sample(now - written_at, waiter.among, now)
             elif timed_out:
                 self.limiter.sample(now - written_at, waiter.among, now, dropped=True)
-        return breaker.state(now) is not BreakerState.CLOSED and (was_closed or not breaker.allows(now))
+        if breaker.state(now) is BreakerState.CLOSED:
+            return False
+        return was_closed or (breaker.is_trial(waiter.ticket) and not breaker.allows(now))
 
     def retune(self, fresh: Health, now: float) -> None:
         """Take the settings of another and keep what was learned."""
@@ -117,8 +120,9 @@ class Health:
         limiter = self.limiter
         climbing = limiter is not None and limiter.climbing
         if climbing or self.breaker.state(0.0) is not BreakerState.CLOSED:
-            fork = Health(self.breaker.fork(), limiter and limiter.fork())
-            fork.call_s, fork._took_s = self.call_s, self._took_s.copy()
+            fork = copy(self)
+            fork.breaker, fork._took_s = self.breaker.fork(), copy(self._took_s)
+            fork.limiter = limiter and limiter.fork()
             return fork
         return inf if limiter is None else limiter.level
 
@@ -127,6 +131,8 @@ class Health:
         self.breaker.reset()
         self.call_s = 0.0
         self._took_s.clear()
+        self._answered_at = -inf
+        self._cut_off = 0
         if self.limiter is not None:
             self.limiter.reset()
 
