@@ -76,7 +76,7 @@ async def test_a_run_that_is_held_sends_nothing_new_and_then_all(strategy: Strat
     upstream = MemoryUpstream(after_s=0.125)
     with serving_from(upstream, concurrency={"limit": 4}) as service:
         batch = Batch(items(20), strategy=strategy, deadline_s=300.0, **own)
-        run = service.runner.open(batch)
+        run = service.runner.open(batch, holdable=True)
         running = asyncio.create_task(service.runner.run(batch, lambda _: None, run))
         await asyncio.sleep(0.3)
         run.hold()
@@ -94,7 +94,7 @@ async def test_a_plan_takes_a_batch_that_is_held_to_go_on_at_once():
     upstream = MemoryUpstream(after_s=0.1)
     with serving_from(upstream, concurrency={"limit": 4}) as service:
         batch, later = Batch(items(400), deadline_s=300.0), Batch(items(40))
-        run = service.runner.open(batch)
+        run = service.runner.open(batch, holdable=True)
         running = asyncio.create_task(service.runner.run(batch, lambda _: None, run))
         await asyncio.sleep(0.05)
         run.hold()

@@ -194,7 +194,7 @@ class StreamAnswer(Response):
                 unread.put(self._framed(b"item", _encode(event.outcome)))
 
         runner = self._core.runner
-        run = runner.open(self._batch, also=keep)
+        run = runner.open(self._batch, also=keep, holdable=True)
         unread = Unread(self._place, self._core.config.server.max_batch_response, run)
         running = asyncio.get_running_loop().create_task(runner.run(self._batch, lambda _: unread.news.set(), run))
         running.add_done_callback(lambda _: unread.news.set())

@@ -49,7 +49,7 @@ class Ending(Enum):
 class Run:
     """One batch on its way. `item` may be awaited for many items at once."""
 
-    def __init__(self, registry: Registry, tell: Listener, batch: Batch, turns: Turns) -> None:
+    def __init__(self, registry: Registry, tell: Listener, batch: Batch, turns: Turns, *, holdable: bool) -> None:
         self.batch_id = uuid4().hex
         self._turns = turns
         self._batch = batch
@@ -57,7 +57,7 @@ class Run:
         self._began_at = time.perf_counter()
         self._preparation = Preparation(registry, batch, self._began_at + batch.deadline_s)
         self._own = own_layers(batch)
-        self._allowance = own_allowance(batch) or Allowance()
+        self._allowance = own_allowance(batch) or (Allowance() if holdable else None)
         self._pipelines: dict[Upstream, Send] = {}
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._begun: set[asyncio.Task[Outcome]] = set()
@@ -82,10 +82,12 @@ class Run:
 
     def hold(self) -> None:
         """Let nothing through the gates until `go_on`; what is in flight goes on, and deadlines hold."""
+        assert self._allowance is not None, "opened as holdable"
         self._allowance.shut()
 
     def go_on(self) -> None:
         """Send again after `hold`."""
+        assert self._allowance is not None, "opened as holdable"
         self._allowance.reopen()
 
     def end(self, ending: Ending) -> None:
@@ -219,12 +221,13 @@ class Runner:
         self._runs: set[Run] = set()
         self._turns = Turns()
 
-    def open(self, batch: Batch, also: Listener | None = None) -> Run:
+    def open(self, batch: Batch, also: Listener | None = None, *, holdable: bool = False) -> Run:
         """A run to start items on one by one; the caller closes it with `finish` and `forget`.
 
-        `also` is told what happens in this run alone.
+        `also` is told what happens in this run alone. Only a `holdable` one can be held: it costs each call a look.
         """
-        run = Run(self._registry, self._tell if also is None else tell(self._tell, also), batch, self._turns)
+        listener = self._tell if also is None else tell(self._tell, also)
+        run = Run(self._registry, listener, batch, self._turns, holdable=holdable)
         self._runs.add(run)
         return run
 
