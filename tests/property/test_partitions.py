@@ -67,6 +67,21 @@ def test_a_throttle_pauses_its_own_partition_only() -> None:
     assert world.offer(other).granted_at == world.now
 
 
+def test_a_partition_that_is_held_again_and_again_is_remembered_once() -> None:
+    world = world_without_an_upstream(Rate(1, 100.0, 1))
+    flows = {key: world.flow(key=key) for key in ("soon", "later")}
+    for flow in flows.values():
+        world.offer(flow)
+        world.run(until=world.now + 50)
+    world.offer(flows["soon"])
+    for _ in range(1_000):
+        world.withdraw(world.offer(flows["later"]))
+    assert len(world.gate._standing._held) < 200
+    assert world.offer(flows["later"]).granted_at is None
+    world.run()
+    assert len(world.granted) == 4
+
+
 def test_tenants_share_a_budget_by_their_weights() -> None:
     world = World([Rate(100, 1.0, 1)])
     flows = [world.flow(tenant="light", weight=1.0), world.flow(tenant="heavy", weight=3.0)]

@@ -26,12 +26,13 @@ from paceline.model import WaitReason
 
 _READY, _HELD, _IDLE = State.READY, State.HELD, State.IDLE
 _RATE, _CONCURRENCY = WaitReason.RATE, WaitReason.CONCURRENCY
+_FEW = 64
 
 
 class Standing:
     """The lineups of one gate; `wake` is called when a batch that was parked may go."""
 
-    __slots__ = ("_held", "_parked", "_sequence", "_wake", "now", "turns")
+    __slots__ = ("_held", "_parked", "_sequence", "_swept_at", "_wake", "now", "turns")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.turns = Turns()
@@ -40,6 +41,8 @@ class Standing:
         """Up to when time was put down to its reason."""
         self._wake = wake
         self._held: list[tuple[float, int, Lineup]] = []
+        self._swept_at = _FEW
+        """So many held are swept for those that are so no more."""
         self._parked: list[tuple[float, int, BatchFlow]] = []
         self._sequence = count(1)
 
@@ -84,6 +87,10 @@ class Standing:
         lineup.hold_number = next(self._sequence)
         if until < inf:
             heappush(self._held, (until, lineup.hold_number, lineup))
+            if len(self._held) > self._swept_at:
+                self._held = [place for place in self._held if place[1] == place[2].hold_number]
+                heapify(self._held)
+                self._swept_at = 2 * len(self._held) + _FEW
 
     def park(self, flow: BatchFlow, own_due: float, now: float) -> None:
         """Take a batch that its own allowance holds back out of the running."""
