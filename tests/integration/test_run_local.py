@@ -17,6 +17,7 @@ from paceline.cli.sink import open_sink
 from paceline.cli.source import Source
 from paceline.config import Config
 from paceline.model import Strategy
+from support.reading import nobody_reads
 from support.scripted import ScriptedUpstream
 
 
@@ -61,7 +62,7 @@ class Running:
             self.end_of_input()
         self.source.close()
         self.sink.close()
-        await asyncio.sleep(0.01)  # the reading thread sees the end of the pipe
+        await nobody_reads()
         os.close(self.read_end)
 
 

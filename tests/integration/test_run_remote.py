@@ -16,6 +16,7 @@ from paceline.cli.outlet import Outlet
 from paceline.cli.remote import RemoteRun
 from paceline.cli.sink import open_sink
 from paceline.cli.source import Source
+from support.reading import nobody_reads
 from support.scripted import Peer, Received, ScriptedUpstream, head
 
 STREAM = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
@@ -58,6 +59,7 @@ async def carried(
         await writing
         source.close()
         sink.close()
+        await nobody_reads()
         os.close(fd)
     return [json.loads(line) for line in out.read_bytes().splitlines()]
 
