@@ -265,6 +265,19 @@ async def test_many_offers_in_one_piece_are_read_one_by_one(upstream: ScriptedUp
             assert (await caller.answer())[0] == 200
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [GET + b"connection: close, upgrade\r\n", GET.replace(b"1.1", b"1.0") + b"connection: upgrade\r\n"],
+    ids=["to be closed", "HTTP/1.0"],
+)
+async def test_an_offer_on_a_connection_that_ends_is_answered_too(upstream: ScriptedUpstream, asked: bytes):
+    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+        caller.say(asked + b"upgrade: websocket\r\n\r\n" + GET + b"\r\n")
+        async with asyncio.timeout(30):
+            assert (await caller.answer())[0] == 200
+            assert await caller.ended() == b""  # what follows is not read
+
+
 BIG = "x" * 60_000
 
 

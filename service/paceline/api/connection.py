@@ -101,6 +101,8 @@ class Connection(HttpToolsProtocol):
         while (head := self._plain_head) is not None:
             self._plain_head = None
             left = left[self._offer_ends :]
+            self.parser = httptools.HttpRequestParser(self)  # the old one may take the connection to be at its end
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
             super().data_received(head)
             super().data_received(left)  # type: ignore[arg-type] # the parser takes any buffer, and this is no copy
         self._piece = b""
