@@ -27,6 +27,10 @@ _PLAIN = (
     'is a secret in plain text; put it into a Secret, name that in credentials, and write "${file:/etc/paceline/'
     'credentials/NAME/KEY}"'
 )
+_IN_URL = (
+    "has a password in plain text; put its whole URL into a Secret, name that in credentials, and write "
+    '"${file:/etc/paceline/credentials/NAME/KEY}"'
+)
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"replicas": -1}, "replicas is -1; write 1 or more"),
     ({"replicas": 0}, "replicas is 0; write 1 or more"),
@@ -81,6 +85,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_upstream(auth={"bearer": "t0ken"}), f"config.upstreams.example.auth.bearer {_PLAIN}"),
     (_upstream(auth={"basic": {"password": "x"}}), f"config.upstreams.example.auth.basic.password {_PLAIN}"),
     (_upstream(auth={"header": {"value": "x"}}), f"config.upstreams.example.auth.header.value {_PLAIN}"),
+    (_upstream(proxy="http://user:word@proxy.example.com:3128"), f"config.upstreams.example.proxy {_IN_URL}"),
+    (
+        {"config": {"defaults": {"proxy": "http://user:word@proxy.example.com:3128"}}},
+        f"config.defaults.proxy {_IN_URL}",
+    ),
     (
         _upstream(auth={"bearer": "${env:TOKEN}"}),
         "config refers to ${env:...}, and the pods have no such variables; mount a Secret by credentials and write "

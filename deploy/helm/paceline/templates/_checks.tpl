@@ -84,7 +84,9 @@
 {{- range $name, $upstream := $config.upstreams -}}
 {{- $wrong = concat $wrong (include "paceline.checks.upstream" (dict "root" $ "at" (printf "config.upstreams.%s" $name) "upstream" $upstream) | fromJsonArray) -}}
 {{- end -}}
-{{- $wrong = concat $wrong (include "paceline.checks.concurrency" (dict "root" . "at" "config.defaults" "upstream" ($config.defaults | default dict)) | fromJsonArray) -}}
+{{- range $check := list "concurrency" "proxy" -}}
+{{- $wrong = concat $wrong (include (printf "paceline.checks.%s" $check) (dict "root" $ "at" "config.defaults" "upstream" ($config.defaults | default dict)) | fromJsonArray) -}}
+{{- end -}}
 {{- $wrong = concat $wrong (include "paceline.checks.references" . | fromJsonArray) -}}
 {{- toJson $wrong -}}
 {{- end -}}
@@ -103,7 +105,7 @@
 {{- $wrong = append $wrong (printf "%s.auth.%s is a secret in plain text; put it into a Secret, name that in credentials, and write \"${file:/etc/paceline/credentials/NAME/KEY}\"" $at $place) -}}
 {{- end -}}
 {{- end -}}
-{{- $wrong = concat $wrong (include "paceline.checks.concurrency" . | fromJsonArray) -}}
+{{- $wrong = concat $wrong (include "paceline.checks.concurrency" . | fromJsonArray) (include "paceline.checks.proxy" . | fromJsonArray) -}}
 {{- if $policy.enabled -}}
 {{- if .upstream.allow_private -}}
 {{- if not $policy.privateUpstreams -}}
@@ -127,6 +129,15 @@
 {{- $limit := (.upstream.concurrency | default dict).limit -}}
 {{- if and $limit (lt (int $limit) $shares) -}}
 {{- $wrong = append $wrong (printf "%s.concurrency.limit is %d and cannot be divided into %d shares; use fewer replicas, or a rate in its place" .at (int $limit) $shares) -}}
+{{- end -}}
+{{- toJson $wrong -}}
+{{- end -}}
+
+{{- define "paceline.checks.proxy" -}}
+{{- $wrong := list -}}
+{{- $proxy := toString .upstream.proxy -}}
+{{- if and (regexMatch "^[^/]*//[^/]*@" $proxy) (not (contains "${" $proxy)) -}}
+{{- $wrong = append $wrong (printf "%s.proxy has a password in plain text; put its whole URL into a Secret, name that in credentials, and write \"${file:/etc/paceline/credentials/NAME/KEY}\"" .at) -}}
 {{- end -}}
 {{- toJson $wrong -}}
 {{- end -}}
