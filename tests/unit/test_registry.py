@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from paceline.admission.lineup import Lane, Waiter
 from paceline.app import Service
 from paceline.config import Config
+from paceline.admission.gate import Gate
 from paceline.errors import ConfigError, EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
 from paceline.model import ONE_REQUEST, Batch, Item, Priority, Rate, Receipt, Verdict
 from paceline.upstream.registry import OTHER
@@ -165,6 +166,20 @@ async def test_an_undeclared_host_whose_window_still_counts_is_kept():
             service.registry.at("https://b.example/")
         await asyncio.sleep(61.0)
         assert service.registry.at("https://b.example/")[0].name == OTHER
+
+
+def test_who_finds_all_undeclared_hosts_busy_spares_those_behind_the_search():
+    with (
+        mock.patch("paceline.upstream.registry._MOST_UNDECLARED", 3),
+        mock.patch.object(Gate, "idle", return_value=False) as looks,
+        serving_from(MemoryUpstream()) as service,
+    ):
+        for n in range(3):
+            service.registry.at(f"https://busy{n}.example/")
+        for n in range(20):
+            with pytest.raises(Overloaded):
+                service.registry.at(f"https://new{n}.example/")
+        assert looks.call_count == 3
 
 
 def test_declared_egress_opens_no_gate_for_others():

@@ -17,18 +17,21 @@ WHOLE = "upstream"
 """The partition key where nothing is partitioned."""
 
 _MOST = 10_000
+_SEARCH_AGAIN_S = 1.0
+"""A search among all of them takes some 40 ms: with none to drop, it is not made anew for everybody who asks."""
 
 
 class Budgets:
     """At most 10,000 of them; beyond, one is dropped whose windows are all free and where nobody waits or flies."""
 
-    __slots__ = ("_by_key", "_max_pause_s", "_transit_s", "rates")
+    __slots__ = ("_by_key", "_max_pause_s", "_search_at", "_transit_s", "rates")
 
     def __init__(self, rates: Sequence[Rate], transit_s: float, max_pause_s: float) -> None:
         self.rates = tuple(rates)
         """The windows as declared or last retuned."""
         self._transit_s, self._max_pause_s = transit_s, max_pause_s
         self._by_key: OrderedDict[str, Budget] = OrderedDict()
+        self._search_at = -inf
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -115,9 +118,13 @@ class Budgets:
         return fork
 
     def _drop_one(self, now: float) -> None:
-        for key, budget in self._by_key.items():
-            if budget.idle(now, inf):
-                budget.dropped = True
-                del self._by_key[key]
-                return
+        if now >= self._search_at:
+            for _ in range(len(self._by_key)):
+                key, budget = next(iter(self._by_key.items()))
+                if budget.idle(now, inf):
+                    budget.dropped = True
+                    del self._by_key[key]
+                    return
+                self._by_key.move_to_end(key)  # so that nobody looks at it again before all others
+            self._search_at = now + _SEARCH_AGAIN_S
         raise LookupError(f"{_MOST} partitions are busy")

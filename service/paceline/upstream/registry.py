@@ -28,6 +28,8 @@ OTHER = "other"
 """The name and metric label of every undeclared host."""
 
 _MOST_UNDECLARED = 1000
+_SEARCH_AGAIN_S = 1.0
+"""With none to drop, the search among all of them is not made anew for everybody who asks."""
 
 
 class Upstream:
@@ -109,6 +111,7 @@ class Registry:
         """No longer declared, but their windows still remember: declared again, they go on counting."""
         self._by_origin: dict[tuple[str, str, int], list[Upstream]] = {}
         self._others: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
+        self._search_at = -inf
         self.apply(config, guard)
 
     def apply(self, config: Config, guard: Guard) -> None:
@@ -225,11 +228,15 @@ class Registry:
 
     def _drop_one(self) -> None:
         now = time.perf_counter()
-        for origin, upstream in self._others.items():
-            if upstream.admitter.gate.idle(now):
-                upstream.admitter.close()
-                del self._others[origin]
-                return
+        if now >= self._search_at:
+            for _ in range(len(self._others)):
+                origin, upstream = next(iter(self._others.items()))
+                if upstream.admitter.gate.idle(now):
+                    upstream.admitter.close()
+                    del self._others[origin]
+                    return
+                self._others.move_to_end(origin)  # so that nobody looks at it again before all others
+            self._search_at = now + _SEARCH_AGAIN_S
         raise Overloaded(
             f"{_MOST_UNDECLARED} undeclared hosts are busy; try again later, or declare this one under upstreams"
         )
