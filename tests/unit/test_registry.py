@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paceline.admission.gate import Gate
 from paceline.admission.lineup import Lane, Waiter
 from paceline.app import Service
 from paceline.config import Config
-from paceline.admission.gate import Gate
 from paceline.errors import ConfigError, EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
 from paceline.model import ONE_REQUEST, Batch, Item, Priority, Rate, Receipt, Verdict
 from paceline.upstream.registry import OTHER
