@@ -39,7 +39,7 @@ LIMIT = 200
 KINDS = ("steady", "limited", "faulty")
 ENGINES = ("aiohttp", "httpx")
 FORMS = ("application/json", "application/json", "application/x-ndjson", "text/event-stream")
-STRATEGIES = ("adaptive", "adaptive", "adaptive", "concurrent", "bounded", "sequential")
+STRATEGIES = ("adaptive", "adaptive", "adaptive", "concurrent", "bounded", "token_bucket", "sequential")
 STREAMED = {"application/x-ndjson": b"", "text/event-stream": b"data: "}
 
 
@@ -115,6 +115,8 @@ class Soak:
             body["on_failure"] = "halt"
         if body["strategy"] == "sequential":
             del body["requests"][10:]
+        if body["strategy"] == "token_bucket" or (body["strategy"] == "adaptive" and chosen.random() < 0.2):
+            body |= {"rate": {"limit": 100, "per": "1s"}, "max_concurrency": 10}
         return body
 
     def _item(self) -> dict[str, Any]:
