@@ -52,6 +52,26 @@ async def test_during_an_outage_sends_stay_within_the_promise(kind: str, strateg
         assert nothing_held(service)
 
 
+@pytest.mark.parametrize("by", ["timeout", "deadline"])
+@virtual_time
+async def test_a_caller_in_a_hurry_does_not_close_an_upstream_to_the_others(by: str):
+    upstream = MemoryUpstream(usual=answer(after_s=0.2))
+    with serving_from(upstream) as service:
+        await run(service, Batch(items(20), deadline_s=10.0))
+        limit = state_of(service.registry.named("api"), time.perf_counter()).concurrency_limit
+        for _ in range(60):
+            if by == "timeout":
+                hasty = Batch([Item(upstream="api", path="/", timeout=0.05)] * 20, deadline_s=10.0)
+            else:
+                hasty = Batch(items(20), deadline_s=0.05)
+            outcomes = await run(service, hasty)
+            assert not {"success", "circuit_open"} & set(codes(outcomes))
+        assert breaker(service) == "closed"
+        assert state_of(service.registry.named("api"), time.perf_counter()).concurrency_limit >= limit
+        patient = await run(service, Batch(items(5), deadline_s=10.0, priority=Priority.INTERACTIVE))
+        assert codes(patient) == ["success"] * 5
+
+
 @pytest.mark.parametrize("down_s", [3.0, 60.0, 300.0])
 @pytest.mark.parametrize("kind", ["refused", "reset", "503"])
 @virtual_time

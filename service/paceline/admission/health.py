@@ -2,9 +2,11 @@
 
 They bind the adaptive lane only. Pure: moments are arguments.
 
-What a call's deadline cut off says nothing by itself: it may have had no time left. Where the upstream has answered
-nobody for several times as long as its good answers take, it is a failure: else an outage in which nothing is answered
-would go unseen as soon as those who wait have hardly any time left when their turn comes.
+What a call's deadline cut off, or its item's own short timeout, says nothing by itself: it may have had no time left,
+and a caller in a hurry must not close an upstream to the others. Where the upstream has answered nobody for several
+times as long as its good answers take, and the call had the time of the quickest of these, it is a failure: else an
+outage in which nothing is answered would go unseen as soon as those who wait have hardly any time left when their turn
+comes.
 """
 
 from __future__ import annotations
@@ -87,10 +89,11 @@ class Health:
         was_closed = breaker.state(now) is BreakerState.CLOSED
         if answered_at is not None:
             self._answered_at = now
-        elif healthy is None and written_at is not None and waiter.deadline <= now + _EARLY_S:
+        elif healthy is None and written_at is not None and (timed_out or waiter.deadline <= now + _EARLY_S):
             if was_closed:
-                healthy = False if now - self._answered_at > _SILENT * self.call_s > 0 else None
-            elif breaker.is_trial(waiter.ticket):
+                silent = now - self._answered_at > _SILENT * self.call_s > 0
+                healthy = False if silent and now - written_at >= self.quickest_s else None
+            elif breaker.is_trial(waiter.ticket) and not timed_out:
                 self._cut_off = min(self._cut_off + 1, _MOST_DOUBLED)
         breaker.settled(healthy, waiter.ticket, now)
         if healthy:
@@ -98,7 +101,7 @@ class Health:
         if self.limiter is not None and written_at is not None:
             if healthy and answered_at is not None:
                 self.limiter.sample(now - written_at, waiter.among, now)
-            elif timed_out:
+            elif timed_out and healthy is False:
                 self.limiter.sample(now - written_at, waiter.among, now, dropped=True)
         if breaker.state(now) is BreakerState.CLOSED:
             return False

@@ -18,18 +18,30 @@ from paceline.resilience.verdict import healthy, verdict_of
 _LONGEST_TOLD_S = 366 * 86_400.0
 """What is told may be further away than `max_pause`, for which at most it holds anybody."""
 
+_NEARLY = 0.99
+"""Event loops may ring a little early."""
+
 
 class Admission:
     """One batch's way through one upstream's gate."""
 
     def __init__(
-        self, admitter: Admitter, places: Places, strategy: Strategy, upstream: str, dialect: str, tell: Listener
+        self,
+        admitter: Admitter,
+        places: Places,
+        strategy: Strategy,
+        upstream: str,
+        dialect: str,
+        usual_s: float,
+        tell: Listener,
     ) -> None:
         self._admitter = admitter
         self._places = places
         self._strategy = strategy
         self._upstream = upstream
         self._dialect = dialect
+        self._usual_s = usual_s
+        """The time that its policy gives an answer; an item that gives it less says nothing of its health."""
         self._tell = tell
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
@@ -41,7 +53,7 @@ class Admission:
         receipt.attempts += 1
         receipt.named_s, receipt.exhausted = None, False
         exchange.on_written = partial(self._admitter.written, waiter)
-        verdict, status, named_s, told, timed_out = Verdict.IGNORED, None, None, None, False
+        verdict, status, named_s, told, timed_out, hasty = Verdict.IGNORED, None, None, None, False, False
         try:
             response = await call_next(request)
             status = response.status
@@ -67,10 +79,12 @@ class Admission:
         except PacelineError as error:
             verdict = verdict_of(error, request.retry.statuses)
             timed_out = isinstance(error, AttemptTimeout | ItemTimeout)
+            hasty = isinstance(error, ItemTimeout) and time.perf_counter() - began_at < _NEARLY * self._usual_s
             raise
         finally:
+            health = None if hasty else healthy(verdict, status)
             paused_s = self._admitter.settle(
-                waiter, verdict, exchange, named_s, told, healthy=healthy(verdict, status), timed_out=timed_out
+                waiter, verdict, exchange, named_s, told, healthy=health, timed_out=timed_out
             )
             if verdict is Verdict.THROTTLED:
                 receipt.budget_paused = paused_s is not None and waiter.flow.lineup.lane is Lane.ADAPTIVE

@@ -65,12 +65,14 @@ def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allo
     """One batch's way to one upstream."""
     lane = lane_of(batch)
     admitter = upstream.unpaced() if batch.unpaced else upstream.admitter
+    timeout = upstream.policy.timeout
+    usual_s = min(timeout.attempt, timeout.item)
     places = Places(admitter.gate, lane, batch.priority, batch.tenant, allowance, upstream.key_of)
     layers: list[Layer] = [
         Deadline(lambda: admitter.gate.paused),
         Retry(upstream.name, upstream.retry_budget, tell),
         *own,
-        Admission(admitter, places, batch.strategy, upstream.name, upstream.policy.dialect, tell),
+        Admission(admitter, places, batch.strategy, upstream.name, upstream.policy.dialect, usual_s, tell),
         AttemptLimit(),
     ]
     return stack(layers, upstream.transport(batch.engine).send)
