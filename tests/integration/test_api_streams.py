@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from paceline.api import answers
+from paceline.api.intake import Holding
 from support.api import Api, start_api, upstreams
 from support.scripted import ScriptedUpstream
 
@@ -106,7 +107,7 @@ async def test_a_stream_that_nobody_reads_holds_its_batch_and_read_at_last_it_is
     config = upstreams(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
     async with start_api(config) as api, unread(api, [BIG] * 100, accept) as reader:
         held = api.intake.held
-        await upstream.until(lambda it: held.answer_bytes >= 2 << 20 and it.in_hand == 0)
+        await at_rest(upstream, held, 2 << 20)
         sent = len(upstream.requests)
         assert sent < 100  # sockets hold a few MB, the room 2, the batch 20
         assert held.answer_bytes <= (2 << 20) + 11 * 201_000  # five in flight, and as many being looked through
@@ -119,7 +120,7 @@ async def test_a_stream_that_nobody_reads_holds_its_batch_and_read_at_last_it_is
     assert lines[-1]["summary"]["succeeded"] == 100
     waited = [line["timing"] for line in lines[:-1] if line["timing"]["queue_ms"] > 50]
     assert waited  # for the caller: that is on the receipt
-    assert all(timing["total_ms"] - timing["queue_ms"] - timing["upstream_ms"] < 1000 for timing in waited)
+    assert sum(timing["queue_ms"] for timing in waited) > 0.5 * sum(timing["total_ms"] for timing in waited)
 
 
 async def test_a_batch_that_is_held_ends_at_its_deadline(upstream: ScriptedUpstream):
@@ -143,7 +144,7 @@ async def test_while_all_answers_fill_the_service_streams_wait_and_lose_nothing(
     async with start_api(config) as api, AsyncExitStack() as callers:
         readers = [await callers.enter_async_context(unread(api, [BIG] * 50)) for _ in range(4)]
         held, bound = api.intake.held, 2 * 4 << 20
-        await upstream.until(lambda it: held.answer_bytes >= bound and it.in_hand == 0)
+        await at_rest(upstream, held, bound)
         assert held.answer_bytes <= bound + 11 * 201_000
         assert (await api.send("POST", "/v1/batch", {"requests": [X]})).status == 503
         answers = await asyncio.gather(*(outcomes(reader) for reader in readers))
@@ -172,6 +173,16 @@ async def unread(
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def at_rest(upstream: ScriptedUpstream, held: Holding, room: int) -> None:
+    """Wait until the answers fill the room, none is on its way, and sockets take no more of them."""
+    before, same = (0, 0), 0
+    while same < 5:
+        await upstream.until(lambda it: held.answer_bytes >= room and it.in_hand == 0)
+        await asyncio.sleep(0.04)
+        now = (held.answer_bytes, len(upstream.requests))
+        before, same = now, same + 1 if now == before else 0
 
 
 async def others(api: Api) -> tuple[Any, Any]:
