@@ -15,7 +15,7 @@ import yaml
 
 from support.children import STARTED, child
 from support.scripted import ScriptedUpstream, silent
-from support.server import PACELINE, Server, declared, run_paceline, start_server
+from support.server import PACELINE, Server, declared, run_here, start_server
 
 X: dict[str, Any] = {"upstream": "api", "path": "/held"}
 DRAINING = re.compile("draining")
@@ -193,7 +193,7 @@ async def test_the_admin_port_serves_health_and_metrics_only(upstream: ScriptedU
 async def test_beyond_loopback_it_serves_with_keys_or_by_word_only(tmp_path: Path):
     file = tmp_path / "p.yaml"
     file.write_text("server: {host: 0.0.0.0}\n")
-    refused = await run_paceline("serve", "--config", str(file), "--port", "0")
+    refused = await run_here("serve", "--config", str(file), "--port", "0")
     assert refused.code != 0
     assert "server.api_keys" in refused.stderr
     assert "listening" not in refused.stderr
@@ -202,7 +202,7 @@ async def test_beyond_loopback_it_serves_with_keys_or_by_word_only(tmp_path: Pat
 async def test_each_mistake_of_a_configuration_that_is_to_be_served_is_a_line(tmp_path: Path):
     file = tmp_path / "p.yaml"
     file.write_text("server: {drain: 0s}\nstore: {jobs: x}\n")
-    refused = await run_paceline("serve", "--config", str(file), "--port", "0")
+    refused = await run_here("serve", "--config", str(file), "--port", "0")
     assert refused.code == 2
     told = [re.fullmatch(rf"{file}: (\S+): .+; fix: .+", line) for line in refused.stderr.splitlines()]
     assert {line and line[1] for line in told} == {"store", "server.drain"}
@@ -211,7 +211,7 @@ async def test_each_mistake_of_a_configuration_that_is_to_be_served_is_a_line(tm
 async def test_a_taken_port_is_told_in_a_line(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refused = await run_paceline("serve", "--port", port)
+        refused = await run_here("serve", "--port", port)
     assert refused.code != 0
     assert "Traceback" not in refused.stderr
     assert f"127.0.0.1:{port}" in refused.stderr
