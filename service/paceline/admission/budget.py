@@ -9,7 +9,7 @@ from math import inf
 from paceline.admission.copies import Copies
 from paceline.admission.lineup import BatchFlow, Lane, Lineup, Waiter
 from paceline.admission.pause import ThrottlePause
-from paceline.model import Cost, Rate, Verdict, WaitReason
+from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
 from paceline.rate.feedback import Feedback, Spending
 from paceline.rate.learner import UNIT, Learner
 from paceline.rate.rate_info import RateInfo
@@ -162,6 +162,16 @@ class Budget:
                     if at < back_at:
                         back_at = at
         return back_at
+
+    def spends_the_kept(self, waiter: Waiter, now: float) -> bool:
+        """Whether rate headers left so little that this cost would come out of what is kept for `interactive`."""
+        flow = waiter.flow
+        return (
+            self.feedback.last is not None
+            and flow.lineup.lane is _ADAPTIVE
+            and flow.priority is not Priority.INTERACTIVE
+            and self.feedback.spends_the_kept(waiter.cost, self.spending, now)
+        )
 
     def hear(self, waiter: Waiter, info: RateInfo, now: float) -> None:
         """An answer told something of the upstream's limits."""

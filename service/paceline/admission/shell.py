@@ -20,6 +20,24 @@ from paceline.rate.rate_info import RateInfo
 SOONEST_S = 0.001
 """Event loops keep time in milliseconds; one wake releases all that is due."""
 
+_GATHERED_S = 0.02
+_QUIET_TURNS = 2
+
+
+class Gathering:
+    """Waiting for all who come at once: until nobody came for two turns of the loop, or for 20 ms."""
+
+    __slots__ = ("_queued", "_quiet", "_until")
+
+    def __init__(self, queued: int, until: float) -> None:
+        self._queued, self._until, self._quiet = queued, until, 0
+
+    def goes_on(self, queued: int, now: float) -> bool:
+        """A turn of the loop has passed."""
+        self._quiet = 0 if queued > self._queued else self._quiet + 1
+        self._queued = queued
+        return self._quiet < _QUIET_TURNS and now < self._until
+
 
 class Admitter:
     """Admits attempts through one gate."""
@@ -50,6 +68,7 @@ class Admitter:
         self._on_pause = on_pause
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
+        self._gathering: Gathering | None = None
 
     async def admit(self, waiter: Waiter) -> None:
         """Return when this attempt may go; it must then be settled.
@@ -70,7 +89,10 @@ class Admitter:
         if needed_s is not None:
             raise _unreachable(needed_s)
         if self.gate.offer(waiter, now):
-            self.look(now)  # of the same moment: it has not waited, however long this takes
+            if waiter.flow.lineup.budget.spends_the_kept(waiter, now):
+                self._look_when_all_are_there()
+            else:
+                self.look(now)  # of the same moment: it has not waited, however long this takes
         if waiter.granted_at is not None:
             return
         waiter.future = asyncio.get_running_loop().create_future()
@@ -165,6 +187,23 @@ class Admitter:
     def close(self) -> None:
         """Stop the timer."""
         self._arm(inf)
+        self._gathering = None
+
+    def _look_when_all_are_there(self) -> None:
+        """What is scarce goes by all that is queued; a batch's items come one by one, over some turns of the loop."""
+        if self._gathering is None:
+            self._gathering = Gathering(self.gate.queued, time.perf_counter() + _GATHERED_S)
+            asyncio.get_running_loop().call_soon(self._look_if_gathered)
+
+    def _look_if_gathered(self) -> None:
+        gathering = self._gathering
+        if gathering is None:
+            return
+        if gathering.goes_on(self.gate.queued, time.perf_counter()):
+            asyncio.get_running_loop().call_soon(self._look_if_gathered)
+        else:
+            self._gathering = None
+            self.look()
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:

@@ -209,6 +209,15 @@ class Feedback:
                 due = max(due, told.due(amount, kept, spending, now))
         return due
 
+    def spends_the_kept(self, cost: Cost, spending: Spending, now: float) -> bool:
+        """Whether this cost would come out of what is kept for `interactive` where more is queued."""
+        return any(
+            told.limit is not None
+            and (amount := cost.get(told.unit, 0.0)) > 0
+            and told.usable(spending, now) - amount < _KEPT * told.limit
+            for told in self._told.values()
+        )
+
     @property
     def limits(self) -> bool:
         """Whether any limit is known: with what remains of it, or with its length."""
