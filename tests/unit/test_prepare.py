@@ -102,6 +102,20 @@ def test_defaults_are_merged_under_each_item():
     assert (own.timeout_s, own.cost) == (1.0, {"requests": 1.0})
 
 
+@pytest.mark.parametrize(
+    ("cost", "counted"),
+    [
+        (0.001, {"requests": 1.0}),
+        ({"requests": 0.5, "tokens": 9.0}, {"requests": 1.0, "tokens": 9.0}),
+        ({"tokens": 0.5}, {"requests": 1.0, "tokens": 0.5}),
+        (2.5, {"requests": 2.5}),
+    ],
+)
+def test_an_item_counts_as_one_request_at_least(cost: float | dict[str, float], counted: dict[str, float]):
+    """A thousandth of a request would be sent a thousand times as often as the operator allows."""
+    assert prepared(api(cost=cost)).cost == counted
+
+
 def test_an_items_url_wins_over_the_default_upstream():
     request = prepared(Item(url="https://mate.example/x"), defaults=Defaults(upstream="api"))
     assert request.url.host == "mate.example"

@@ -53,7 +53,7 @@ _DURATION: Schema = {
 }
 _AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0}
 _COST: Schema = {
-    "description": "A number of requests, or an amount for each unit: `requests` (1 unless named), `tokens`, ...",
+    "description": "A number of requests, or an amount for each unit: `requests` (1 at least), `tokens`, ...",
     "anyOf": [
         _AMOUNT,
         {

@@ -143,9 +143,11 @@ def _retry(policy: RetryPolicy, attempts: int | UnsetType, throttles: int | Unse
 
 
 def _cost(cost: float | Mapping[str, float] | UnsetType) -> Cost:
+    """What an item takes of the windows: one request at least, as no window could be kept otherwise."""
     if cost is UNSET or cost == 1:
         return ONE_REQUEST
-    return {"requests": 1.0, **cost} if isinstance(cost, Mapping) else {"requests": cost}
+    amounts = cost if isinstance(cost, Mapping) else {"requests": cost}
+    return {**amounts, "requests": max(1.0, amounts.get("requests", 1.0))}
 
 
 def _fields(headers: Mapping[str, str | list[str]] | UnsetType) -> Headers:
