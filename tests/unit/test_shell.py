@@ -15,8 +15,9 @@ from paceline.admission.lineup import Lane, Waiter
 from paceline.admission.shell import Admitter
 from paceline.errors import InvalidRequest
 from paceline.model import ONE_REQUEST, Exchange, Priority, Rate, Receipt, Verdict
+from paceline.rate.rate_info import RateInfo, RateWindowInfo
 from paceline.resilience.breaker import Breaker, BreakerPolicy
-from support.virtual_clock import virtual_time
+from support.virtual_clock import VirtualClockLoop, virtual_time
 
 
 def admitting(
@@ -261,3 +262,20 @@ async def test_who_has_just_come_goes_however_little_time_it_has_left():
         admitter.admit(hasty).send(None)
     assert hasty.granted_at is not None
     call(admitter, hasty)
+
+
+@virtual_time
+async def test_who_waits_for_all_to_come_has_it_on_its_receipt():
+    admitter = admitting()
+    await admitter.admit(first := waiter(admitter))
+    little = RateInfo("ietf", windows=(RateWindowInfo("default", "requests", 100.0, 5.0, 60.0, None),))
+    call(admitter, first, told=little)
+    waiting = admitted(admitter, second := waiter(admitter))
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualClockLoop)
+    loop.jump(loop.time() + 0.015)  # a busy loop
+    await waiting
+    assert second.granted_at == pytest.approx(1000.015)
+    assert second.receipt.rate_wait_s == pytest.approx(0.015)
+    call(admitter, second)

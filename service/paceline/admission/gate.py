@@ -149,6 +149,12 @@ class Gate:
         until, release_at = self._note_reasons(now), standing.next_release()
         return granted, until if until < release_at else release_at
 
+    def put_off(self) -> None:
+        """Somebody came and there is no look yet, as what is left is scarce: they wait for the rate."""
+        adaptive = self._standing.turns.adaptive
+        if adaptive.reason is None:
+            adaptive.reason = _RATE
+
     def written(self, waiter: Waiter, now: float) -> bool:
         """Its head went to the socket. True: somebody waited for just that, so it is time to look."""
         waiter.written_at = now

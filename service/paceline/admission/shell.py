@@ -191,6 +191,7 @@ class Admitter:
 
     def _look_when_all_are_there(self) -> None:
         """What is scarce goes by all that is queued; a batch's items come one by one, over some turns of the loop."""
+        self.gate.put_off()
         if self._gathering is None:
             self._gathering = Gathering(self.gate.queued, time.perf_counter() + _GATHERED_S)
             asyncio.get_running_loop().call_soon(self._look_if_gathered)

@@ -33,7 +33,7 @@ class LaneTurns:
         self.reason: WaitReason | None = None
         """Why they were not served at the last look; None where none was ready."""
         self.waits = Waits()
-        """What a ready lineup of this lane was held back by: permits, or the operator's pause."""
+        """What a ready lineup of this lane was held back by: permits, a pause, or a look that was put off."""
 
     def add(self, lineup: Lineup) -> None:
         """It is ready, or its head may have changed."""
