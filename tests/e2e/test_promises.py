@@ -49,8 +49,12 @@ async def shared(
         yield service
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_every_item_has_its_outcome_in_order_by_the_deadline(shared: SharedService, strategy: str) -> None:
+async def test_every_item_has_its_outcome_in_order_by_the_deadline(shared: SharedService) -> None:
+    await asyncio.gather(*(everything_happens(shared, strategy) for strategy in STRATEGIES))
+
+
+async def everything_happens(shared: SharedService, strategy: str) -> None:
+    """To a batch of 150 items."""
     api = shared.named(f"mixed-{strategy}")
     acts = {"/silent": silent(), "/garbage": garbage(), "/hangs-up": hangs_up()}
     for path, act in acts.items():
@@ -138,7 +142,7 @@ async def test_receipts_add_up_to_their_totals(shared: SharedService) -> None:
     api.answer("/slow", delay_s=0.2)
     asked = [api.item(path) for path in ("/fine", "/slow", "/again") for _ in range(25)]
     outcomes = await batch(shared.server, asked)
-    gaps = sorted(unaccounted_ms(each) - max(5.0, 0.02 * each["timing"]["total_ms"]) for each in outcomes)
+    gaps = sorted(unaccounted_ms(each) - max(20.0, 0.1 * each["timing"]["total_ms"]) for each in outcomes)
     assert gaps[len(gaps) * 3 // 4] <= 0  # the rest may meet a busy machine; `batch` bounds those
     assert {each["timing"]["limited_by"] for each in outcomes} > {"rate"}
 
