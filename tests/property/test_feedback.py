@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from paceline.admission.lineup import Lane, Waiter
 from paceline.model import Priority, Rate, Verdict
-from paceline.rate.feedback import Feedback, Spending
+from paceline.rate.feedback import Feedback
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from paceline.rate.spending import Spending
 from support.properties import examples
 from support.simulation import FixedWindows, StrictUpstream, World, most_within
 
@@ -300,3 +301,18 @@ def test_a_hostile_length_holds_nobody_longer_than_the_ceiling() -> None:
     flow = world.flow()
     answer(world, world.offer(flow), told(None, None, limit=1.0, per_s=86_400.0))
     assert world.offer(flow).granted_at == world.now
+
+
+def test_units_that_nobody_counts_and_nobody_holds_are_forgotten() -> None:
+    world = quiet()
+    flow = world.flow()
+    answer(world, world.offer(flow, {"requests": 1.0, "tokens": 7.0}), told(100, unit="tokens"))
+    for n in range(2_000):
+        waiter = world.offer(flow, {"requests": 1.0, "tokens": 0.01, f"unit{n}": 0.1})
+        answer(world, waiter, None)
+    budget = flow.lineup.budget
+    assert len(budget.spending.written) <= 65
+    assert budget.spending.written["tokens"] == pytest.approx(27)
+    assert budget.queued == flow.backlog == {}
+    world.offer(flow, {"tokens": 80.0})
+    assert not world.offer(flow, {"tokens": 1.0}).granted_at

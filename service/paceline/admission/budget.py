@@ -10,10 +10,11 @@ from paceline.admission.copies import Copies
 from paceline.admission.lineup import BatchFlow, Lane, Lineup, Waiter
 from paceline.admission.pause import ThrottlePause
 from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
-from paceline.rate.feedback import Feedback, Spending
+from paceline.rate.feedback import Feedback
 from paceline.rate.learner import UNIT, Learner
 from paceline.rate.rate_info import RateInfo
 from paceline.rate.round_trip import RoundTripFloor
+from paceline.rate.spending import Spending
 from paceline.rate.window import Window
 
 _ADAPTIVE = Lane.ADAPTIVE

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from paceline.admission.budget import Budget
 
 _ONE = tuple(ONE_REQUEST.items())
+_NOTHING = 1e-6
+"""Sums of fractions leave crumbs."""
 _BULK = Priority.BULK
 WEIGHTS = {Priority.INTERACTIVE: 100.0, Priority.NORMAL: 10.0, Priority.BULK: 1.0}
 
@@ -88,8 +90,12 @@ class BatchFlow(Flow):
         del self.waiters[waiter]
         backlog, queued = self.backlog, self.lineup.budget.queued
         for unit, amount in waiter.amounts:
-            backlog[unit] -= amount
-            queued[unit] -= amount
+            for holder in (backlog, queued):
+                left = holder.get(unit, 0.0) - amount
+                if left > _NOTHING:
+                    holder[unit] = left
+                else:  # callers name units as they like: those of nobody who waits are forgotten
+                    holder.pop(unit, None)
 
     def park(self, now: float, own_due: float, reason: WaitReason) -> None:
         """Its own allowance holds it back: out of the running, so that it holds nobody else."""

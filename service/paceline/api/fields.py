@@ -7,7 +7,6 @@ front with `within`.
 from __future__ import annotations
 
 import re
-from math import inf
 
 from msgspec import UNSET, UnsetType
 
@@ -20,6 +19,8 @@ from paceline.units import parse_duration, write_duration
 DEFAULT_DEADLINE_S = 50.0
 MOST = 1_000_000_000
 """Past it a count is a slip of the pen."""
+MOST_UNITS = 16
+"""Of one cost."""
 SHORTEST_WINDOW_S = 0.001
 UNIT_PATTERN = r"[a-z][a-z0-9_-]{0,63}"
 
@@ -80,14 +81,16 @@ def check_retry(retry: ItemRetry | UnsetType) -> None:
 def check_cost(cost: float | dict[str, float]) -> None:
     """Above zero; of a map, units that are words and amounts that are not negative."""
     if not isinstance(cost, dict):
-        if not 0 < cost < inf:
-            raise Wrong("cost", "must be above zero; correct it")
+        if not 0 < cost <= MOST:
+            raise Wrong("cost", f"must be above zero and at most {MOST}; correct it")
         return
+    if len(cost) > MOST_UNITS:
+        raise Wrong("cost", f"names more than {MOST_UNITS} units; name those that a limit counts")
     for unit, amount in cost.items():
         if not _UNIT(unit):
             raise Wrong("cost", f"names the unit {unit[:40]!r}; write a word like requests or tokens")
-        if not (0 < amount < inf or (amount == 0 and unit != "requests")):
-            raise Wrong(f"cost.{unit}", "must not be negative, and requests not zero; correct it")
+        if not (0 < amount <= MOST or (amount == 0 and unit != "requests")):
+            raise Wrong(f"cost.{unit}", f"must be from 0 to {MOST}, and requests not zero; correct it")
 
 
 def rate_of(body: RateBody) -> Rate:

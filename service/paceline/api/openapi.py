@@ -10,7 +10,7 @@ from paceline import __version__
 from paceline.api import examples
 from paceline.api.accept import EVENTS, JSON, NDJSON
 from paceline.api.errors import PROBLEM_TYPE, Problem, phrase
-from paceline.api.fields import MOST, SHORTEST_WINDOW_S, UNIT_PATTERN
+from paceline.api.fields import MOST, MOST_UNITS, SHORTEST_WINDOW_S, UNIT_PATTERN
 from paceline.api.schemas import (
     BatchAnswer,
     BatchBody,
@@ -51,7 +51,7 @@ _DURATION: Schema = {
         {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_S},
     ],
 }
-_AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0}
+_AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": MOST}
 _COST: Schema = {
     "description": "A number of requests, or an amount for each unit: `requests` (1 at least), `tokens`, ...",
     "anyOf": [
@@ -60,7 +60,8 @@ _COST: Schema = {
             "type": "object",
             "properties": {"requests": _AMOUNT},
             "propertyNames": {"pattern": f"^{UNIT_PATTERN}$"},
-            "additionalProperties": {"type": "number", "minimum": 0},
+            "additionalProperties": {"type": "number", "minimum": 0, "maximum": MOST},
+            "maxProperties": MOST_UNITS,
         },
     ],
 }

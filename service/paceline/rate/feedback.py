@@ -19,49 +19,15 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from math import inf
 
-from paceline.model import Amounts, Cost, Priority, Rate
+from paceline.model import Cost, Priority, Rate
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from paceline.rate.spending import Spending
 from paceline.rate.window import Holds, Window
 
 _MOST_WINDOWS = 16
 _UNTOLD_RESET_S = 1.0
 """How long a `remaining` without a reset or a length is believed."""
 _KEPT = 0.1
-
-
-class Spending:
-    """What one budget spent so far, by unit: written, and granted but not yet written."""
-
-    __slots__ = ("in_flight", "unwritten", "written")
-
-    def __init__(self) -> None:
-        self.written: dict[str, float] = {}
-        self.unwritten: dict[str, float] = {}
-        self.in_flight: dict[str, float] = {}
-
-    def granted(self, amounts: Amounts) -> None:
-        unwritten = self.unwritten
-        for unit, amount in amounts:
-            unwritten[unit] = unwritten.get(unit, 0.0) + amount
-
-    def wrote(self, amounts: Amounts) -> None:
-        written, in_flight = self.written, self.in_flight
-        for unit, amount in amounts:
-            self.unwritten[unit] -= amount
-            written[unit] = written.get(unit, 0.0) + amount
-            in_flight[unit] = in_flight.get(unit, 0.0) + amount
-
-    def over(self, amounts: Amounts, written: bool) -> None:
-        """A grant was settled."""
-        holder = self.in_flight if written else self.unwritten
-        for unit, amount in amounts:
-            holder[unit] -= amount
-
-    def fork(self) -> Spending:
-        """A copy to be run ahead of time by itself."""
-        fork = Spending()
-        fork.written, fork.unwritten, fork.in_flight = dict(self.written), dict(self.unwritten), dict(self.in_flight)
-        return fork
 
 
 class Told:
@@ -92,7 +58,7 @@ class Told:
         """Units that may still be granted."""
         if self.remaining == inf:
             return inf
-        spent = spending.written.get(self.unit, 0.0) - self.mark + spending.unwritten.get(self.unit, 0.0)
+        spent = max(0.0, spending.written.get(self.unit, 0.0) - self.mark) + spending.unwritten.get(self.unit, 0.0)
         refilled = max(0.0, now - self.known_at) * self.fill_per_s
         return min(self.remaining + refilled, self.limit or inf) - spent
 
@@ -188,6 +154,7 @@ class Feedback:
                 if len(self._told) >= _MOST_WINDOWS:
                     self._forget_one()
                 told = self._told[key] = Told(told_now.unit)
+                spending.told = frozenset(each.unit for each in self._told.values())
             told.take(told_now, spending, written_at, marks.get(told.unit, 0.0), now, self.ceiling_s)
             window = self._keep_window(key, told, now)
             if window is not None:
