@@ -15,7 +15,7 @@ serve: $(VENV)/.runtime      ## start the service on http://127.0.0.1:8080
 test: $(VENV)/.development   ## every test but the long measurements, under five minutes
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
-verify: $(VENV)/.development ## what is measured over real time: rates, faults; and properties, by many new examples
+verify: $(VENV)/.development ## what is measured over real time: rates, faults; and properties, by many examples
 	$(BIN)/pytest -m "verify or hypothesis" --hypothesis-profile=many $(ARGS)
 
 verify-deploy: $(VENV)/.development $(VENV)-deploy/.ready ## deploy/ and grafana/ with the real programs: Prometheus, helm...

@@ -1,4 +1,4 @@
-"""How far a property is searched: `make test` tries the same few examples each time, `make verify` many new ones.
+"""How far a property is searched: `make test` tries few examples, `make verify` many; the same each time.
 
 `tests/conftest.py` loads the profile `few`; `make verify` asks for `many`.
 """
@@ -15,7 +15,7 @@ USUALLY = 40
 
 # No example has a deadline: what is slow on a busy machine is not wrong.
 settings.register_profile(FEW, deadline=None, derandomize=True, max_examples=USUALLY)
-settings.register_profile(MANY, deadline=None, print_blob=True, max_examples=TIMES_AS_MANY * USUALLY)
+settings.register_profile(MANY, deadline=None, derandomize=True, max_examples=TIMES_AS_MANY * USUALLY)
 
 
 def examples(few: int, **more: Any) -> settings:

@@ -57,3 +57,9 @@ def test_those_that_stay_busy_are_not_looked_at_for_each_one_dropped(looks: list
     for n in range(MOST // 2):
         budgets.of(f"new {n}", 10.0)
     assert len(looks) == MOST
+
+
+def test_to_look_at_them_makes_none():
+    budgets = known()
+    assert [budget.key for budget in budgets.known()] == ["upstream"]
+    assert len(budgets) == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -24,6 +26,7 @@ from paceline.upstream.registry import OTHER
 from paceline.upstream.state import state_of
 from support.memory import MemoryUpstream, codes, items, run, serving_from, silent
 from support.properties import examples
+from support.scripted import ScriptedUpstream
 from support.virtual_clock import virtual_time
 
 NESTED = {
@@ -318,6 +321,24 @@ async def test_closing_closes_every_engine_also_those_of_before_a_reload():
         await service.close()
     for engine in engines:
         engine.close.assert_awaited_once_with()
+
+
+@pytest.mark.parametrize("engine", ["aiohttp", "httpx"])
+async def test_an_engine_of_before_a_reload_is_gone_with_the_last_who_uses_it(upstream: ScriptedUpstream, engine: str):
+    hold = asyncio.Event()
+    upstream.answer("/0", hold=hold, headers={"keep-alive": "timeout=1"})
+    service = Service(config({"api": {"base_url": upstream.url, "allow_private": True, "engine": engine}}))
+    old = weakref.ref(service.registry.named("api").transport())
+    running = asyncio.create_task(run(service, Batch(items(1))))
+    await upstream.until(lambda it: it.in_hand == 1)
+    reload(service)
+    gc.collect()
+    assert old() is not None
+    with mock.patch("paceline.transport.aiohttp.KEEP_ALIVE_S", 0.01):
+        hold.set()
+        assert codes(await running) == ["success"]
+        await upstream.until(lambda it: gc.collect() >= 0 and old() is None)
+    await service.close()
 
 
 async def test_a_configuration_that_cannot_be_opened_changes_nothing():

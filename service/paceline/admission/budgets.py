@@ -41,8 +41,8 @@ class Budgets:
         return iter(self._by_key.values())
 
     def known(self) -> list[Budget]:
-        """Those known now; one where there is none yet, as an upstream that is not partitioned has one."""
-        return list(self) or [self.of(WHOLE, 0.0)]
+        """Those known now; where there is none yet, what the first would be."""
+        return list(self) or [Budget(WHOLE, self.rates, self._transit_s, self._max_pause_s)]
 
     def of(self, key: str, now: float) -> Budget:
         """The budget of a partition key, made when first asked for.

@@ -75,7 +75,8 @@ async def _serve(config: Config, settings: Settings, listener: socket.socket, ad
     told, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def started() -> None:
-        intake.open()
+        if not told.is_set():  # the signal may have come first
+            intake.open()
         host, port = own[0]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
 

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
+from weakref import WeakSet
 
 from paceline.admission.allowance import Allowance
 from paceline.admission.health import Health
@@ -105,7 +106,8 @@ class Registry:
         self._sockets = sockets
         self._tell = tell
         self._transports: dict[tuple[EngineName, Wire], Transport] = {}
-        self._retired: list[Transport] = []
+        self._retired: WeakSet[Transport] = WeakSet()
+        """Engines of old rules: each is gone with the last batch that holds it and the last connection at rest."""
         self._declared: dict[str, Upstream] = {}
         self._former: dict[str, Upstream] = {}
         """No longer declared, but their windows still remember: declared again, they go on counting."""
@@ -124,7 +126,7 @@ class Registry:
         """
         opened = _open_all(config, guard)
         self._guard = guard
-        self._retired.extend(self._transports.values())
+        self._retired.update(self._transports.values())
         self._transports = opened
         before = {**self._former, **self._declared}
         self._declared = {}
@@ -212,7 +214,6 @@ class Registry:
         for transport in (*self._transports.values(), *self._retired):
             await transport.close()
         self._transports.clear()
-        self._retired.clear()
 
     def _undeclared(self, origin: tuple[str, str, int]) -> Upstream:
         known = self._others.get(origin)

@@ -27,7 +27,7 @@
 {{- if eq $replicas 1 -}}1{{- else -}}{{ add1 $replicas }}{{- end -}}
 {{- end -}}
 
-{{/* A pod is gone by then, or killed. What Paceline needs beside its own times is 7 s at most. */}}
+{{/* A pod is gone by then, or killed. What Paceline needs beside its own times is less. */}}
 {{- define "paceline.graceSeconds" -}}
 {{- add .Values.preStopSeconds .Values.partingSeconds .Values.drainSeconds 10 -}}
 {{- end -}}
