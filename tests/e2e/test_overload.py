@@ -42,7 +42,7 @@ BATCHES = {
     "JSON": lambda n: {"method": "POST", "path": "/big", "json": {f"a{key}": key for key in range(740)}},
     "headers": lambda n: {"path": "/small", "headers": {f"a{key}": "1" for key in range(730)}},
     "parameters": lambda n: {"path": "/small", "params": {f"a{key}": "1" for key in range(730)}},
-    "costs": lambda n: {"path": "/small", "cost": {f"a{key}": 1 for key in range(900)}},
+    "costs": lambda n: {"path": "/small", "cost": {f"a{key}": 1 for key in range(16)}, "body": "x" * 8000},
     "dependencies": lambda n: {"path": "/small", "depends_on": ["0"] * 10 if n else [], "body": "x" * 8000},
 }
 
