@@ -15,14 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.children import post, service, upstream
+from bench.children import post_json, start_demo_api, start_service
 
 RATES = {5: 50, 50: 400, 500: 3_000, 2_000: 10_000}
 """Items for each rate a second."""
-BATCH = 1000
-CALLERS = 4
+BATCH_ITEMS = 1000
+PARALLEL_CLIENTS = 4
 
-Drain = Callable[[str, int, int], None]
+SendItems = Callable[[str, int, int], None]
 """Send so many items to this URL at so many a second."""
 
 
@@ -31,24 +31,24 @@ def run(console: Console) -> None:
     table = Table(title="a strict API: at most the rate in any stretch of 1 s; one attempt an item")
     for heading in ("rate/s", "items", "", "served", "refused", "drain time / ideal", "of the rate used"):
         table.add_column(heading, justify="right" if heading else "left")
-    contenders: dict[str, Drain] = {
-        "paceline": _through_service,
-        "aiolimiter(rate, 1) script": _script("aiolimiter"),
-        "GCRA script": _script("gcra"),
+    contenders: dict[str, SendItems] = {
+        "paceline": _send_through_service,
+        "aiolimiter(rate, 1) script": _send_by_script("aiolimiter"),
+        "GCRA script": _send_by_script("gcra"),
     }
     for rate, items in RATES.items():
         for name, send in contenders.items():
-            with upstream("--limit", str(rate), "--per", "1s") as url:
+            with start_demo_api("--limit", str(rate), "--per", "1s") as url:
                 send(url, rate, items)
-                seen = _stats(url)
-            took_s, ideal_s = seen["last_at"] - seen["first_at"], (items - 1) / rate
-            used = (seen["accepted"] - 1) / rate / took_s
+                stats = _fetch_stats(url)
+            took_s, ideal_s = stats["last_at"] - stats["first_at"], (items - 1) / rate
+            used = (stats["accepted"] - 1) / rate / took_s
             table.add_row(
                 f"{rate:,}",
                 f"{items:,}",
                 name,
-                f"{seen['accepted']:,}",
-                f"{seen['refused']:,}",
+                f"{stats['accepted']:,}",
+                f"{stats['refused']:,}",
                 f"{took_s / ideal_s:.3f}",
                 f"{used:.1%}",
             )
@@ -59,7 +59,7 @@ def run(console: Console) -> None:
     )
 
 
-def _through_service(url: str, rate: int, items: int) -> None:
+def _send_through_service(url: str, rate: int, items: int) -> None:
     policy = {
         "base_url": url,
         "allow_private": True,
@@ -69,26 +69,26 @@ def _through_service(url: str, rate: int, items: int) -> None:
     }
 
     def send(first: int) -> None:
-        requests = [{"path": f"/items/{index}"} for index in range(first, min(first + BATCH, items))]
+        requests = [{"path": f"/items/{index}"} for index in range(first, min(first + BATCH_ITEMS, items))]
         body = {"requests": requests, "defaults": {"upstream": "bench"}, "deadline": "5m"}
-        post(f"{base}/v1/batch", json.dumps(body).encode())
+        post_json(f"{base}/v1/batch", json.dumps(body).encode())
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        service({"upstreams": {"bench": policy}}, Path(folder)) as (base, _),
-        ThreadPoolExecutor(CALLERS) as callers,
+        start_service({"upstreams": {"bench": policy}}, Path(folder)) as (base, _),
+        ThreadPoolExecutor(PARALLEL_CLIENTS) as clients,
     ):
-        list(callers.map(send, range(0, items, BATCH)))
+        list(clients.map(send, range(0, items, BATCH_ITEMS)))
 
 
-def _script(pacer: str) -> Drain:
+def _send_by_script(limiter: str) -> SendItems:
     def send(url: str, rate: int, items: int) -> None:
-        command = [sys.executable, "-m", "bench.pacers", pacer, url, str(rate), str(items)]
+        command = [sys.executable, "-m", "bench.pacers", limiter, url, str(rate), str(items)]
         subprocess.run(command, check=True)
 
     return send
 
 
-def _stats(url: str) -> dict[str, Any]:
+def _fetch_stats(url: str) -> dict[str, Any]:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/stats") as answer:
         return dict(json.load(answer))

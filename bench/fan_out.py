@@ -15,11 +15,11 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from bench.children import cpu_s, post, service, upstream
+from bench.children import post_json, process_cpu_s, start_demo_api, start_service
 from bench.scripts import CONCURRENCY
 
 ITEMS = 1000
-BATCHES = 3
+BATCHES_PER_ROUND = 3
 ROUNDS = 5
 
 Measure = Callable[[], tuple[float, float]]
@@ -29,7 +29,7 @@ Measure = Callable[[], tuple[float, float]]
 def run(console: Console) -> None:
     """Measure and print; medians of five alternations."""
     with ExitStack() as stack:
-        url = stack.enter_context(upstream("--limit", "1000000", "--per", "1s"))
+        url = stack.enter_context(start_demo_api("--limit", "1000000", "--per", "1s"))
         contenders: dict[str, Measure] = {}
         for engine in ("aiohttp", "httpx"):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -40,18 +40,18 @@ def run(console: Console) -> None:
                 "concurrency": {"limit": CONCURRENCY},
                 "rate": [{"limit": 1_000_000, "per": "1s"}],
             }
-            base, pid = stack.enter_context(service({"upstreams": {"bench": policy}}, folder))
-            contenders[f"paceline, {engine}"] = _through_service(base, pid)
-        contenders["aiohttp + semaphore script"] = _script("aiohttp_semaphore", url)
-        contenders["httpx gather"] = _script("httpx_gather", url)
-        seen: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+            base, pid = stack.enter_context(start_service({"upstreams": {"bench": policy}}, folder))
+            contenders[f"paceline, {engine}"] = _measure_service(base, pid)
+        contenders["aiohttp + semaphore script"] = _measure_script("aiohttp_semaphore", url)
+        contenders["httpx gather"] = _measure_script("httpx_gather", url)
+        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
         for _ in range(ROUNDS):
             for name, measure in contenders.items():
-                seen[name].append(measure())
-    items = ITEMS * BATCHES
-    cpu = {name: median(run[0] for run in runs) / items * 1e6 for name, runs in seen.items()}
-    pace = {name: items / median(run[1] for run in runs) for name, runs in seen.items()}
-    script = cpu["aiohttp + semaphore script"]
+                samples[name].append(measure())
+    items = ITEMS * BATCHES_PER_ROUND
+    cpu = {name: median(run[0] for run in runs) / items * 1e6 for name, runs in samples.items()}
+    items_per_s = {name: items / median(run[1] for run in runs) for name, runs in samples.items()}
+    script_cpu = cpu["aiohttp + semaphore script"]
     table = Table(title=f"{ITEMS:,} items a batch, {CONCURRENCY} in flight, adaptive; medians of {ROUNDS} alternations")
     for heading in ("", "CPU per item", "items/s", "CPU / the script's", "httpx gather's CPU / this"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -59,32 +59,32 @@ def run(console: Console) -> None:
         table.add_row(
             name,
             f"{cpu[name]:.0f} us",
-            f"{pace[name]:,.0f}",
-            f"{cpu[name] / script:.2f}",
+            f"{items_per_s[name]:,.0f}",
+            f"{cpu[name] / script_cpu:.2f}",
             f"{cpu['httpx gather'] / cpu[name]:.1f}",
         )
     console.print(table)
 
 
-def _through_service(base: str, pid: int) -> Measure:
+def _measure_service(base: str, pid: int) -> Measure:
     body = json.dumps({"requests": [{"upstream": "bench", "path": f"/items/{n}"} for n in range(ITEMS)]}).encode()
-    post(f"{base}/v1/batch", body)
+    post_json(f"{base}/v1/batch", body)
 
     def measure() -> tuple[float, float]:
-        cpu, began_at = cpu_s(pid), time.perf_counter()
-        for _ in range(BATCHES):
-            answer = post(f"{base}/v1/batch", body)
-            assert answer["summary"]["succeeded"] == ITEMS, answer["summary"]
-        return cpu_s(pid) - cpu, time.perf_counter() - began_at
+        cpu, started_at = process_cpu_s(pid), time.perf_counter()
+        for _ in range(BATCHES_PER_ROUND):
+            response = post_json(f"{base}/v1/batch", body)
+            assert response["summary"]["succeeded"] == ITEMS, response["summary"]
+        return process_cpu_s(pid) - cpu, time.perf_counter() - started_at
 
     return measure
 
 
-def _script(name: str, url: str) -> Measure:
+def _measure_script(name: str, url: str) -> Measure:
     def measure() -> tuple[float, float]:
-        command = [sys.executable, "-m", "bench.scripts", name, url, str(ITEMS * BATCHES)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        cpu, elapsed = done.stdout.split()
+        command = [sys.executable, "-m", "bench.scripts", name, url, str(ITEMS * BATCHES_PER_ROUND)]
+        finished = subprocess.run(command, check=True, capture_output=True, text=True)
+        cpu, elapsed = finished.stdout.split()
         return float(cpu), float(elapsed)
 
     return measure

@@ -7,49 +7,49 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-IN_FLIGHT = 1000
+MAX_IN_FLIGHT = 1000
 
-Wait = Callable[[], Awaitable[None]]
+Acquire = Callable[[], Awaitable[None]]
 
 
-def aiolimiter(limit: int) -> Wait:
+def aiolimiter(limit: int) -> Acquire:
     """The library's own example."""
     from aiolimiter import AsyncLimiter
 
     limiter = AsyncLimiter(limit, 1)
 
-    async def wait() -> None:
+    async def acquire() -> None:
         await limiter.acquire()
 
-    return wait
+    return acquire
 
 
-def gcra(limit: int) -> Wait:
+def gcra(limit: int) -> Acquire:
     """A schedule: the next send is a beat after the last."""
     next_at = time.perf_counter()
 
-    async def wait() -> None:
+    async def acquire() -> None:
         nonlocal next_at
-        mine = max(next_at, time.perf_counter())
-        next_at = mine + 1 / limit
-        await asyncio.sleep(mine - time.perf_counter())
+        send_at = max(next_at, time.perf_counter())
+        next_at = send_at + 1 / limit
+        await asyncio.sleep(send_at - time.perf_counter())
 
-    return wait
-
-
-PACERS: dict[str, Callable[[int], Wait]] = {"aiolimiter": aiolimiter, "gcra": gcra}
+    return acquire
 
 
-async def drain(pacer: str, url: str, limit: int, items: int) -> None:
+LIMITERS: dict[str, Callable[[int], Acquire]] = {"aiolimiter": aiolimiter, "gcra": gcra}
+
+
+async def send_all(limiter_name: str, url: str, limit: int, items: int) -> None:
     import aiohttp
 
-    wait = PACERS[pacer](limit)
-    semaphore = asyncio.Semaphore(IN_FLIGHT)
+    acquire = LIMITERS[limiter_name](limit)
+    semaphore = asyncio.Semaphore(MAX_IN_FLIGHT)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def fetch(index: int) -> None:
             async with semaphore:
-                await wait()
+                await acquire()
                 async with session.get(f"{url}/items/{index}") as response:
                     await response.read()
 
@@ -59,4 +59,4 @@ async def drain(pacer: str, url: str, limit: int, items: int) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(drain(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    uvloop.run(send_all(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -30,23 +30,23 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def run(console: Console) -> None:
     """Measure and print; medians of five."""
-    seen: dict[str, list[float]] = {name: [] for name in CASES}
+    samples_s: dict[str, list[float]] = {name: [] for name in CASES}
     for _ in range(ROUNDS):
         for name, (policy, fields) in CASES.items():
-            seen[name].append(asyncio.run(_cost_s(policy, fields)))
+            samples_s[name].append(asyncio.run(_measure_cost_s(policy, fields)))
     table = Table(title=f"a plan of {ITEMS:,} items; us of CPU an item, medians of {ROUNDS}, goal {GOAL_US}")
     table.add_column("held by")
     table.add_column("us", justify="right")
-    for name, costs_s in seen.items():
+    for name, costs_s in samples_s.items():
         table.add_row(name, f"{median(costs_s) * 1e6:.1f}")
     console.print(table)
 
 
-async def _cost_s(policy: dict[str, Any], fields: dict[str, Any]) -> float:
+async def _measure_cost_s(policy: dict[str, Any], fields: dict[str, Any]) -> float:
     service = Service(Config.model_validate({"upstreams": {"api": {"base_url": "https://api.example", **policy}}}))
     batch = Batch([Item(upstream="api", path=f"/{n}") for n in range(ITEMS)], deadline_s=1_000.0, **fields)
-    began_s = time.process_time()
+    started_s = time.process_time()
     await plan_batch(service.registry, batch)
-    cost_s = (time.process_time() - began_s) / ITEMS
+    cost_s = (time.process_time() - started_s) / ITEMS
     await service.close()
     return cost_s

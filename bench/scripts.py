@@ -43,9 +43,9 @@ def main() -> None:
     name, url, items = sys.argv[1], sys.argv[2], int(sys.argv[3])
     script = {"aiohttp_semaphore": aiohttp_semaphore, "httpx_gather": httpx_gather}[name]
     asyncio.run(script(url, 10))  # imports and first connections are not what is compared
-    cpu, began_at = time.process_time(), time.perf_counter()
+    cpu, started_at = time.process_time(), time.perf_counter()
     asyncio.run(script(url, items))
-    print(time.process_time() - cpu, time.perf_counter() - began_at)
+    print(time.process_time() - cpu, time.perf_counter() - started_at)
 
 
 if __name__ == "__main__":

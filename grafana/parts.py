@@ -25,7 +25,7 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import heatmap as heatmap_words
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-ITEM = "paceline_item_duration_seconds"
+ITEM_DURATION = "paceline_item_duration_seconds"
 U = 'upstream=~"$upstream"'
 SU = f'strategy=~"$strategy", {U}'
 TRIED = f'outcome!~"rejected|cancelled|dependency_failed", {SU}'
@@ -67,7 +67,7 @@ PALETTES = {
 """The colour of a label's value is the same in every panel."""
 
 
-class Q(NamedTuple):
+class Query(NamedTuple):
     """One query and how its series are named."""
 
     expr: str
@@ -80,21 +80,21 @@ def quantile(share: float, metric: str, *labels: str, over: str = R, of: str = S
     return f"histogram_quantile({share}, sum by ({by}) (rate({metric}_bucket{{{of}}}{over})))"
 
 
-def quantiles(metric: str) -> list[Q]:
+def quantiles(metric: str) -> list[Query]:
     """p50, p95 and p99 of a histogram."""
-    of = TRIED if metric == ITEM else SU
-    return [Q(quantile(share, metric, of=of), name) for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]
+    of = TRIED if metric == ITEM_DURATION else SU
+    return [Query(quantile(share, metric, of=of), name) for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]
 
 
-def told(shows: str, do: str) -> str:
+def describe(shows: str, action: str) -> str:
     """A panel's description."""
-    return f"{shows}\n\n**What to do:** {do}"
+    return f"{shows}\n\n**What to do:** {action}"
 
 
-def lines(
+def time_series_panel(
     title: str,
     description: str,
-    *queries: Q,
+    *queries: Query,
     unit: str,
     width: int = 12,
     height: int = 8,
@@ -116,16 +116,25 @@ def lines(
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(words.StackingMode.NORMAL).group("A"))
     if dashed:
-        limit = [_property("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}), _property("custom.lineWidth", 1)]
-        panel = panel.override_by_regexp(dashed, limit)
+        limit_style = [
+            _override_property("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
+            _override_property("custom.lineWidth", 1),
+        ]
+        panel = panel.override_by_regexp(dashed, limit_style)
     if repeat:
         panel = panel.repeat(repeat).repeat_direction("h").max_per_row(3)
         width = 24  # a line of its own; Grafana divides it
-    return _placed(_coloured(panel, queries[0].legend), title, description, queries, width, height)
+    return _finish_panel(_apply_palette(panel, queries[0].legend), title, description, queries, width, height)
 
 
-def number(
-    title: str, description: str, query: Q, *, unit: str, steps: Mapping[float, str] | None = None, decimals: int = 1
+def stat_panel(
+    title: str,
+    description: str,
+    query: Query,
+    *,
+    unit: str,
+    thresholds: Mapping[float, str] | None = None,
+    decimals: int = 1,
 ) -> stat.Panel:
     """One figure with its course behind it; `steps` colour it from a value on, the first from the bottom."""
     panel = (
@@ -135,12 +144,14 @@ def number(
         .graph_mode(words.BigValueGraphMode.AREA)
         .color_mode(words.BigValueColorMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-        .thresholds(_thresholds(steps or {0: "blue"}))
+        .thresholds(_thresholds(thresholds or {0: "blue"}))
     )
-    return _placed(panel, title, description, [query], 4, 5)
+    return _finish_panel(panel, title, description, [query], 4, 5)
 
 
-def bars(title: str, description: str, *queries: Q, unit: str, width: int = 12, height: int = 8) -> bargauge.Panel:
+def bar_gauge_panel(
+    title: str, description: str, *queries: Query, unit: str, width: int = 12, height: int = 8
+) -> bargauge.Panel:
     """The present values as bars beside each other."""
     panel = (
         bargauge.Panel()
@@ -152,21 +163,27 @@ def bars(title: str, description: str, *queries: Q, unit: str, width: int = 12, 
         .thresholds(_thresholds({0: "blue"}))
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
     )
-    return _placed(panel, title, description, queries, width, height)
+    return _finish_panel(panel, title, description, queries, width, height)
 
 
-def states(
-    title: str, description: str, query: Q, names: Mapping[int, tuple[str, str]], *, width: int = 12, height: int = 6
+def state_timeline_panel(
+    title: str,
+    description: str,
+    query: Query,
+    states: Mapping[int, tuple[str, str]],
+    *,
+    width: int = 12,
+    height: int = 6,
 ) -> statetimeline.Panel:
     """One band for each series; `names` gives each value its word and colour."""
     results = {
         str(value): model.ValueMappingResult(text=text, color=colour, index=value)
-        for value, (text, colour) in names.items()
+        for value, (text, colour) in states.items()
     }
     panel = (
         statetimeline.Panel()
         .mappings([model.ValueMap(options=results)])
-        .thresholds(_thresholds({value: colour for value, (_, colour) in names.items()}))
+        .thresholds(_thresholds({value: colour for value, (_, colour) in states.items()}))
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .merge_values(True)
         .show_value(words.VisibilityMode.AUTO)
@@ -174,10 +191,10 @@ def states(
         .fill_opacity(75)
         .legend(_legend())
     )
-    return _placed(panel, title, description, [query], width, height)
+    return _finish_panel(panel, title, description, [query], width, height)
 
 
-def heat(title: str, description: str, query: Q, *, repeat: str, height: int = 7) -> heatmap.Panel:
+def heatmap_panel(title: str, description: str, query: Query, *, repeat: str, height: int = 7) -> heatmap.Panel:
     """How a histogram's buckets fill over time, one panel for each value of the variable `repeat`."""
     panel = (
         heatmap.Panel()
@@ -199,19 +216,21 @@ def heat(title: str, description: str, query: Q, *, repeat: str, height: int = 7
         .repeat_direction("h")
         .max_per_row(3)
     )
-    return _placed(panel, title, description, [query], 24, height, PromQueryFormat.HEATMAP)
+    return _finish_panel(panel, title, description, [query], 24, height, PromQueryFormat.HEATMAP)
 
 
-def summary(
+def summary_table_panel(
     title: str, description: str, by: str, columns: Sequence[tuple[str, str, int, str]], *, height: int = 7
 ) -> table.Panel:
     """One line for each value of the label `by`; a column is its name, unit, decimals and query over the range."""
     panel = table.Panel().show_header(True)
     renamed: dict[str, str] = {by: by}
     for place, (name, unit, decimals, _) in enumerate(columns):
-        column = f"Value #{_ref(place)}"
+        column = f"Value #{_ref_id(place)}"
         renamed[column] = name
-        panel = panel.override_by_name(name, [_property("unit", unit), _property("decimals", decimals)])
+        panel = panel.override_by_name(
+            name, [_override_property("unit", unit), _override_property("decimals", decimals)]
+        )
     panel = panel.transformations(
         [
             model.DataTransformerConfig(id_val="merge", options={}),
@@ -225,11 +244,11 @@ def summary(
             ),
         ]
     )
-    queries = [Q(expr) for *_, expr in columns]
-    return _placed(panel, title, description, queries, 24, height, PromQueryFormat.TABLE)
+    queries = [Query(expr) for *_, expr in columns]
+    return _finish_panel(panel, title, description, queries, 24, height, PromQueryFormat.TABLE)
 
 
-def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]]) -> model.Dashboard:
+def build_dashboard(uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]]) -> model.Dashboard:
     """A dashboard of rows, with the three variables and links to its sisters that keep them and the time."""
     links = (
         dashboard.DashboardLink("Paceline")
@@ -239,7 +258,7 @@ def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[An
         .keep_time(True)
         .as_dropdown(False)
     )
-    made = (
+    builder = (
         dashboard.Dashboard(title)
         .uid(uid)
         .description(description)
@@ -255,17 +274,17 @@ def board(uid: str, title: str, description: str, rows: Mapping[str, Sequence[An
         .with_variable(_variable("strategy", "Strategy", "label_values(paceline_items_total, strategy)"))
     )
     for name, panels in rows.items():
-        made = made.with_row(dashboard.Row(name))
+        builder = builder.with_row(dashboard.Row(name))
         for panel in panels:
-            made = made.with_panel(panel)
-    built = made.build()
-    for number_, panel in enumerate(built.panels or [], start=1):
-        panel.id_val = number_
+            builder = builder.with_panel(panel)
+    built = builder.build()
+    for panel_id, panel in enumerate(built.panels or [], start=1):
+        panel.id_val = panel_id
     return built
 
 
-def as_json(made: model.Dashboard) -> str:
-    return JSONEncoder(sort_keys=True, indent=2).encode(made) + "\n"
+def to_json(board: model.Dashboard) -> str:
+    return JSONEncoder(sort_keys=True, indent=2).encode(board) + "\n"
 
 
 def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
@@ -283,26 +302,26 @@ def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
     )
 
 
-def _placed(
+def _finish_panel(
     panel: P,
     title: str,
     description: str,
-    queries: Sequence[Q],
+    queries: Sequence[Query],
     width: int,
     height: int,
     format_: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> P:
-    placed = cast(Any, panel)  # the builders share these methods, but no type
-    for place, query in enumerate(queries):
-        target = prometheus.Dataquery().expr(query.expr).ref_id(_ref(place)).format(format_).datasource(SOURCE)
+    builder = cast(Any, panel)  # the builders share these methods, but no type
+    for index, query in enumerate(queries):
+        target = prometheus.Dataquery().expr(query.expr).ref_id(_ref_id(index)).format(format_).datasource(SOURCE)
         target = target.legend_format(query.legend or "__auto")
-        placed = placed.with_target(target.instant() if format_ == PromQueryFormat.TABLE else target.range())
-    return cast(P, placed.title(title).description(description).datasource(SOURCE).span(width).height(height))
+        builder = builder.with_target(target.instant() if format_ == PromQueryFormat.TABLE else target.range())
+    return cast(P, builder.title(title).description(description).datasource(SOURCE).span(width).height(height))
 
 
-def _coloured(panel: timeseries.Panel, legend: str) -> timeseries.Panel:
+def _apply_palette(panel: timeseries.Panel, legend: str) -> timeseries.Panel:
     for name, colour in PALETTES.get(legend.strip("{}"), {}).items():
-        panel = panel.override_by_name(name, [_property("color", {"mode": "fixed", "fixedColor": colour})])
+        panel = panel.override_by_name(name, [_override_property("color", {"mode": "fixed", "fixedColor": colour})])
     return panel
 
 
@@ -323,9 +342,9 @@ def _legend() -> common.VizLegendOptions:
     )
 
 
-def _property(name: str, value: object) -> model.DynamicConfigValue:
+def _override_property(name: str, value: object) -> model.DynamicConfigValue:
     return model.DynamicConfigValue(id_val=name, value=value)
 
 
-def _ref(place: int) -> str:
-    return "ABCDEFGHIJKL"[place]
+def _ref_id(index: int) -> str:
+    return "ABCDEFGHIJKL"[index]

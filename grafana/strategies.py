@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.parts import ITEM, SU, TRIED, Q, R, board, heat, lines, quantile, summary, told
+from grafana.parts import (
+    ITEM_DURATION,
+    SU,
+    TRIED,
+    Query,
+    R,
+    build_dashboard,
+    describe,
+    heatmap_panel,
+    quantile,
+    summary_table_panel,
+    time_series_panel,
+)
 
 RANGE = "[$__range]"
 
 
-def strategies() -> Dashboard:
+def strategies_dashboard() -> Dashboard:
     items = f"sum by (strategy) (increase(paceline_items_total{{{SU}}}{RANGE}))"
-    return board(
+    return build_dashboard(
         "paceline-strategies",
         "Paceline / Strategies",
         "The same upstreams under each strategy: latency, throughput and outcomes side by side.",
         {
             "Side by side": [
-                summary(
+                summary_table_panel(
                     "Over the time chosen",
-                    told(
+                    describe(
                         "One line for each strategy: what it was given, what came of it, how long items took, how many "
                         "attempts it needed.",
                         "compare lines only where the strategies got the same work; `paceline compare` sees to that.",
@@ -39,7 +51,7 @@ def strategies() -> Dashboard:
                                 name,
                                 "s",
                                 2,
-                                quantile(share, ITEM, "strategy", over=RANGE, of=TRIED),
+                                quantile(share, ITEM_DURATION, "strategy", over=RANGE, of=TRIED),
                             )
                             for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
                         ),
@@ -62,15 +74,15 @@ def strategies() -> Dashboard:
             ],
             "Latency": [
                 *(
-                    lines(
+                    time_series_panel(
                         f"{name} of an item",
-                        told(
+                        describe(
                             f"{how} of an item's time from its turn to its outcome, waits and retries included. "
                             "Items that were refused or cancelled are not counted.",
                             action,
                         ),
-                        Q(
-                            quantile(share, ITEM, "strategy", of=TRIED),
+                        Query(
+                            quantile(share, ITEM_DURATION, "strategy", of=TRIED),
                             "{{strategy}}",
                         ),
                         unit="s",
@@ -97,37 +109,39 @@ def strategies() -> Dashboard:
                         ),
                     )
                 ),
-                heat(
+                heatmap_panel(
                     "Latency: $strategy",
-                    told(
+                    describe(
                         "How many items took how long, over time; brighter is more.",
                         "one band is an even beat; a second, higher one is retries or waits for the next window.",
                     ),
-                    Q(
-                        f"sum by (le) (increase({ITEM}_bucket{{{TRIED}}}{R}))",
+                    Query(
+                        f"sum by (le) (increase({ITEM_DURATION}_bucket{{{TRIED}}}{R}))",
                         "{{le}}",
                     ),
                     repeat="strategy",
                 ),
             ],
             "Throughput and outcomes": [
-                lines(
+                time_series_panel(
                     "Successes a second",
-                    told(
+                    describe(
                         "Items that succeeded.",
                         "under a rate limit all paced strategies meet at the limit; one below it leaves quota idle.",
                     ),
-                    Q(f'sum by (strategy) (rate(paceline_items_total{{outcome="success", {SU}}}{R}))', "{{strategy}}"),
+                    Query(
+                        f'sum by (strategy) (rate(paceline_items_total{{outcome="success", {SU}}}{R}))', "{{strategy}}"
+                    ),
                     unit="reqps",
                     width=8,
                 ),
-                lines(
+                time_series_panel(
                     "Attempts an item",
-                    told(
+                    describe(
                         "Attempts that ended, for each item that ended; 1 is without waste.",
                         "above 1.2 much is sent twice: pace it, or see *Upstream* for what fails.",
                     ),
-                    Q(
+                    Query(
                         f"sum by (strategy) (rate(paceline_attempts_total{{{SU}}}{R}))"
                         f" / (sum by (strategy) (rate(paceline_items_total{{{SU}}}{R})) > 0)",
                         "{{strategy}}",
@@ -135,39 +149,39 @@ def strategies() -> Dashboard:
                     unit="short",
                     width=8,
                 ),
-                lines(
+                time_series_panel(
                     "p95 of a batch",
-                    told(
+                    describe(
                         "From a batch's start to its last outcome.",
                         "this is what callers wait for; set it against the batch's size and the limit.",
                     ),
-                    Q(
+                    Query(
                         quantile(0.95, "paceline_batch_duration_seconds", "strategy", of='strategy=~"$strategy"'),
                         "{{strategy}}",
                     ),
                     unit="s",
                     width=8,
                 ),
-                lines(
+                time_series_panel(
                     "Outcomes: $strategy",
-                    told(
+                    describe(
                         "What became of this strategy's items, a second.",
                         "failures that only some strategies have are of their own making; those that all have, the "
                         "upstream's.",
                     ),
-                    Q(f"sum by (outcome) (rate(paceline_items_total{{{SU}}}{R}))", "{{outcome}}"),
+                    Query(f"sum by (outcome) (rate(paceline_items_total{{{SU}}}{R}))", "{{outcome}}"),
                     unit="reqps",
                     height=7,
                     stacked=True,
                     repeat="strategy",
                 ),
-                lines(
+                time_series_panel(
                     "Waiting: $strategy",
-                    told(
+                    describe(
                         "Seconds of waiting for each item, by reason.",
                         "rate and concurrency are the price of keeping a limit, backoff and pause of having broken it.",
                     ),
-                    Q(
+                    Query(
                         f"sum by (reason) (rate(paceline_wait_seconds_sum{{{SU}}}{R}))"
                         f" / on () group_left () (sum(rate(paceline_items_total{{{SU}}}{R})) > 0)",
                         "{{reason}}",

@@ -11,31 +11,31 @@ from dataclasses import dataclass, field
 from paceline.model import Exchange, Headers, Receipt, Request, RetryPolicy
 from paceline.transport.url import parse_url
 
-PATIENCE_S = 10.0
+WAIT_TIMEOUT_S = 10.0
 """How long a test waits for what must come: long, since the machine may be busy."""
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+OK_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @dataclass
-class Seen:
+class RawRequest:
     """One request as it arrived."""
 
     line: str
-    fields: list[tuple[str, str]]
+    header_fields: list[tuple[str, str]]
     body: bytes
 
-    def all(self, name: str) -> list[str]:
-        return [value for key, value in self.fields if key.lower() == name]
+    def header_values(self, name: str) -> list[str]:
+        return [value for key, value in self.header_fields if key.lower() == name]
 
 
-class Caller:
+class ClientConnection:
     """The server's end of one connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: RawHttpServer) -> None:
         self.reader, self.writer, self._server = reader, writer, server
 
-    async def request(self) -> Seen:
+    async def read_request(self) -> RawRequest:
         """Read one whole request; EOFError when the connection ends first."""
         try:
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -44,20 +44,20 @@ class Caller:
         line, *rest = head.removesuffix("\r\n\r\n").split("\r\n")
         fields = [(name, value.strip()) for name, _, value in (each.partition(":") for each in rest)]
         length = next((int(value) for name, value in fields if name.lower() == "content-length"), 0)
-        seen = Seen(line, fields, await self.reader.readexactly(length))
+        seen = RawRequest(line, fields, await self.reader.readexactly(length))
         self._server.requests.append(seen)
         return seen
 
-    async def say(self, *parts: bytes) -> None:
+    async def write(self, *parts: bytes) -> None:
         if self.writer.transport.is_closing():
             raise ConnectionResetError
         self.writer.write(b"".join(parts))
         await self.writer.drain()
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the other end is closed."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(WAIT_TIMEOUT_S):
                 while await self.reader.read(65536):
                     pass
         except ConnectionError:
@@ -73,55 +73,55 @@ class Caller:
         self.writer.transport.abort()
 
 
-async def eventually(true: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until it is true; TimeoutError when it never is."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - a condition of any kind, not only one that can set an event
+    async with asyncio.timeout(WAIT_TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 - a condition of any kind, not only one that can set an event
             await asyncio.sleep(0.005)
 
 
-Script = Callable[[Caller], Awaitable[None]]
+Script = Callable[[ClientConnection], Awaitable[None]]
 
 
 @dataclass
-class Server:
+class RawHttpServer:
     host: str = "127.0.0.1"
     port: int = 0
     scheme: str = "http"
-    requests: list[Seen] = field(default_factory=list)
+    requests: list[RawRequest] = field(default_factory=list)
     connections: int = 0
-    open: int = 0
-    faults: list[BaseException] = field(default_factory=list)
+    open_connections: int = 0
+    script_errors: list[BaseException] = field(default_factory=list)
 
     def url(self, path: str = "/", host: str | None = None) -> str:
         return f"{self.scheme}://{host or self.host}:{self.port}{path}"
 
-    async def all_closed(self) -> None:
+    async def wait_all_closed(self) -> None:
         """Wait until the other end of every connection is closed."""
-        await eventually(lambda: not self.open)
+        await wait_until(lambda: not self.open_connections)
 
 
 @asynccontextmanager
-async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def serve_raw(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawHttpServer]:
     """A server on loopback that runs `script` for each connection; what the script raises fails the test."""
-    server = Server(scheme="https" if tls else "http")
+    server = RawHttpServer(scheme="https" if tls else "http")
     running: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
-        server.open += 1
+        server.open_connections += 1
         try:
-            await script(Caller(reader, writer, server))
+            await script(ClientConnection(reader, writer, server))
         except (EOFError, ConnectionError, ssl.SSLError):
             pass
         except Exception as error:
-            server.faults.append(error)
+            server.script_errors.append(error)
         finally:
-            server.open -= 1
+            server.open_connections -= 1
             writer.transport.abort()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(connected(reader, writer))
+        task = asyncio.get_running_loop().create_task(handle_connection(reader, writer))
         running.add(task)
         task.add_done_callback(running.discard)
 
@@ -135,37 +135,37 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await asyncio.sleep(0)
-        if server.faults:
-            raise server.faults[0]
+        if server.script_errors:
+            raise server.script_errors[0]
 
 
-def answers(*replies: bytes) -> Script:
+def reply_with(*replies: bytes) -> Script:
     """On each connection, one of these for each request, the last one for all that follow."""
 
-    async def script(caller: Caller) -> None:
-        left = list(replies)
+    async def script(caller: ClientConnection) -> None:
+        remaining = list(replies)
         while True:
-            await caller.request()
-            await caller.say(left.pop(0) if len(left) > 1 else left[0])
+            await caller.read_request()
+            await caller.write(remaining.pop(0) if len(remaining) > 1 else remaining[0])
 
     return script
 
 
-def answers_and_closes(reply: bytes) -> Script:
-    async def script(caller: Caller) -> None:
-        await caller.request()
-        await caller.say(reply)
+def reply_and_close(reply: bytes) -> Script:
+    async def script(caller: ClientConnection) -> None:
+        await caller.read_request()
+        await caller.write(reply)
         caller.writer.write_eof()
-        await caller.gone()
+        await caller.wait_closed()
 
     return script
 
 
-def response(body: bytes = b"", *lines: str, status: str = "200 OK") -> bytes:
+def build_response(body: bytes = b"", *lines: str, status: str = "200 OK") -> bytes:
     """A whole answer with these header lines and a right Content-Length."""
     head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body)}", ""))
     return head.encode("latin-1") + body
 
 
-def ask(url: str, method: str = "GET", headers: Headers = (), body: bytes = b"") -> Request:
+def build_request(url: str, method: str = "GET", headers: Headers = (), body: bytes = b"") -> Request:
     return Request(method, parse_url(url), headers, body, float("inf"), Receipt(), Exchange(), RetryPolicy())

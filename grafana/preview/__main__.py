@@ -13,19 +13,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from grafana.__main__ import FOLDER
+from grafana.__main__ import DASHBOARDS_DIR
 from support.prometheus import Prometheus, start_prometheus
 from support.troubled import STRATEGIES, troubled_service
 
 HERE = Path(__file__).parent
-PICTURES = HERE.parents[1] / "docs" / "dashboards"
-FILES = sorted(FOLDER.glob("*.json"))
+SCREENSHOTS_DIR = HERE.parents[1] / "docs" / "dashboards"
+DASHBOARD_FILES = sorted(DASHBOARDS_DIR.glob("*.json"))
 WIDTH_PX = 1280
 ROW_PX = 38
 """The height of a grid unit with its gap, as in Grafana."""
 RUN_S = 240.0
 STEP_S = 2.0
-BUNDLED = (
+ESBUILD_FLAGS = (
     "--bundle",
     "--jsx=automatic",
     '--define:process.env.NODE_ENV="production"',
@@ -34,35 +34,44 @@ BUNDLED = (
     "--loader:.ttf=dataurl",
     "--log-level=error",
 )
-BROWSER = ("--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=15000")
+BROWSER_FLAGS = ("--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=15000")
 
 
 async def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         bundle = folder / "panels.js"
-        _run(HERE / "node_modules/.bin/esbuild", HERE / "panels.tsx", f"--outfile={bundle}", *BUNDLED)
+        _run(HERE / "node_modules/.bin/esbuild", HERE / "panels.tsx", f"--outfile={bundle}", *ESBUILD_FLAGS)
         async with (
             troubled_service(folder, cycle_s=48) as server,
             start_prometheus([server.base_url], folder) as prometheus,
         ):
             await asyncio.sleep(RUN_S)
-            boards = {file.stem: await _filled(json.loads(file.read_text()), prometheus) for file in FILES}
-        PICTURES.mkdir(exist_ok=True)
+            boards = {
+                file.stem: await _with_query_results(json.loads(file.read_text()), prometheus)
+                for file in DASHBOARD_FILES
+            }
+        SCREENSHOTS_DIR.mkdir(exist_ok=True)
         for stem, board in boards.items():
             page = folder / f"{stem}.html"
-            page.write_text(_page(board, bundle))
+            page.write_text(_html_page(board, bundle))
             height = ROW_PX * max(each["gridPos"]["y"] + each["gridPos"]["h"] for each in board["panels"]) + 90
-            picture = f"--screenshot={PICTURES / stem}.png"
-            _run("chromium-headless-shell", *BROWSER, f"--window-size={WIDTH_PX},{height}", picture, page.as_uri())
+            screenshot = f"--screenshot={SCREENSHOTS_DIR / stem}.png"
+            _run(
+                "chromium-headless-shell",
+                *BROWSER_FLAGS,
+                f"--window-size={WIDTH_PX},{height}",
+                screenshot,
+                page.as_uri(),
+            )
 
 
-async def _filled(board: dict[str, Any], prometheus: Prometheus) -> dict[str, Any]:
+async def _with_query_results(board: dict[str, Any], prometheus: Prometheus) -> dict[str, Any]:
     """The dashboard with repeated panels laid out and every query's result in place of the query."""
     end = time.time()
     start = end - RUN_S + 20
     panels = []
-    for panel in _laid_out(board["panels"]):
+    for panel in _expand_repeats(board["panels"]):
         results = []
         for target in panel.get("targets", []):
             expr = target["expr"]
@@ -82,28 +91,33 @@ async def _filled(board: dict[str, Any], prometheus: Prometheus) -> dict[str, An
     return {"title": board["title"], "panels": panels, "start": start, "end": end, "step": STEP_S, "rowPx": ROW_PX}
 
 
-def _laid_out(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _expand_repeats(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Repeat what repeats for each strategy, three in a line, and move down what comes after."""
-    laid, down = [], 0
+    expanded, added_height = [], 0
     for panel in panels:
-        place = panel["gridPos"]
+        grid_pos = panel["gridPos"]
         if not panel.get("repeat"):
-            laid.append({**panel, "gridPos": {**place, "y": place["y"] + down}})
+            expanded.append({**panel, "gridPos": {**grid_pos, "y": grid_pos["y"] + added_height}})
             continue
-        for number, strategy in enumerate(STRATEGIES):
-            at = {"x": 8 * (number % 3), "y": place["y"] + down + place["h"] * (number // 3), "w": 8, "h": place["h"]}
+        for index, strategy in enumerate(STRATEGIES):
+            repeat_pos = {
+                "x": 8 * (index % 3),
+                "y": grid_pos["y"] + added_height + grid_pos["h"] * (index // 3),
+                "w": 8,
+                "h": grid_pos["h"],
+            }
             title = panel["title"].replace("$strategy", strategy)
-            laid.append({**panel, "title": title, "gridPos": at, "strategy": strategy})
-        down += place["h"] * ((len(STRATEGIES) - 1) // 3)
-    return laid
+            expanded.append({**panel, "title": title, "gridPos": repeat_pos, "strategy": strategy})
+        added_height += grid_pos["h"] * ((len(STRATEGIES) - 1) // 3)
+    return expanded
 
 
-def _page(board: dict[str, Any], bundle: Path) -> str:
-    shown = json.dumps(board).replace("</", "<\\/")
+def _html_page(board: dict[str, Any], bundle: Path) -> str:
+    board_json = json.dumps(board).replace("</", "<\\/")
     return (
         f'<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="{bundle.stem}.css">'
         '<body style="margin:0;background:#111217"><div id="root"></div>'
-        f'<script>window.board = {shown}</script><script src="{bundle.name}"></script>'
+        f'<script>window.board = {board_json}</script><script src="{bundle.name}"></script>'
     )
 
 

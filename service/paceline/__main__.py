@@ -20,8 +20,8 @@ from paceline.cli.commands.run import run
 from paceline.cli.commands.serve import serve
 from paceline.cli.commands.upstreams import upstreams
 
-USAGE = 2
-INTERRUPTED = 130
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="paceline",
@@ -34,8 +34,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         from paceline import __version__
 
         typer.echo(f"paceline {__version__}")
@@ -61,8 +61,8 @@ app.command("check-config", short_help="Say what is wrong with a configuration."
 app.command("schema", hidden=True)(schema)
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+def _exit_on_signal(signum: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signum)
 
 
 def main() -> None:
@@ -71,17 +71,17 @@ def main() -> None:
     from paceline.errors import ConfigError
 
     if os.getpid() == 1:  # the first of a container gets only the signals that it asked for
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         app()
     except UsageProblem as error:
         typer.echo(f"paceline: {error}", err=True)
-        sys.exit(USAGE)
+        sys.exit(EXIT_USAGE)
     except ConfigError as error:
         typer.echo(error, err=True)
-        sys.exit(USAGE)
+        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,21 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from paceline.admission.allowance import Allowance
-from paceline.batch.runner import Runner
+from paceline.admission.allowance import PermitPool
+from paceline.batch.runner import BatchRunner
 from paceline.config import Config
-from paceline.events import Listener, tell
-from paceline.transport.egress import Guard
-from paceline.upstream.registry import Registry
-from paceline.upstream.state import UpstreamLevel, level_of
+from paceline.events import EventListener, combine_listeners
+from paceline.transport.egress import EgressGuard
+from paceline.upstream.registry import UpstreamRegistry
+from paceline.upstream.state import UpstreamSnapshot, snapshot_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from paceline.api.intake import Intake
+    from paceline.api.intake import LoadShedder
     from paceline.telemetry.metrics import Metrics
 
-_OWN_FILES = 100
+_RESERVED_FILE_DESCRIPTORS = 100
 """Descriptors kept back for callers' connections, logs and the listeners themselves."""
 
 
@@ -33,62 +33,64 @@ class Service:
     """
 
     def __init__(
-        self, config: Config, listeners: Sequence[Listener] = (), own_addresses: Sequence[tuple[str, int]] = ()
+        self, config: Config, listeners: Sequence[EventListener] = (), listen_addresses: Sequence[tuple[str, int]] = ()
     ) -> None:
         self.config = config
-        self._own_addresses = own_addresses
-        self._tell = tell(*listeners)
-        self.registry = Registry(config, self._guard(config), Allowance(_socket_limit()), self._tell)
-        self.runner = Runner(self.registry, self._tell)
+        self._listen_addresses = listen_addresses
+        self._emit = combine_listeners(*listeners)
+        self.registry = UpstreamRegistry(
+            config, self._create_egress_guard(config), PermitPool(_max_upstream_sockets()), self._emit
+        )
+        self.runner = BatchRunner(self.registry, self._emit)
 
-    def warm(self) -> None:
+    def preload_default_engine(self) -> None:
         """Load the engine of undeclared hosts too: the first call need not."""
         import_module(f"paceline.transport.{self.config.defaults.engine}")
 
     def apply(self, config: Config) -> None:
         """Take a new configuration without losing what is queued, in flight or counted."""
-        self.registry.apply(config, self._guard(config))
+        self.registry.apply(config, self._create_egress_guard(config))
         self.config = config
 
     async def close(self) -> None:
         """Close every connection; batches on their way must have ended."""
         await self.registry.close()
 
-    def states(self) -> Iterator[UpstreamLevel]:
+    def upstream_snapshots(self) -> Iterator[UpstreamSnapshot]:
         """The live state of every upstream, undeclared hosts included."""
         now = time.perf_counter()
         for upstream in (*self.registry, *self.registry.undeclared):
-            yield level_of(upstream, now)
+            yield snapshot_of(upstream, now)
 
-    def _guard(self, config: Config) -> Guard:
+    def _create_egress_guard(self, config: Config) -> EgressGuard:
         egress = config.egress
-        return Guard(
-            mode=egress.mode, allow=egress.allow, deny=egress.deny, ports=egress.ports, listeners=self._own_addresses
+        return EgressGuard(
+            mode=egress.mode, allow=egress.allow, deny=egress.deny, ports=egress.ports, listeners=self._listen_addresses
         )
 
 
-def create_app(service: Service, intake: Intake, metrics: Metrics, *, loopback: bool) -> ASGIApp:
+def create_app(service: Service, load_shedder: LoadShedder, metrics: Metrics, *, loopback: bool) -> ASGIApp:
     """The HTTP API of a service, as one ASGI app; `loopback`: it is bound where only this machine reaches it.
 
     Batches are taken while `intake` is open.
     """
     # Imported here, as `run` and `compare` stand on a Service without any HTTP API and should start at once.
-    from paceline.api.application import application
-    from paceline.api.core import Core
-    from paceline.api.hosts import HostCheck
-    from paceline.api.keys import KeyCheck
-    from paceline.telemetry.http import HttpMetrics
+    from paceline.api.application import create_api_app
+    from paceline.api.core import ApiContext
+    from paceline.api.hosts import TrustedHostMiddleware
+    from paceline.api.keys import ApiKeyMiddleware
+    from paceline.telemetry.http import HttpMetricsMiddleware
 
-    metrics.watch(service.states)
-    app: ASGIApp = application(Core(service, intake, metrics.render))
-    app = KeyCheck(app, lambda: service.config.server.api_keys)
-    app = HostCheck(app, loopback=loopback, names=lambda: service.config.server.hosts)
-    return HttpMetrics(app, metrics.serve)
+    metrics.set_upstreams_source(service.upstream_snapshots)
+    app: ASGIApp = create_api_app(ApiContext(service, load_shedder, metrics.render))
+    app = ApiKeyMiddleware(app, lambda: service.config.server.api_keys)
+    app = TrustedHostMiddleware(app, loopback=loopback, get_allowed_hosts=lambda: service.config.server.hosts)
+    return HttpMetricsMiddleware(app, metrics.record_http_request)
 
 
-def _socket_limit() -> int:
+def _max_upstream_sockets() -> int:
     """Sockets to upstreams the process may hold at once: three in four of the file descriptors it may open."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
+    max_open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max_open_files == resource.RLIM_INFINITY:
         return 65_536
-    return max(1, (files - _OWN_FILES) * 3 // 4)
+    return max(1, (max_open_files - _RESERVED_FILE_DESCRIPTORS) * 3 // 4)

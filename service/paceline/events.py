@@ -55,16 +55,16 @@ class BudgetPaused(Struct, frozen=True, gc=False):
 
 
 Event = AttemptFinished | RetryScheduled | ItemFinished | BatchFinished | BudgetPaused
-Listener = Callable[[Event], None]
+EventListener = Callable[[Event], None]
 
 
-def tell(*listeners: Listener) -> Listener:
+def combine_listeners(*listeners: EventListener) -> EventListener:
     """One listener that tells all of these, in order."""
     if len(listeners) == 1:
         return listeners[0]
 
-    def all_of(event: Event) -> None:
+    def emit_to_all(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    return all_of
+    return emit_to_all

@@ -10,25 +10,25 @@ import re
 from datetime import UTC, datetime
 
 _DECIMAL = re.compile(r"[0-9]{1,15}\.[0-9]{1,9}")
-_LONGEST_WAIT_S = 1e10
+_MAX_WAIT_S = 1e10
 """Three centuries: what is longer is no wait but a slip."""
 
-MONTHS = {
+MONTH_NUMBERS = {
     name: number
     for number, name in enumerate(
         ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
     )
 }
-MONTH = "(?P<month>" + "|".join(MONTHS) + ")"
+MONTH = "(?P<month>" + "|".join(MONTH_NUMBERS) + ")"
 DAY_NAME = "(?:mon|tue|wed|thu|fri|sat|sun)"
-CLOCK = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+TIME = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 
-_DATE_FORMS = tuple(
+_HTTP_DATE_PATTERNS = tuple(
     re.compile(form, re.IGNORECASE | re.ASCII)
     for form in (
-        rf"{DAY_NAME}, (?P<day>[0-9]{{1,2}}) {MONTH} (?P<year>[0-9]{{4}}) {CLOCK} GMT",  # IMF-fixdate
-        rf"(?:mon|tues|wednes|thurs|fri|satur|sun)day, (?P<day>[0-9]{{2}})-{MONTH}-(?P<year>[0-9]{{2}}) {CLOCK} GMT",
-        rf"{DAY_NAME} {MONTH} {{1,2}}(?P<day>[0-9]{{1,2}}) {CLOCK} (?P<year>[0-9]{{4}})",  # asctime
+        rf"{DAY_NAME}, (?P<day>[0-9]{{1,2}}) {MONTH} (?P<year>[0-9]{{4}}) {TIME} GMT",  # IMF-fixdate
+        rf"(?:mon|tues|wednes|thurs|fri|satur|sun)day, (?P<day>[0-9]{{2}})-{MONTH}-(?P<year>[0-9]{{2}}) {TIME} GMT",
+        rf"{DAY_NAME} {MONTH} {{1,2}}(?P<day>[0-9]{{1,2}}) {TIME} (?P<year>[0-9]{{4}})",  # asctime
     )
 )
 
@@ -43,14 +43,14 @@ def number(text: str) -> float | None:
     return float(text) if _DECIMAL.fullmatch(text) else None
 
 
-def http_date(text: str, now_epoch_s: float) -> float | None:
+def parse_http_date(text: str, now_epoch_s: float) -> float | None:
     """An HTTP-date in any of RFC 9110's three forms as epoch seconds, or None.
 
     A year of two digits that would lie over 50 years ahead of now is of the century before.
     """
     text = text.strip(" \t")
-    for form in _DATE_FORMS:
-        match = form.fullmatch(text)
+    for pattern in _HTTP_DATE_PATTERNS:
+        match = pattern.fullmatch(text)
         if match is None:
             continue
         year = int(match["year"])
@@ -59,16 +59,16 @@ def http_date(text: str, now_epoch_s: float) -> float | None:
             year += this_year // 100 * 100
             if year > this_year + 50:
                 year -= 100
-        return epoch_s(year, match)
+        return to_epoch_s(year, match)
     return None
 
 
-def epoch_s(year: int, match: re.Match[str]) -> float | None:
+def to_epoch_s(year: int, match: re.Match[str]) -> float | None:
     """Epoch seconds of the groups day, month (a name), hour, minute and second as UTC; None where no day is so."""
     try:
         moment = datetime(
             year,
-            MONTHS[match["month"].lower()],
+            MONTH_NUMBERS[match["month"].lower()],
             int(match["day"]),
             int(match["hour"]),
             int(match["minute"]),
@@ -80,16 +80,16 @@ def epoch_s(year: int, match: re.Match[str]) -> float | None:
     return moment.timestamp()
 
 
-def wait_s(retry_after: str, date: str | None, now_epoch_s: float) -> float | None:
+def parse_retry_after_s(retry_after: str, date: str | None, now_epoch_s: float) -> float | None:
     """The seconds a Retry-After names, or None where it is unusable.
 
     A date is reckoned from the answer's own Date, so that a wrong clock on either side does no harm.
     """
     seconds = number(retry_after)
     if seconds is not None:
-        return seconds if seconds < _LONGEST_WAIT_S else None
-    moment = http_date(retry_after, now_epoch_s)
+        return seconds if seconds < _MAX_WAIT_S else None
+    moment = parse_http_date(retry_after, now_epoch_s)
     if moment is None:
         return None
-    sent_at = http_date(date, now_epoch_s) if date is not None else None
+    sent_at = parse_http_date(date, now_epoch_s) if date is not None else None
     return max(0.0, moment - (now_epoch_s if sent_at is None else sent_at))

@@ -150,11 +150,11 @@ class Receipt(Struct, gc=False):
     throttles: int = 0
     sent: bool = False
     """Some attempt's head went to a socket: the upstream may have acted on it."""
-    named_s: float | None = None
+    advertised_wait_s: float | None = None
     """The wait the last answer named, in whatever dialect."""
-    retries_spent: bool = False
+    retry_budget_exhausted: bool = False
     """It would have been tried again, but the upstream's retry budget was empty."""
-    exhausted: bool = False
+    window_exhausted: bool = False
     """The last answer's rate headers told of a window with nothing left."""
     retry_after_s: float | None = None
     """The wait the last answer named, or that the budget's pause means; what `error.retry_after_ms` shows."""
@@ -172,14 +172,14 @@ class Exchange(Struct, gc=False):
     reused: bool = False
     on_written: Callable[[float], None] | None = None
 
-    def written(self, now: float) -> None:
+    def mark_written(self, now: float) -> None:
         """The head was handed to the socket: from here on the upstream may count it."""
         if self.written_at is None:
             self.written_at = now
             if self.on_written is not None:
                 self.on_written(now)
 
-    def unwritten(self) -> None:
+    def mark_unwritten(self) -> None:
         """The connection proved dead before it took a byte: only where the engine is certain."""
         self.written_at = None
 

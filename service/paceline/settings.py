@@ -14,13 +14,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from paceline.config import Config, load
+from paceline.config import Config, load_config
 from paceline.config.fields import Host, Port
-from paceline.config.replicas import share_of
-from paceline.config.wording import problem_and_fix
+from paceline.config.replicas import share_for_replica
+from paceline.config.wording import describe_error
 from paceline.errors import ConfigError
 
-DEFAULT_CONFIG = Path("config/paceline.yaml")
+DEFAULT_CONFIG_PATH = Path("config/paceline.yaml")
 """Read when no file is named and this one is there; else the built-in defaults hold."""
 
 
@@ -63,18 +63,18 @@ def read_settings(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        first, *others = [
-            ConfigError("environment or flags", f"PACELINE_{str(each['loc'][0]).upper()}", *problem_and_fix(each))
-            for each in error.errors(include_url=False, include_input=False)
+        first, *further = [
+            ConfigError("environment or flags", f"PACELINE_{str(detail['loc'][0]).upper()}", *describe_error(detail))
+            for detail in error.errors(include_url=False, include_input=False)
         ]
-        raise ConfigError(first.file, first.key, first.problem, first.fix, others) from None
+        raise ConfigError(first.file, first.key, first.problem, first.fix, further) from None
 
 
-def config_file(settings: Settings) -> Path | None:
+def find_config_file(settings: Settings) -> Path | None:
     """The file to read, or None where the built-in defaults hold."""
     if settings.config is not None:
         return settings.config
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    return DEFAULT_CONFIG_PATH if DEFAULT_CONFIG_PATH.is_file() else None
 
 
 def read_config(settings: Settings, environ: Mapping[str, str]) -> Config:
@@ -83,16 +83,16 @@ def read_config(settings: Settings, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: the file cannot be used, or both ports are the same.
     """
-    file = config_file(settings)
-    config = Config() if file is None else load(file, environ)
-    given = settings.model_dump(include={"host", "port", "admin_port"}, exclude_none=True)
-    server = config.server.model_copy(update=given)
+    file = find_config_file(settings)
+    config = Config() if file is None else load_config(file, environ)
+    overrides = settings.model_dump(include={"host", "port", "admin_port"}, exclude_none=True)
+    server = config.server.model_copy(update=overrides)
     if server.admin_port == server.port:
         raise ConfigError("environment or flags", "PACELINE_ADMIN_PORT", "is the same as port", "choose another")
-    return share_of(config.model_copy(update={"server": server}), settings.replicas)
+    return share_for_replica(config.model_copy(update={"server": server}), settings.replicas)
 
 
-def check_listen(config: Config, host: str, insecure: bool, file: str = "configuration") -> None:
+def require_api_keys_beyond_loopback(config: Config, host: str, insecure: bool, file: str = "configuration") -> None:
     """Let a service without API keys listen on loopback only.
 
     Raises:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 
-LONGEST_S = 366 * 24 * 3600.0
+MAX_DURATION_S = 366 * 24 * 3600.0
 """A year: past it a duration is a slip of the pen, and timers stop being exact."""
 
-LARGEST_BYTES = 1 << 40
+MAX_SIZE_BYTES = 1 << 40
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {
+_SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES_PER_UNIT = {
     "B": 1,
     "KB": 10**3,
     "MB": 10**6,
@@ -28,7 +28,7 @@ SIZE_PATTERN = r"[0-9]{1,15}(\.[0-9]{1,9})?(B|KB|MB|GB|KiB|MiB|GiB)"
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(B|KB|MB|GB|KiB|MiB|GiB)")
-_BARE = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_UNITLESS_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 
 def parse_duration(value: object) -> float:
@@ -39,23 +39,23 @@ def parse_duration(value: object) -> float:
     """
     # Numbers first, as the API reads one for every item; by exact type, as a bool is an int to isinstance.
     if type(value) is float or type(value) is int:
-        if 0 <= value <= LONGEST_S:
+        if 0 <= value <= MAX_DURATION_S:
             return float(value)
     elif type(value) is str:
         match = _DURATION.fullmatch(value)
         if match is not None:
             # As the nearest float of the written number: 0.1 s and 100 ms must be equal.
             unit = match[2]
-            seconds = float(match[1]) / 1000 if unit == "ms" else float(match[1]) * _SECONDS[unit]
-            if seconds <= LONGEST_S:
+            seconds = float(match[1]) / 1000 if unit == "ms" else float(match[1]) * _SECONDS_PER_UNIT[unit]
+            if seconds <= MAX_DURATION_S:
                 return seconds
-    raise ValueError(_duration_problem(value))
+    raise ValueError(_explain_invalid_duration(value))
 
 
-def _duration_problem(value: object) -> str:
+def _explain_invalid_duration(value: object) -> str:
     # The value itself is not repeated: it may have come out of a secret.
     if isinstance(value, str):
-        if _BARE.fullmatch(value):
+        if _UNITLESS_NUMBER.fullmatch(value):
             return 'has no unit; add one, as in "30s", or write a number without quotes'
         if not _DURATION.fullmatch(value):
             return 'is not a duration; write it as "250ms", "30s", "2m", "1h" or a number of seconds'
@@ -73,43 +73,43 @@ def parse_size(value: object) -> int:
         ValueError: anything else, a negative, a fraction of a byte, or more than 1 TiB.
     """
     if type(value) is int:
-        if 0 <= value <= LARGEST_BYTES:
+        if 0 <= value <= MAX_SIZE_BYTES:
             return value
         raise ValueError("is out of range; write a size between 0 and 1024GiB")
     if type(value) is not str:
         raise ValueError('is not a size; write it as "8MiB", "64KiB", "10MB" or a whole number of bytes')
     match = _SIZE.fullmatch(value)
     if match is None:
-        if _BARE.fullmatch(value):
+        if _UNITLESS_NUMBER.fullmatch(value):
             raise ValueError('has no unit; add one, as in "8MiB", or write a number without quotes')
         raise ValueError('is not a size; write it as "8MiB", "64KiB", "10MB" or a whole number of bytes')
-    size = float(match[1]) * _BYTES[match[2]]
+    size = float(match[1]) * _BYTES_PER_UNIT[match[2]]
     if not size.is_integer():
         raise ValueError("is not a whole number of bytes; write one that is")
-    if size > LARGEST_BYTES:
+    if size > MAX_SIZE_BYTES:
         raise ValueError("is out of range; write a size between 0 and 1024GiB")
     return int(size)
 
 
-def write_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in its largest unit, as `parse_duration` reads it: `60.0` is `1m`, `0.25` is `250ms`."""
     if seconds == 0:
         return "0s"
     if seconds < 1:
-        return f"{_plain(round(seconds * 1000, 9))}ms"
+        return f"{_format_number(round(seconds * 1000, 9))}ms"
     for unit in ("d", "h", "m"):
-        if seconds % _SECONDS[unit] == 0:
-            return f"{_plain(seconds / _SECONDS[unit])}{unit}"
-    return f"{_plain(seconds)}s"
+        if seconds % _SECONDS_PER_UNIT[unit] == 0:
+            return f"{_format_number(seconds / _SECONDS_PER_UNIT[unit])}{unit}"
+    return f"{_format_number(seconds)}s"
 
 
-def write_size(size: int) -> str:
+def format_size(size_bytes: int) -> str:
     """A size as `parse_size` reads it back, in the largest unit that fits: `8388608` is `8MiB`."""
     for unit in ("GiB", "MiB", "KiB", "GB", "MB", "KB"):
-        if size and size % _BYTES[unit] == 0:
-            return f"{size // _BYTES[unit]}{unit}"
-    return f"{size}B"
+        if size_bytes and size_bytes % _BYTES_PER_UNIT[unit] == 0:
+            return f"{size_bytes // _BYTES_PER_UNIT[unit]}{unit}"
+    return f"{size_bytes}B"
 
 
-def _plain(number: float) -> str:
+def _format_number(number: float) -> str:
     return f"{number:.9f}".rstrip("0").rstrip(".")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from paceline.model import Batch, Outcome, Rate, Strategy
-from support.memory import MemoryUpstream, codes, items, run, serving_from, silent
+from support.memory import InMemoryUpstream, in_memory_service, items, never_respond, outcome_codes, run_batch
 from support.virtual_clock import virtual_time
 
-OWN: dict[Strategy, dict[str, Any]] = {
+STRATEGY_FIELDS: dict[Strategy, dict[str, Any]] = {
     Strategy.BOUNDED: {"max_concurrency": 1},
     Strategy.TOKEN_BUCKET: {"rate": Rate(1, 1.0, 1)},
 }
@@ -27,9 +27,11 @@ def message(outcome: Outcome) -> str:
 @virtual_time
 async def test_under_an_operators_pause_it_says_so(strategy: Strategy):
     """However many of them come as far as the gate that is shut."""
-    with serving_from(MemoryUpstream()) as service:
-        service.registry.named("api").admitter.set_paused(True)
-        outcomes = await run(service, Batch(items(4), strategy, deadline_s=10.0, **OWN.get(strategy, {})))
+    with in_memory_service(InMemoryUpstream()) as service:
+        service.registry.get("api").async_gate.set_paused(True)
+        outcomes = await run_batch(
+            service, Batch(items(4), strategy, deadline_s=10.0, **STRATEGY_FIELDS.get(strategy, {}))
+        )
     assert all("an operator has paused its upstream; resume it" in message(outcome) for outcome in outcomes)
     assert outcomes[0].timing.limited_by == "pause"
     assert outcomes[0].timing.pause_ms == pytest.approx(10_000, abs=5)
@@ -37,12 +39,12 @@ async def test_under_an_operators_pause_it_says_so(strategy: Strategy):
 
 @virtual_time
 async def test_paused_under_way_what_is_in_flight_goes_on_and_the_rest_says_so():
-    with serving_from(MemoryUpstream(after_s=1.0), concurrency={"limit": 2}) as service:
-        running = asyncio.create_task(run(service, Batch(items(4), deadline_s=10.0)))
+    with in_memory_service(InMemoryUpstream(after_s=1.0), concurrency={"limit": 2}) as service:
+        running = asyncio.create_task(run_batch(service, Batch(items(4), deadline_s=10.0)))
         await asyncio.sleep(0.5)
-        service.registry.named("api").admitter.set_paused(True)
+        service.registry.get("api").async_gate.set_paused(True)
         outcomes = await running
-    assert codes(outcomes)[:2] == ["success"] * 2
+    assert outcome_codes(outcomes)[:2] == ["success"] * 2
     for outcome in outcomes[2:]:
         assert "an operator has paused" in message(outcome)
         assert outcome.timing.limited_by == "pause"
@@ -50,10 +52,12 @@ async def test_paused_under_way_what_is_in_flight_goes_on_and_the_rest_says_so()
 
 @virtual_time
 async def test_paused_or_not_an_upstream_that_does_not_answer_is_what_it_waited_for():
-    with serving_from(MemoryUpstream(usual=silent()), timeout={"attempt": "1m", "item": "1m"}) as service:
-        running = asyncio.create_task(run(service, Batch(items(1), deadline_s=10.0)))
+    with in_memory_service(
+        InMemoryUpstream(default=never_respond()), timeout={"attempt": "1m", "item": "1m"}
+    ) as service:
+        running = asyncio.create_task(run_batch(service, Batch(items(1), deadline_s=10.0)))
         await asyncio.sleep(6.0)
-        service.registry.named("api").admitter.set_paused(True)
+        service.registry.get("api").async_gate.set_paused(True)
         (outcome,) = await running
     assert "it waited 10 s for the upstream to answer; allow more time" in message(outcome)
     assert outcome.timing.limited_by == "upstream"
@@ -61,9 +65,9 @@ async def test_paused_or_not_an_upstream_that_does_not_answer_is_what_it_waited_
 
 @virtual_time
 async def test_held_back_by_its_rate_it_says_so():
-    with serving_from(MemoryUpstream()) as service:
+    with in_memory_service(InMemoryUpstream()) as service:
         batch = Batch(items(3), Strategy.TOKEN_BUCKET, rate=Rate(1, 60.0, 1), deadline_s=10.0)
-        first, *late = await run(service, batch)
+        first, *late = await run_batch(service, batch)
     assert first.error is None
     for outcome in late:
         assert "it waited 10 s for its turn within the rate; allow more time or send fewer items" in message(outcome)
@@ -74,8 +78,10 @@ async def test_held_back_by_its_rate_it_says_so():
 @virtual_time
 async def test_held_back_for_want_of_a_permit_it_says_so(strategy: Strategy):
     policy = {"timeout": {"attempt": "1m", "item": "1m"}, "concurrency": {"limit": 1}}
-    with serving_from(MemoryUpstream(usual=silent()), **policy) as service:
-        first, *late = await run(service, Batch(items(3), strategy, deadline_s=10.0, **OWN.get(strategy, {})))
+    with in_memory_service(InMemoryUpstream(default=never_respond()), **policy) as service:
+        first, *late = await run_batch(
+            service, Batch(items(3), strategy, deadline_s=10.0, **STRATEGY_FIELDS.get(strategy, {}))
+        )
     assert "for the upstream to answer" in message(first)
     for outcome in late:
         assert "it waited 10 s for one of the calls allowed in flight to end" in message(outcome)
@@ -84,6 +90,6 @@ async def test_held_back_for_want_of_a_permit_it_says_so(strategy: Strategy):
 
 @virtual_time
 async def test_what_never_had_its_turn_says_so():
-    with serving_from(MemoryUpstream(after_s=8.0)) as service:
-        outcomes = await run(service, Batch(items(3), Strategy.SEQUENTIAL, deadline_s=10.0))
+    with in_memory_service(InMemoryUpstream(after_s=8.0)) as service:
+        outcomes = await run_batch(service, Batch(items(3), Strategy.SEQUENTIAL, deadline_s=10.0))
     assert "its turn never came; allow more time or send fewer items" in message(outcomes[2])

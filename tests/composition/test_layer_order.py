@@ -9,22 +9,31 @@ from typing import Any
 import pytest
 
 from paceline.model import Batch, Item, Priority, Rate, Request, Response, Strategy
-from paceline.resilience.layer import stack
-from support.memory import MemoryUpstream, answer, codes, items, nothing_held, run, serving_from, silent
+from paceline.resilience.layer import compose
+from support.memory import (
+    InMemoryUpstream,
+    in_memory_service,
+    is_idle,
+    items,
+    never_respond,
+    outcome_codes,
+    respond_with,
+    run_batch,
+)
 from support.virtual_clock import virtual_time
 
 FAST = Rate(1000, 1.0, 1000)
-OWN: dict[Strategy, dict[str, Any]] = {
+STRATEGY_FIELDS: dict[Strategy, dict[str, Any]] = {
     Strategy.CONCURRENT: {},
     Strategy.BOUNDED: {"max_concurrency": 1},
     Strategy.TOKEN_BUCKET: {"max_concurrency": 1, "rate": FAST},
     Strategy.ADAPTIVE: {"max_concurrency": 1},
 }
-each_strategy = pytest.mark.parametrize("strategy", list(OWN))
+each_strategy = pytest.mark.parametrize("strategy", list(STRATEGY_FIELDS))
 
 
 def batch(strategy: Strategy, count: int, **fields: Any) -> Batch:
-    return Batch(items(count), strategy=strategy, **{**OWN[strategy], **fields})
+    return Batch(items(count), strategy=strategy, **{**STRATEGY_FIELDS[strategy], **fields})
 
 
 @virtual_time
@@ -45,112 +54,112 @@ async def test_the_first_layer_is_outermost():
         seen.append("send")
         return Response(200, (), b"")
 
-    await stack([layer("a"), layer("b")], send)(None)  # type: ignore[arg-type]  # the layers only pass it on
+    await compose([layer("a"), layer("b")], send)(None)  # type: ignore[arg-type]  # the layers only pass it on
     assert seen == ["a", "b", "send", "/b", "/a"]
 
 
 @each_strategy
 @virtual_time
 async def test_an_item_in_backoff_holds_no_permit(strategy: Strategy):
-    upstream = MemoryUpstream(answer(500, ("retry-after-ms", "5000"), after_s=0.1))
-    with serving_from(upstream, concurrency={"limit": 1}) as service:
-        outcomes = await run(service, batch(strategy, 2))
-    assert codes(outcomes) == ["success", "success"]
+    upstream = InMemoryUpstream(respond_with(500, ("retry-after-ms", "5000"), after_s=0.1))
+    with in_memory_service(upstream, concurrency={"limit": 1}) as service:
+        outcomes = await run_batch(service, batch(strategy, 2))
+    assert outcome_codes(outcomes) == ["success", "success"]
     assert [sent.request.url.target for sent in upstream.sent] == ["/0", "/1", "/0"]
-    assert upstream.times == pytest.approx([1000.0, 1000.1, 1005.1])
+    assert upstream.sent_times == pytest.approx([1000.0, 1000.1, 1005.1])
 
 
 @each_strategy
 @virtual_time
 async def test_the_deadline_ends_every_kind_of_wait(strategy: Strategy):
-    upstream = MemoryUpstream(silent())
-    with serving_from(upstream, concurrency={"limit": 1}, timeout={"attempt": "60s", "item": "60s"}) as service:
+    upstream = InMemoryUpstream(never_respond())
+    with in_memory_service(upstream, concurrency={"limit": 1}, timeout={"attempt": "60s", "item": "60s"}) as service:
         began_at = time.perf_counter()
-        outcomes = await run(service, batch(strategy, 3, deadline_s=2.0))
+        outcomes = await run_batch(service, batch(strategy, 3, deadline_s=2.0))
         assert time.perf_counter() - began_at == pytest.approx(2.0)
-        assert codes(outcomes) == ["deadline_exceeded"] * 3
+        assert outcome_codes(outcomes) == ["deadline_exceeded"] * 3
         assert [outcome.error.sent for outcome in outcomes] == [True, False, False]
-        assert nothing_held(service)
+        assert is_idle(service)
 
 
 @each_strategy
 @virtual_time
 async def test_the_attempt_timeout_does_not_count_the_wait_for_a_permit(strategy: Strategy):
-    upstream = MemoryUpstream(after_s=0.9)
-    with serving_from(upstream, concurrency={"limit": 1}, timeout={"attempt": "1s", "item": "1s"}) as service:
-        outcomes = await run(service, batch(strategy, 4))
-    assert codes(outcomes) == ["success"] * 4
+    upstream = InMemoryUpstream(after_s=0.9)
+    with in_memory_service(upstream, concurrency={"limit": 1}, timeout={"attempt": "1s", "item": "1s"}) as service:
+        outcomes = await run_batch(service, batch(strategy, 4))
+    assert outcome_codes(outcomes) == ["success"] * 4
     assert outcomes[3].timing.queue_ms == pytest.approx(2700.0)
 
 
 @virtual_time
 async def test_what_waits_for_the_semaphore_has_taken_no_token():
     """With the token first, the five that wait would go at one moment once five permits are free."""
-    upstream = MemoryUpstream()
+    upstream = InMemoryUpstream()
     released = asyncio.Event()
 
     async def held(request: Request) -> Response:
-        request.exchange.written(time.perf_counter())
+        request.exchange.mark_written(time.perf_counter())
         await released.wait()
         return Response(200, (), b"")
 
-    upstream.at_path("/0", held)
+    upstream.script_path("/0", held)
     for index in range(1, 5):
-        upstream.at_path(f"/{index}", held)
+        upstream.script_path(f"/{index}", held)
     own = Batch(items(10), strategy=Strategy.TOKEN_BUCKET, max_concurrency=5, rate=Rate(8, 1.0, 1))
-    with serving_from(upstream) as service:
-        running = asyncio.create_task(run(service, own))
+    with in_memory_service(upstream) as service:
+        running = asyncio.create_task(run_batch(service, own))
         await asyncio.sleep(3.0)
         assert len(upstream.sent) == 5
         released.set()
         await running
-    gaps = [after - before for before, after in zip(upstream.times[5:], upstream.times[6:], strict=False)]
+    gaps = [after - before for before, after in zip(upstream.sent_times[5:], upstream.sent_times[6:], strict=False)]
     assert gaps == pytest.approx([0.125] * 4)
 
 
 @virtual_time
 async def test_what_waits_for_the_token_bucket_holds_no_permit_of_the_upstream():
-    upstream = MemoryUpstream(after_s=0.1)
+    upstream = InMemoryUpstream(after_s=0.1)
     slow = Batch(items(3), strategy=Strategy.TOKEN_BUCKET, rate=Rate(1, 1.0, 1))
-    with serving_from(upstream, concurrency={"limit": 1}) as service:
-        running = asyncio.create_task(run(service, slow))
+    with in_memory_service(upstream, concurrency={"limit": 1}) as service:
+        running = asyncio.create_task(run_batch(service, slow))
         await asyncio.sleep(0.5)
-        (other,) = await run(service, Batch(items(1)))
+        (other,) = await run_batch(service, Batch(items(1)))
         assert other.timing.queue_ms == 0.0
         await running
-    assert upstream.times == pytest.approx([1000.0, 1000.5, 1001.0, 1002.0])
+    assert upstream.sent_times == pytest.approx([1000.0, 1000.5, 1001.0, 1002.0])
 
 
 @virtual_time
 async def test_the_semaphore_stands_before_the_gate():
-    with serving_from(MemoryUpstream()) as service:
+    with in_memory_service(InMemoryUpstream()) as service:
         (upstream,) = service.registry
-        upstream.admitter.set_paused(True)
-        running = asyncio.create_task(run(service, Batch(items(9), strategy=Strategy.BOUNDED, max_concurrency=2)))
+        upstream.async_gate.set_paused(True)
+        running = asyncio.create_task(run_batch(service, Batch(items(9), strategy=Strategy.BOUNDED, max_concurrency=2)))
         await asyncio.sleep(1.0)
-        assert upstream.admitter.gate.queued == 2
-        upstream.admitter.set_paused(False)
-        assert codes(await running) == ["success"] * 9
+        assert upstream.async_gate.gate.queued == 2
+        upstream.async_gate.set_paused(False)
+        assert outcome_codes(await running) == ["success"] * 9
 
 
 @virtual_time
 async def test_concurrent_and_adaptive_wait_in_the_gate_alone():
     for strategy in (Strategy.CONCURRENT, Strategy.ADAPTIVE):
-        with serving_from(MemoryUpstream()) as service:
+        with in_memory_service(InMemoryUpstream()) as service:
             (upstream,) = service.registry
-            upstream.admitter.set_paused(True)
-            running = asyncio.create_task(run(service, Batch(items(9), strategy=strategy)))
+            upstream.async_gate.set_paused(True)
+            running = asyncio.create_task(run_batch(service, Batch(items(9), strategy=strategy)))
             await asyncio.sleep(1.0)
-            assert upstream.admitter.gate.queued == 9
-            upstream.admitter.set_paused(False)
+            assert upstream.async_gate.gate.queued == 9
+            upstream.async_gate.set_paused(False)
             await running
 
 
 @virtual_time
 async def test_sequential_sends_one_after_another_in_request_order():
-    upstream = MemoryUpstream(after_s=0.5)
-    with serving_from(upstream) as service:
-        outcomes = await run(service, Batch(items(4), strategy=Strategy.SEQUENTIAL))
+    upstream = InMemoryUpstream(after_s=0.5)
+    with in_memory_service(upstream) as service:
+        outcomes = await run_batch(service, Batch(items(4), strategy=Strategy.SEQUENTIAL))
     assert upstream.in_flight_max == 1
     assert [sent.request.url.target for sent in upstream.sent] == ["/0", "/1", "/2", "/3"]
     assert [outcome.timing.start_ms for outcome in outcomes] == pytest.approx([0, 500, 1000, 1500])
@@ -159,37 +168,37 @@ async def test_sequential_sends_one_after_another_in_request_order():
 
 @virtual_time
 async def test_concurrent_sends_everything_at_once_where_nothing_is_declared():
-    upstream = MemoryUpstream()
-    with serving_from(upstream) as service:
-        await run(service, Batch(items(150), strategy=Strategy.CONCURRENT))
+    upstream = InMemoryUpstream()
+    with in_memory_service(upstream) as service:
+        await run_batch(service, Batch(items(150), strategy=Strategy.CONCURRENT))
     assert upstream.in_flight_max == 150
 
 
 @virtual_time
 async def test_declared_windows_bind_every_strategy_and_every_attempt():
-    for strategy in OWN:
-        upstream = MemoryUpstream(answer(500, after_s=0.01), answer(500, after_s=0.01), after_s=0.01)
-        with serving_from(upstream, rate=[{"limit": 2, "per": "1s"}], retry={"base": "1ms"}) as service:
-            assert codes(await run(service, batch(strategy, 6))) == ["success"] * 6
-        times = upstream.times
+    for strategy in STRATEGY_FIELDS:
+        upstream = InMemoryUpstream(respond_with(500, after_s=0.01), respond_with(500, after_s=0.01), after_s=0.01)
+        with in_memory_service(upstream, rate=[{"limit": 2, "per": "1s"}], retry={"base": "1ms"}) as service:
+            assert outcome_codes(await run_batch(service, batch(strategy, 6))) == ["success"] * 6
+        times = upstream.sent_times
         assert len(times) == 8
         assert all(later - earlier >= 1.0 for earlier, later in zip(times, times[2:], strict=False))
 
 
 @virtual_time
 async def test_bounded_keeps_to_twenty_unless_told_otherwise():
-    upstream = MemoryUpstream()
-    with serving_from(upstream) as service:
-        await run(service, Batch(items(50), strategy=Strategy.BOUNDED))
+    upstream = InMemoryUpstream()
+    with in_memory_service(upstream) as service:
+        await run_batch(service, Batch(items(50), strategy=Strategy.BOUNDED))
     assert upstream.in_flight_max == 20
 
 
 @virtual_time
 async def test_an_adaptive_batch_s_own_cap_and_rate_bind_it_and_nobody_else():
-    upstream = MemoryUpstream(after_s=1.0)
-    with serving_from(upstream) as service:
-        capped = asyncio.create_task(run(service, Batch(items(6), max_concurrency=2)))
-        other = asyncio.create_task(run(service, Batch(items(10))))
+    upstream = InMemoryUpstream(after_s=1.0)
+    with in_memory_service(upstream) as service:
+        capped = asyncio.create_task(run_batch(service, Batch(items(6), max_concurrency=2)))
+        other = asyncio.create_task(run_batch(service, Batch(items(10))))
         await asyncio.sleep(0.5)
         assert upstream.in_flight == 12
         await asyncio.gather(capped, other)
@@ -198,29 +207,29 @@ async def test_an_adaptive_batch_s_own_cap_and_rate_bind_it_and_nobody_else():
 @pytest.mark.parametrize("answer_s", [0.01, 4.0])
 @virtual_time
 async def test_an_adaptive_batch_s_own_rate_is_used_whole_however_slow_the_answers(answer_s: float):
-    upstream = MemoryUpstream(after_s=answer_s)
-    with serving_from(upstream) as service:
-        await run(service, Batch(items(8), rate=Rate(2, 1.0, 2)))
-    assert upstream.times == pytest.approx([1000, 1000, 1001, 1001, 1002, 1002, 1003, 1003], abs=0.2)
+    upstream = InMemoryUpstream(after_s=answer_s)
+    with in_memory_service(upstream) as service:
+        await run_batch(service, Batch(items(8), rate=Rate(2, 1.0, 2)))
+    assert upstream.sent_times == pytest.approx([1000, 1000, 1001, 1001, 1002, 1002, 1003, 1003], abs=0.2)
 
 
 @virtual_time
 async def test_an_own_rate_in_another_unit_counts_that_unit():
-    upstream = MemoryUpstream(after_s=0.01)
-    with serving_from(upstream) as service:
+    upstream = InMemoryUpstream(after_s=0.01)
+    with in_memory_service(upstream) as service:
         cheap = [Item(upstream="api", path=f"/{index}", cost={"tokens": 10}) for index in range(20)]
-        outcomes = await run(service, Batch(cheap, rate=Rate(100, 1.0, 100, "tokens")))
-    assert codes(outcomes) == ["success"] * 20
-    assert sum(moment < 1000.9 for moment in upstream.times) == 10
-    assert upstream.times[-1] < 1002.0
+        outcomes = await run_batch(service, Batch(cheap, rate=Rate(100, 1.0, 100, "tokens")))
+    assert outcome_codes(outcomes) == ["success"] * 20
+    assert sum(moment < 1000.9 for moment in upstream.sent_times) == 10
+    assert upstream.sent_times[-1] < 1002.0
 
 
 @virtual_time
 async def test_an_interactive_call_overtakes_a_normal_batch_in_the_queue():
-    upstream = MemoryUpstream(after_s=1.0)
-    with serving_from(upstream, concurrency={"limit": 1}) as service:
-        many = asyncio.create_task(run(service, Batch(items(10))))
+    upstream = InMemoryUpstream(after_s=1.0)
+    with in_memory_service(upstream, concurrency={"limit": 1}) as service:
+        many = asyncio.create_task(run_batch(service, Batch(items(10))))
         await asyncio.sleep(0.5)
-        (call,) = await run(service, Batch(items(1), priority=Priority.INTERACTIVE))
+        (call,) = await run_batch(service, Batch(items(1), priority=Priority.INTERACTIVE))
         assert call.timing.queue_ms == pytest.approx(500.0)
         await many

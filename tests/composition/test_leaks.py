@@ -12,7 +12,17 @@ import pytest
 from paceline.app import Service
 from paceline.errors import ConnectFailed, EgressDenied, ProtocolError
 from paceline.model import Batch, Rate, Request, Response, Strategy
-from support.memory import MemoryUpstream, answer, codes, failing, items, nothing_held, run, serving_from, silent
+from support.memory import (
+    InMemoryUpstream,
+    fail_with,
+    in_memory_service,
+    is_idle,
+    items,
+    never_respond,
+    outcome_codes,
+    respond_with,
+    run_batch,
+)
 from support.virtual_clock import virtual_time
 
 LIMIT = 3
@@ -25,30 +35,30 @@ EACH: dict[Strategy, dict[str, Any]] = {
 each_strategy = pytest.mark.parametrize("strategy", list(EACH))
 
 
-def serving(upstream: MemoryUpstream, **policy: Any) -> Any:
+def serving(upstream: InMemoryUpstream, **policy: Any) -> Any:
     defaults: dict[str, Any] = {"concurrency": {"limit": LIMIT}, "retry": {"attempts": 1}}
-    return serving_from(upstream, **{**defaults, **policy})
+    return in_memory_service(upstream, **{**defaults, **policy})
 
 
 def batch(strategy: Strategy, count: int = 9, **fields: Any) -> Batch:
     return Batch(items(count), strategy=strategy, **{**EACH[strategy], **fields})
 
 
-async def whole(service: Service, upstream: MemoryUpstream) -> None:
+async def whole(service: Service, upstream: InMemoryUpstream) -> None:
     """Every permit is back: nothing is held, and the next batch has the whole cap at once."""
-    assert nothing_held(service)
-    assert service.registry._sockets.in_flight == 0
+    assert is_idle(service)
+    assert service.registry._socket_pool.in_flight == 0
     upstream.in_flight_max = 0
-    assert codes(await run(service, Batch(items(LIMIT + 1)))) == ["success"] * (LIMIT + 1)
+    assert outcome_codes(await run_batch(service, Batch(items(LIMIT + 1)))) == ["success"] * (LIMIT + 1)
     assert upstream.in_flight_max == LIMIT
 
 
 @each_strategy
 @virtual_time
 async def test_errors_give_their_permits_back(strategy: Strategy):
-    upstream = MemoryUpstream(*[failing(ProtocolError, sent=True)] * LIMIT)
+    upstream = InMemoryUpstream(*[fail_with(ProtocolError, sent=True)] * LIMIT)
     with serving(upstream) as service:
-        assert codes(await run(service, batch(strategy))) == ["protocol_error"] * LIMIT + ["success"] * 6
+        assert outcome_codes(await run_batch(service, batch(strategy))) == ["protocol_error"] * LIMIT + ["success"] * 6
         assert upstream.in_flight_max == LIMIT
         await whole(service, upstream)
 
@@ -59,10 +69,10 @@ async def test_our_own_refusals_give_their_permits_back(strategy: Strategy):
     async def denied(request: Request) -> Response:
         raise EgressDenied("scripted")
 
-    upstream = MemoryUpstream(*[denied] * LIMIT)
+    upstream = InMemoryUpstream(*[denied] * LIMIT)
     with serving(upstream) as service:
-        outcomes = await run(service, batch(strategy))
-        assert codes(outcomes) == ["egress_denied"] * LIMIT + ["success"] * 6
+        outcomes = await run_batch(service, batch(strategy))
+        assert outcome_codes(outcomes) == ["egress_denied"] * LIMIT + ["success"] * 6
         assert [outcome.attempts for outcome in outcomes] == [0] * LIMIT + [1] * 6
         await whole(service, upstream)
 
@@ -75,7 +85,7 @@ async def test_a_fault_of_an_engine_gives_its_permit_back(strategy: Strategy):
     async def broken(request: Request) -> Response:
         raise KeyError("a bug")
 
-    upstream = MemoryUpstream(broken)
+    upstream = InMemoryUpstream(broken)
     with serving(upstream) as service:
         await service.runner.run(batch(strategy), lambda _: None)
         await whole(service, upstream)
@@ -84,27 +94,27 @@ async def test_a_fault_of_an_engine_gives_its_permit_back(strategy: Strategy):
 @each_strategy
 @virtual_time
 async def test_attempt_timeouts_give_their_permits_back(strategy: Strategy):
-    upstream = MemoryUpstream(*[silent()] * LIMIT)
+    upstream = InMemoryUpstream(*[never_respond()] * LIMIT)
     with serving(upstream, timeout={"attempt": "1s"}) as service:
-        assert codes(await run(service, batch(strategy))) == ["attempt_timeout"] * LIMIT + ["success"] * 6
+        assert outcome_codes(await run_batch(service, batch(strategy))) == ["attempt_timeout"] * LIMIT + ["success"] * 6
         await whole(service, upstream)
 
 
 @each_strategy
 @virtual_time
 async def test_item_timeouts_give_their_permits_back(strategy: Strategy):
-    upstream = MemoryUpstream(*[silent()] * LIMIT)
+    upstream = InMemoryUpstream(*[never_respond()] * LIMIT)
     with serving(upstream, timeout={"item": "1s"}) as service:
-        assert codes(await run(service, batch(strategy))) == ["item_timeout"] * LIMIT + ["success"] * 6
+        assert outcome_codes(await run_batch(service, batch(strategy))) == ["item_timeout"] * LIMIT + ["success"] * 6
         await whole(service, upstream)
 
 
 @each_strategy
 @virtual_time
 async def test_the_deadline_gives_back_what_waits_and_what_is_in_flight(strategy: Strategy):
-    upstream = MemoryUpstream(*[silent()] * LIMIT)
+    upstream = InMemoryUpstream(*[never_respond()] * LIMIT)
     with serving(upstream) as service:
-        assert codes(await run(service, batch(strategy, deadline_s=1.0))) == ["deadline_exceeded"] * 9
+        assert outcome_codes(await run_batch(service, batch(strategy, deadline_s=1.0))) == ["deadline_exceeded"] * 9
         await whole(service, upstream)
 
 
@@ -115,8 +125,8 @@ async def cancelled(service: Service, running: asyncio.Task[Any]) -> None:
 
 
 async def stopped(service: Service, running: asyncio.Task[Any]) -> None:
-    service.runner.stop()
-    assert codes(await running) == ["cancelled"] * LIMIT + ["overloaded"] * 6
+    service.runner.stop_all()
+    assert outcome_codes(await running) == ["cancelled"] * LIMIT + ["overloaded"] * 6
 
 
 @pytest.mark.parametrize("end", [cancelled, stopped])
@@ -125,9 +135,9 @@ async def stopped(service: Service, running: asyncio.Task[Any]) -> None:
 async def test_a_batch_that_is_ended_gives_back_what_waits_and_what_is_in_flight(
     strategy: Strategy, end: Callable[[Service, asyncio.Task[Any]], Awaitable[None]]
 ):
-    upstream = MemoryUpstream(*[silent()] * LIMIT)
+    upstream = InMemoryUpstream(*[never_respond()] * LIMIT)
     with serving(upstream) as service:
-        running = asyncio.create_task(run(service, batch(strategy)))
+        running = asyncio.create_task(run_batch(service, batch(strategy)))
         await asyncio.sleep(1.0)
         assert upstream.in_flight == LIMIT
         await end(service, running)
@@ -137,10 +147,10 @@ async def test_a_batch_that_is_ended_gives_back_what_waits_and_what_is_in_flight
 @each_strategy
 @virtual_time
 async def test_halt_gives_back_what_waits_and_what_is_in_flight(strategy: Strategy):
-    upstream = MemoryUpstream(silent(), silent(), answer(404))
+    upstream = InMemoryUpstream(never_respond(), never_respond(), respond_with(404))
     with serving(upstream) as service:
-        outcomes = await run(service, batch(strategy, halt=True))
-        assert codes(outcomes) == ["cancelled", "cancelled", "http_status", *["halted"] * 6]
+        outcomes = await run_batch(service, batch(strategy, halt=True))
+        assert outcome_codes(outcomes) == ["cancelled", "cancelled", "http_status", *["halted"] * 6]
         assert len(upstream.sent) == LIMIT
         await whole(service, upstream)
 
@@ -148,22 +158,22 @@ async def test_halt_gives_back_what_waits_and_what_is_in_flight(strategy: Strate
 @each_strategy
 @virtual_time
 async def test_cancelled_in_backoff_nothing_is_held(strategy: Strategy):
-    upstream = MemoryUpstream(*[answer(500, ("retry-after-ms", "9000"))] * LIMIT)
+    upstream = InMemoryUpstream(*[respond_with(500, ("retry-after-ms", "9000"))] * LIMIT)
     with serving(upstream, retry={"attempts": 3}) as service:
-        running = asyncio.create_task(run(service, batch(strategy, LIMIT)))
+        running = asyncio.create_task(run_batch(service, batch(strategy, LIMIT)))
         await asyncio.sleep(5.0)
-        assert nothing_held(service)
+        assert is_idle(service)
         await cancelled(service, running)
         await whole(service, upstream)
 
 
 @virtual_time
 async def test_a_token_never_written_comes_back_and_one_written_does_not():
-    for script, left in ((failing(ConnectFailed, sent=False), 2.0), (failing(ProtocolError, sent=True), 1.0)):
-        upstream = MemoryUpstream(script)
+    for script, left in ((fail_with(ConnectFailed, sent=False), 2.0), (fail_with(ProtocolError, sent=True), 1.0)):
+        upstream = InMemoryUpstream(script)
         with serving(upstream, rate=[{"limit": 2, "per": "1m"}]) as service:
-            await run(service, Batch(items(1)))
-            (window,) = next(iter(service.registry)).admitter.gate.budgets.known()[0].windows
+            await run_batch(service, Batch(items(1)))
+            (window,) = next(iter(service.registry)).async_gate.gate.budgets.snapshot()[0].windows
             assert window.remaining(time.perf_counter(), 0.05) == left
 
 
@@ -173,20 +183,20 @@ async def test_a_token_cancelled_before_it_was_written_comes_back():
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 
-    for script, left in ((connecting, 2.0), (silent(), 1.0)):
-        upstream = MemoryUpstream(script)
+    for script, left in ((connecting, 2.0), (never_respond(), 1.0)):
+        upstream = InMemoryUpstream(script)
         with serving(upstream, rate=[{"limit": 2, "per": "1m"}]) as service:
-            running = asyncio.create_task(run(service, Batch(items(1))))
+            running = asyncio.create_task(run_batch(service, Batch(items(1))))
             await asyncio.sleep(1.0)
             await cancelled(service, running)
-            (window,) = next(iter(service.registry)).admitter.gate.budgets.known()[0].windows
+            (window,) = next(iter(service.registry)).async_gate.gate.budgets.snapshot()[0].windows
             assert window.remaining(time.perf_counter(), 0.05) == left
 
 
 @virtual_time
 async def test_an_adaptive_batch_s_own_tokens_are_given_back_where_nothing_was_written():
-    upstream = MemoryUpstream(*[failing(ConnectFailed, sent=False, after_s=0.0)] * 2, after_s=0.0)
+    upstream = InMemoryUpstream(*[fail_with(ConnectFailed, sent=False, after_s=0.0)] * 2, after_s=0.0)
     with serving(upstream) as service:
         began_at = time.perf_counter()
-        await run(service, Batch(items(3), rate=Rate(1, 60.0, 1), deadline_s=500.0))
+        await run_batch(service, Batch(items(3), rate=Rate(1, 60.0, 1), deadline_s=500.0))
         assert time.perf_counter() - began_at < 1.0

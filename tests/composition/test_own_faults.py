@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from paceline.model import Batch, Request, Response
-from support.memory import MemoryUpstream, codes, items, nothing_held, run, serving_from
+from support.memory import InMemoryUpstream, in_memory_service, is_idle, items, outcome_codes, run_batch
 from support.virtual_clock import virtual_time
 
 
@@ -16,9 +16,9 @@ async def test_a_fault_of_our_own_is_one_item_s_outcome_and_a_line_in_the_log(ca
     async def faulty(request: Request) -> Response:
         raise RuntimeError("a bug")
 
-    upstream = MemoryUpstream(faulty)
-    with serving_from(upstream) as service, caplog.at_level(logging.ERROR, "paceline"):
-        outcomes = await run(service, Batch(items(3)))
-        assert sorted(codes(outcomes)) == ["protocol_error", "success", "success"]
+    upstream = InMemoryUpstream(faulty)
+    with in_memory_service(upstream) as service, caplog.at_level(logging.ERROR, "paceline"):
+        outcomes = await run_batch(service, Batch(items(3)))
+        assert sorted(outcome_codes(outcomes)) == ["protocol_error", "success", "success"]
         assert "a bug" in caplog.text
-        assert nothing_held(service)
+        assert is_idle(service)

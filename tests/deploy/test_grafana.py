@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from support.prometheus import Prometheus, start_prometheus
-from support.troubled import STRATEGIES, troubled_service
+from support.troubled import STRATEGIES, faulty_service
 
 pytestmark = pytest.mark.deploy
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_grafana_and_the_sidecar_are_given_every_dashboard() -> None:
 
 async def test_every_query_of_every_panel_has_something_to_show(tmp_path: Path) -> None:
     async with (
-        troubled_service(tmp_path) as server,
+        faulty_service(tmp_path) as server,
         start_prometheus([server.base_url], tmp_path) as prometheus,
     ):
         given_up_at = time.monotonic() + SETTLED_WITHIN_S

@@ -12,13 +12,23 @@ from typing import Any
 import pytest
 import yaml
 
-from paceline.config.replicas import share_of
-from support.kubectl import CHART, ROOT, succeed, template
+from paceline.config.replicas import share_for_replica
+from support.kubectl import CHART, ROOT, check_output, render_chart
 from support.prometheus import RULES, run_tool
-from support.rendered import MATRIX, config_of, container, mounted, objects, pod, text_of, values, version
+from support.rendered import (
+    CASES,
+    config_of,
+    container,
+    objects_by_kind,
+    pod,
+    render_case,
+    values,
+    version,
+    write_config_files,
+)
 
 pytestmark = pytest.mark.deploy
-EVERY_CASE = pytest.mark.parametrize("case", MATRIX)
+EVERY_CASE = pytest.mark.parametrize("case", CASES)
 GROUPS = [
     group
     for name in ("paceline-recording.yml", "paceline-alerts.yml")
@@ -29,17 +39,17 @@ MIB = 1 << 20
 
 @EVERY_CASE
 def test_lint_finds_nothing_to_warn_of(case: str) -> None:
-    said = succeed("helm", "lint", "--strict", CHART, "--values", "-", stdin=yaml.safe_dump(MATRIX[case]))
+    said = check_output("helm", "lint", "--strict", CHART, "--values", "-", stdin=yaml.safe_dump(CASES[case]))
     assert "1 chart(s) linted, 0 chart(s) failed" in said
 
 
 @EVERY_CASE
 def test_paceline_takes_the_configuration_it_is_given(case: str, tmp_path: Path) -> None:
-    file = mounted(objects(case)["ConfigMap"], tmp_path)
+    file = write_config_files(objects_by_kind(case)["ConfigMap"], tmp_path)
     argv = [sys.executable, "-m", "paceline", "check-config", file]
     ran = subprocess.run(argv, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert f"listens on 0.0.0.0:{MATRIX[case].get('port', 8080)}" in ran.stdout
+    assert f"listens on 0.0.0.0:{CASES[case].get('port', 8080)}" in ran.stdout
 
 
 @EVERY_CASE
@@ -47,14 +57,14 @@ def test_only_what_is_declared_may_be_called_and_only_with_a_key(case: str, tmp_
     config = config_of(case, tmp_path)
     assert config.egress.mode == "declared"
     assert config.server.api_keys
-    assert "insecure" not in text_of(case).lower()
-    assert "Secret\n" not in [line.removeprefix("kind: ") + "\n" for line in text_of(case).splitlines()]
+    assert "insecure" not in render_case(case).lower()
+    assert "Secret\n" not in [line.removeprefix("kind: ") + "\n" for line in render_case(case).splitlines()]
 
 
 @EVERY_CASE
 def test_values_reach_the_configuration_as_they_were_written(case: str, tmp_path: Path) -> None:
-    data = yaml.safe_load(objects(case)["ConfigMap"]["data"]["paceline.yaml"])
-    given = MATRIX[case].get("config", {}).get("upstreams", {})
+    data = yaml.safe_load(objects_by_kind(case)["ConfigMap"]["data"]["paceline.yaml"])
+    given = CASES[case].get("config", {}).get("upstreams", {})
     for name, upstream in given.items():
         if upstream is None:
             assert name not in data["upstreams"]
@@ -79,7 +89,7 @@ def test_the_pod_is_restricted(case: str) -> None:
     }
     assert all("emptyDir" in each or "configMap" in each or "secret" in each for each in pod(case)["volumes"])
     assert pod(case)["automountServiceAccountToken"] is False
-    assert objects(case)["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert objects_by_kind(case)["ServiceAccount"]["automountServiceAccountToken"] is False
 
 
 @EVERY_CASE
@@ -99,7 +109,7 @@ def test_probes_ask_the_port_that_load_cannot_starve(case: str, tmp_path: Path) 
         "liveness": "/healthz",
     }
     assert {probe["port"] for probe in probes.values()} == {"metrics"}
-    assert [each["targetPort"] for each in objects(case)["Service"]["spec"]["ports"]] == ["http", "metrics"]
+    assert [each["targetPort"] for each in objects_by_kind(case)["Service"]["spec"]["ports"]] == ["http", "metrics"]
 
 
 @EVERY_CASE
@@ -112,7 +122,7 @@ def test_a_pod_has_ended_before_it_is_killed(case: str, tmp_path: Path) -> None:
 
 @EVERY_CASE
 def test_limits_do_not_multiply_at_any_moment_of_a_rollout(case: str, tmp_path: Path) -> None:
-    spec = objects(case)["Deployment"]["spec"]
+    spec = objects_by_kind(case)["Deployment"]["spec"]
     (shares,) = [int(each["value"]) for each in container(case)["env"] if each["name"] == "PACELINE_REPLICAS"]
     most = spec["replicas"]
     if spec["replicas"] == 1:
@@ -123,7 +133,7 @@ def test_limits_do_not_multiply_at_any_moment_of_a_rollout(case: str, tmp_path: 
         assert spec["progressDeadlineSeconds"] > spec["minReadySeconds"]
         most += 1  # the one that drains beside all that serve
     whole = config_of(case, tmp_path)
-    share = share_of(whole, shares)
+    share = share_for_replica(whole, shares)
     for name, upstream in whole.upstreams.items():
         for window, part in zip(upstream.rate, share.upstreams[name].rate, strict=True):
             assert most * part.limit / part.per <= window.limit / window.per * (1 + 1e-9)
@@ -150,16 +160,16 @@ def test_the_memory_limit_covers_what_the_configuration_can_need(tmp_path: Path)
 
 @EVERY_CASE
 def test_one_pod_may_always_be_evicted(case: str) -> None:
-    if MATRIX[case].get("podDisruptionBudget", {}).get("enabled", True):
-        spec = objects(case)["PodDisruptionBudget"]["spec"]
+    if CASES[case].get("podDisruptionBudget", {}).get("enabled", True):
+        spec = objects_by_kind(case)["PodDisruptionBudget"]["spec"]
         assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     else:
-        assert "PodDisruptionBudget" not in objects(case)
+        assert "PodDisruptionBudget" not in objects_by_kind(case)
 
 
 @EVERY_CASE
 def test_everything_is_found_by_the_labels_of_the_pods(case: str) -> None:
-    made = objects(case)
+    made = objects_by_kind(case)
     labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
     selectors = [made["Service"]["spec"]["selector"], made["Deployment"]["spec"]["selector"]["matchLabels"]]
     selectors += [each["labelSelector"]["matchLabels"] for each in pod(case)["topologySpreadConstraints"]]
@@ -177,7 +187,7 @@ def test_everything_is_found_by_the_labels_of_the_pods(case: str) -> None:
 
 def test_another_configuration_is_another_pod_and_nothing_else_is() -> None:
     def checksum(given: dict[str, Any]) -> str:
-        _, _, line = template(given).partition("checksum/config: ")
+        _, _, line = render_chart(given).partition("checksum/config: ")
         return line.split()[0]
 
     assert checksum({}) == checksum({"podLabels": {"a": "b"}, "replicas": 3})
@@ -200,7 +210,7 @@ def test_secrets_are_mounted_as_whole_folders_so_that_they_are_renewed() -> None
 
 
 async def test_the_rule_holds_what_prometheus_is_given_without_kubernetes(tmp_path: Path) -> None:
-    made = template({"monitoring": {"prometheusRule": {"enabled": True}}})
+    made = render_chart({"monitoring": {"prometheusRule": {"enabled": True}}})
     (rule,) = [each for each in yaml.safe_load_all(made) if each and each["kind"] == "PrometheusRule"]
     assert rule["spec"] == {"groups": GROUPS}
     file = tmp_path / "rules.yml"
@@ -209,7 +219,7 @@ async def test_the_rule_holds_what_prometheus_is_given_without_kubernetes(tmp_pa
 
 
 def test_runbooks_are_found_where_they_are_published() -> None:
-    groups = objects("monitored")["PrometheusRule"]["spec"]["groups"]
+    groups = objects_by_kind("monitored")["PrometheusRule"]["spec"]["groups"]
     urls = {rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule}
     paths = {url.removeprefix("https://wiki.example.com/paceline/") for url in urls}
     assert urls.isdisjoint(paths)
@@ -217,7 +227,7 @@ def test_runbooks_are_found_where_they_are_published() -> None:
 
 
 def test_the_dashboards_are_those_of_grafana_s_folder() -> None:
-    made = objects("monitored")["Dashboards"]
+    made = objects_by_kind("monitored")["Dashboards"]
     files = {file.name: json.loads(file.read_text()) for file in (ROOT / "grafana/dashboards").glob("*.json")}
     assert {name: json.loads(text) for name, text in made["data"].items()} == files
     assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -261,7 +271,9 @@ def _keys(schema: dict[str, Any], section: yaml.Node, prefix: str = "") -> Itera
 
 
 def test_the_notes_say_how_to_reach_it_with_which_key() -> None:
-    notes = succeed("helm", "install", "shop", CHART, "--dry-run=client", "--namespace", "apis").partition("NOTES:")[2]
+    notes = check_output("helm", "install", "shop", CHART, "--dry-run=client", "--namespace", "apis").partition(
+        "NOTES:"
+    )[2]
     assert "http://shop-paceline.apis.svc:8080" in notes
     assert "kubectl get secret paceline-api-keys -n apis" in notes
     assert '{{index .data "app" | base64decode}}' in notes

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.kubectl import refused
+from support.kubectl import rejection_message
 
 pytestmark = pytest.mark.deploy
 
@@ -138,12 +138,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("bad", "sentence"), REFUSED, ids=[sentence[:60] for _, sentence in REFUSED])
 def test_a_value_that_cannot_work_is_told_in_a_sentence(bad: dict[str, Any], sentence: str) -> None:
-    assert refused(bad) == sentence
+    assert rejection_message(bad) == sentence
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     wrong = {"replicas": 0, "apiKeys": {"callers": []}, "config": {"server": {"host": "::"}}}
-    assert [line.split()[0] for line in refused(wrong).splitlines()] == [
+    assert [line.split()[0] for line in rejection_message(wrong).splitlines()] == [
         "replicas",
         "apiKeys.callers",
         "config.server.host",

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from paceline import __version__
-from support.children import STARTED
+from support.children import LISTENING_PATTERN
 from support.containers import (
     CONFIG,
     IMAGE,
@@ -24,13 +24,13 @@ from support.containers import (
     Container,
     Image,
     memory_limit_of,
+    proc_status,
     run_container,
     start_container,
-    status_of,
-    written,
+    write_config,
 )
 from support.scripted import ScriptedUpstream
-from support.server import declared, free_port, start_server
+from support.server import free_port, start_server, upstream_config
 
 pytestmark = pytest.mark.deploy
 PYTHON = "/opt/paceline/bin/python3"
@@ -43,7 +43,7 @@ MIB = 1024 * 1024
 def config(upstream: ScriptedUpstream, **policy: Any) -> dict[str, Any]:
     return {
         "server": {"port": free_port(), "api_keys": [{"name": "test", "key": KEY}]},
-        "upstreams": {"api": declared(upstream.url, **policy)},
+        "upstreams": {"api": upstream_config(upstream.url, **policy)},
     }
 
 
@@ -97,7 +97,7 @@ async def test_neither_a_start_nor_a_batch_compiles_anything(
     async with start_container(image, file, tmp_path / "etc", "--env", "PYTHONVERBOSE=1") as container:
         _, answer = await container.server.post("/v1/batch", {"requests": [ITEM]}, **CALLER)
         assert answer["summary"]["succeeded"] == 1
-    read = set(re.findall(r"(?m)^# code object from '?(/[^'\n]+)", container.server.logs()))
+    read = set(re.findall(r"(?m)^# code object from '?(/[^'\n]+)", container.server.output()))
     assert len(read) > 300
     assert not [path for path in read if not path.endswith(".pyc")]
 
@@ -113,7 +113,7 @@ async def test_a_batch_goes_through_a_container_that_may_do_nothing_else(
         assert len(upstream.requests) == 200
 
         pid = await container.pid()
-        told = status_of(pid)
+        told = proc_status(pid)
         assert set(told["Uid"] + told["Gid"]) == {"10001"}
         assert {told[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert told["NoNewPrivs"] == ["1"]
@@ -138,33 +138,33 @@ async def test_sigterm_reaches_the_server_and_what_is_in_flight_is_answered(
     image: Image, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     hold = asyncio.Event()
-    upstream.answer("/x", hold=hold)
+    upstream.script_response("/x", hold=hold)
     async with start_container(image, config(upstream), tmp_path / "etc") as container:
-        running = container.server.child
+        running = container.server.process
         asking = asyncio.create_task(container.server.post("/v1/batch", {"requests": [ITEM] * 20}, **CALLER))
-        await upstream.until(lambda it: it.in_hand == 20)
+        await upstream.wait_until(lambda it: it.in_progress == 20)
         stopping = asyncio.create_task(container.podman("stop", "--time", "60"))
-        await running.says(re.compile("draining"))
+        await running.wait_for_output(re.compile("draining"))
         hold.set()
         status, answer = await asking
         assert (status, answer["summary"]["succeeded"]) == (200, 20)
-        assert await running.ended() == 0
+        assert await running.wait_for_exit() == 0
         await stopping
 
 
 async def test_a_second_sigterm_ends_it_at_once(image: Image, upstream: ScriptedUpstream, tmp_path: Path) -> None:
     """The first process of a container hears only what it asked for."""
-    upstream.answer("/x", hold=asyncio.Event())
-    written(config(upstream), tmp_path / "etc")
+    upstream.script_response("/x", hold=asyncio.Event())
+    write_config(config(upstream), tmp_path / "etc")
     async with run_container(image, tmp_path / "etc") as (name, running):
-        base_url = (await running.says(STARTED))[1].replace("0.0.0.0", "127.0.0.1")
+        base_url = (await running.wait_for_output(LISTENING_PATTERN))[1].replace("0.0.0.0", "127.0.0.1")
         async with aiohttp.ClientSession(base_url, headers=CALLER["headers"]) as http:
             asking = asyncio.create_task(http.post("/v1/batch", json={"requests": [ITEM] * 20}))
-            await upstream.until(lambda it: it.in_hand == 20)
+            await upstream.wait_until(lambda it: it.in_progress == 20)
             await image.podman("kill", "--signal", "TERM", name)
-            await running.says(re.compile("draining"))
+            await running.wait_for_output(re.compile("draining"))
             await image.podman("kill", "--signal", "TERM", name)
-            assert await running.ended() == 128 + signal.SIGTERM
+            assert await running.wait_for_exit() == 128 + signal.SIGTERM
             with pytest.raises(aiohttp.ClientError):
                 await asking
 
@@ -184,9 +184,9 @@ async def test_sighup_reads_the_mounted_configuration_again(
 ) -> None:
     file = config(upstream)
     async with start_container(image, file, tmp_path / "etc") as container:
-        written(file | {"upstreams": {"new": declared(upstream.url)}}, tmp_path / "etc")
+        write_config(file | {"upstreams": {"new": upstream_config(upstream.url)}}, tmp_path / "etc")
         await container.podman("kill", "--signal", "HUP")
-        await container.server.child.says(re.compile("configuration reloaded"))
+        await container.server.process.wait_for_output(re.compile("configuration reloaded"))
         batch = {"requests": [{"upstream": "new", "path": "/x"}]}
         _, answer = await container.server.post("/v1/batch", batch, **CALLER)
         assert answer["summary"]["succeeded"] == 1
@@ -212,7 +212,7 @@ UNUSABLE = {
 async def test_a_configuration_that_cannot_be_used_is_told_in_the_last_line(
     image: Image, tmp_path: Path, mistaken: dict[str, Any], mode: int, told: str
 ) -> None:
-    written(mistaken, tmp_path / "etc").chmod(mode)
+    write_config(mistaken, tmp_path / "etc").chmod(mode)
     assert await _refusal(image, tmp_path / "etc") == f"{CONFIG}: {told}"
 
 
@@ -223,7 +223,7 @@ async def test_so_is_a_configuration_that_is_not_there(image: Image) -> None:
 
 async def _refusal(image: Image, folder: Path | None) -> str:
     async with run_container(image, folder) as (_, running):
-        assert await running.ended() == 2, running.logs()
+        assert await running.wait_for_exit() == 2, running.output()
     assert running.stdout == []
     return running.stderr[-1]
 
@@ -231,13 +231,13 @@ async def _refusal(image: Image, folder: Path | None) -> str:
 async def test_sigterm_ends_what_is_still_starting(image: Image, tmp_path: Path) -> None:
     """Its first process would not hear of it, and a stop would take the whole grace period."""
     folder = tmp_path / "etc"
-    written({}, folder).unlink()
+    write_config({}, folder).unlink()
     os.mkfifo(folder / "paceline.yaml", 0o644)  # a configuration that keeps it waiting
     async with run_container(image, folder) as (name, running):
         awaited = await asyncio.to_thread(os.open, folder / "paceline.yaml", os.O_WRONLY)  # once it is read
         await image.podman("stop", "--time", "60", name)
         os.close(awaited)
-        assert await running.ended() == 128 + signal.SIGTERM
+        assert await running.wait_for_exit() == 128 + signal.SIGTERM
 
 
 async def test_a_start_takes_hardly_longer_than_without_a_container(
@@ -268,5 +268,5 @@ async def _seconds(started: AbstractAsyncContextManager[Any]) -> float:
 async def _seconds_of_nothing(image: Image) -> float:
     begun = time.perf_counter()
     async with run_container(image, None, "--entrypoint", "/bin/true") as (_, running):
-        assert await running.ended() == 0
+        assert await running.wait_for_exit() == 0
     return time.perf_counter() - begun

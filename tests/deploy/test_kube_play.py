@@ -7,12 +7,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.containers import IMAGE, Image, memory_limit_of, mounted, pid_of, status_of
-from support.kubectl import documents, template
-from support.pods import Document, Pod, played
-from support.prometheus import until_true
+from support.containers import IMAGE, Image, memory_limit_of, mount_options, pid_of, proc_status
+from support.kubectl import parse_documents, render_chart
+from support.pods import Document, Pod, play_pod
+from support.prometheus import wait_until
 from support.scripted import ScriptedUpstream
-from support.server import declared, free_port
+from support.server import free_port, upstream_config
 
 pytestmark = pytest.mark.deploy
 KEY = "a-key-of-the-test-0123456789"
@@ -27,10 +27,10 @@ def rendered(upstream: ScriptedUpstream) -> list[Document]:
         "port": free_port(),
         "adminPort": free_port(),
         "partingSeconds": 1,
-        "config": {"upstreams": {"example": None, "api": declared(upstream.url, concurrency={"limit": 5})}},
+        "config": {"upstreams": {"example": None, "api": upstream_config(upstream.url, concurrency={"limit": 5})}},
         "networkPolicy": {"privateUpstreams": [{"cidr": "127.0.0.1/32", "ports": [port]}]},
     }
-    return [each for each in documents(template(values)) if each["kind"] in ("Deployment", "ConfigMap")]
+    return [each for each in parse_documents(render_chart(values)) if each["kind"] in ("Deployment", "ConfigMap")]
 
 
 async def _status(url: str) -> int | None:
@@ -48,28 +48,28 @@ async def _call(pod: Pod, **options: Any) -> tuple[int, Any]:
 
 
 async def test_the_rendered_deployment_runs_and_takes_a_batch(image: Image, upstream: ScriptedUpstream) -> None:
-    upstream.answer(delay_s=0.02)
-    async with played(image, rendered(upstream), SECRETS) as pod:
+    upstream.script_response(delay_s=0.02)
+    async with play_pod(image, rendered(upstream), SECRETS) as pod:
         assert pod.spec["image"] == IMAGE
 
         async def ready() -> bool:
             return await _status(pod.probe("readinessProbe")) == 200
 
-        await until_true(ready, within_s=60, what="the pod is ready")
+        await wait_until(ready, timeout_s=60, what="the pod is ready")
         assert await _status(pod.probe("startupProbe")) == 200
         assert await _status(pod.probe("livenessProbe")) == 200
 
         assert (await _call(pod))[0] == 401
         status, answer = await _call(pod, headers={"authorization": f"Bearer {KEY}"})
         assert (status, answer["summary"]["succeeded"]) == (200, 50)
-        assert (len(upstream.requests), upstream.in_hand_max) == (50, 5)
+        assert (len(upstream.requests), upstream.in_progress_max) == (50, 5)
 
         pid = await pid_of(image, pod.id)
-        told = status_of(pid)
+        told = proc_status(pid)
         assert set(told["Uid"] + told["Gid"]) == {"10001"}
         assert (told["CapEff"], told["NoNewPrivs"]) == (["0" * 16], ["1"])
         assert f"{memory_limit_of(pid) // 2**20}Mi" == pod.spec["resources"]["limits"]["memory"]
-        assert "ro" in mounted(pid)["/"]
+        assert "ro" in mount_options(pid)["/"]
 
         await pod.stop()
         assert await pod.exit_codes() == [0]
@@ -101,12 +101,12 @@ UNREADABLE = {
 async def test_a_configuration_that_the_pod_cannot_read_keeps_it_unready_and_is_told_last(
     image: Image, upstream: ScriptedUpstream, changed: Any, secrets: dict[str, dict[str, str]], told: str
 ) -> None:
-    async with played(image, changed(rendered(upstream)), secrets) as pod:
+    async with play_pod(image, changed(rendered(upstream)), secrets) as pod:
 
         async def tried_again() -> bool:
             return len(await pod.exit_codes()) >= 2
 
-        await until_true(tried_again, within_s=60, what="the container is started again")
+        await wait_until(tried_again, timeout_s=60, what="the container is started again")
         assert await _status(pod.probe("readinessProbe")) is None
         assert (await pod.logs())[-1].startswith(f"/etc/paceline/config/paceline.yaml: {told}")
         assert set(await pod.exit_codes()) == {2}

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from paceline.settings import Settings
-from support.guide import guided_folder
-from support.kubectl import CHART, ROOT, documents, run, succeed
-from support.rendered import MATRIX, objects, text_of, version
-from support.server import declared, free_port, start_server
+from support.guide import build_guide_folder
+from support.kubectl import CHART, ROOT, check_output, parse_documents, run_program
+from support.rendered import CASES, objects_by_kind, render_case, version
+from support.server import free_port, start_server, upstream_config
 
 pytestmark = pytest.mark.deploy
 PLAIN = ROOT / "deploy" / "kubernetes"
@@ -28,13 +28,15 @@ OPERATORS = {"ServiceMonitor", "PrometheusRule"}
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every object of every case, of deploy/kubernetes and of the guide's kustomization."""
     folder = tmp_path_factory.mktemp("everything")
-    texts = {case.replace(" ", "-"): text_of(case) for case in MATRIX}
+    texts = {case.replace(" ", "-"): render_case(case) for case in CASES}
     texts["plain"] = (
-        succeed("kubectl", "kustomize", PLAIN) + "---\n" + succeed("kubectl", "kustomize", PLAIN / "monitoring")
+        check_output("kubectl", "kustomize", PLAIN)
+        + "---\n"
+        + check_output("kubectl", "kustomize", PLAIN / "monitoring")
     )
-    texts["ours"] = succeed("kubectl", "kustomize", guided_folder(folder.with_name("guided")) / "ours")
+    texts["ours"] = check_output("kubectl", "kustomize", build_guide_folder(folder.with_name("guided")) / "ours")
     for name, text in texts.items():
-        made = documents(text)
+        made = parse_documents(text)
         for each in made:
             if each["metadata"]["name"].endswith("-dashboards"):
                 each["data"] = dict.fromkeys(each["data"], "{}")  # half a megabyte that nothing here looks at
@@ -52,8 +54,8 @@ def test_what_is_generated_is_fresh() -> None:
 
 
 def test_without_helm_it_is_what_the_chart_makes() -> None:
-    plain = {each["kind"]: each for each in documents(succeed("kubectl", "kustomize", PLAIN))}
-    made = objects("as it stands")
+    plain = {each["kind"]: each for each in parse_documents(check_output("kubectl", "kustomize", PLAIN))}
+    made = objects_by_kind("as it stands")
     assert plain.keys() == made.keys()
     assert "Helm" not in json.dumps(plain)
     for kind, each in plain.items():
@@ -63,8 +65,8 @@ def test_without_helm_it_is_what_the_chart_makes() -> None:
 
 
 def test_a_cluster_without_the_operator_is_asked_for_nothing_it_does_not_know() -> None:
-    kinds = {each["kind"] for each in documents(succeed("kubectl", "kustomize", PLAIN))}
-    monitored = {each["kind"] for each in documents(succeed("kubectl", "kustomize", PLAIN / "monitoring"))}
+    kinds = {each["kind"] for each in parse_documents(check_output("kubectl", "kustomize", PLAIN))}
+    monitored = {each["kind"] for each in parse_documents(check_output("kubectl", "kustomize", PLAIN / "monitoring"))}
     assert not kinds & OPERATORS
     assert monitored == OPERATORS | {"ConfigMap"}
 
@@ -75,8 +77,8 @@ def test_the_image_can_be_named_in_one_place() -> None:
 
 
 def test_grafana_s_kustomization_gives_the_sidecar_what_the_chart_gives_it() -> None:
-    (made,) = documents(succeed("kubectl", "kustomize", ROOT / "grafana"))
-    chart = objects("monitored")["Dashboards"]
+    (made,) = parse_documents(check_output("kubectl", "kustomize", ROOT / "grafana"))
+    chart = objects_by_kind("monitored")["Dashboards"]
     assert {name: json.loads(text) for name, text in made["data"].items()} == {
         name: json.loads(text) for name, text in chart["data"].items()
     }
@@ -88,43 +90,45 @@ def test_grafana_s_kustomization_gives_the_sidecar_what_the_chart_gives_it() -> 
 @cache
 def _newest_versions() -> list[str]:
     listed = "import os, kubernetes_validate as it; print(*os.listdir(it.__path__[0] + '/kubernetes-json-schema'))"
-    found = re.findall(r"v(\d+)\.(\d+)\.0-local-strict", succeed("python", "-c", listed))
+    found = re.findall(r"v(\d+)\.(\d+)\.0-local-strict", check_output("python", "-c", listed))
     return [f"{major}.{minor}" for major, minor in sorted((int(a), int(b)) for a, b in found)[-3:]]
 
 
 @pytest.mark.parametrize("age", [-1, -2, -3], ids=["newest", "one before", "two before"])
 def test_kubernetes_takes_every_object(everything: Path, age: int) -> None:
     files = sorted(everything.glob("*.yaml"))
-    said = succeed("kubernetes-validate", "--strict", "-k", _newest_versions()[age], *files)
-    count = sum(len(documents(file.read_text())) for file in files)
+    said = check_output("kubernetes-validate", "--strict", "-k", _newest_versions()[age], *files)
+    count = sum(len(parse_documents(file.read_text())) for file in files)
     assert said.count(f"against version {_newest_versions()[age]}") == count
     assert "WARN" not in said
 
 
 def test_kubernetes_would_not_take_a_word_it_does_not_know(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
-    file.write_text(yaml.safe_dump(objects("as it stands")["Service"] | {"spek": {}}))
-    assert run("kubernetes-validate", "--strict", "-k", _newest_versions()[-1], file).returncode != 0
+    file.write_text(yaml.safe_dump(objects_by_kind("as it stands")["Service"] | {"spek": {}}))
+    assert run_program("kubernetes-validate", "--strict", "-k", _newest_versions()[-1], file).returncode != 0
 
 
 def test_the_operator_takes_its_kinds(everything: Path, tmp_path: Path) -> None:
-    made = [each for file in sorted(everything.glob("*.operated")) for each in documents(file.read_text())]
+    made = [each for file in sorted(everything.glob("*.operated")) for each in parse_documents(file.read_text())]
     wrong = [each | {"spec": each["spec"] | {"jobLabels": "a", "group": []}} for each in made[:2]]
     whole = tmp_path / "operated.yaml"
     whole.write_text(yaml.safe_dump_all(made + wrong))
-    said = succeed("python", "tests/support/operator_kinds.py", whole).splitlines()
+    said = check_output("python", "tests/support/operator_kinds.py", whole).splitlines()
     assert [line.partition(": ")[2] for line in said] == ["known"] * 6 + ["has unknown words"] * 2
 
 
 def test_checkov_finds_nothing_that_has_no_reason(tmp_path: Path) -> None:
     digest = {"digest": "sha256:" + "0" * 64}
     for name in ("as it stands", "three replicas", "private upstreams", "many callers"):
-        made = succeed(
+        made = check_output(
             *("helm", "template", "paceline", CHART, "--namespace", "paceline", "--values", "-"),
-            stdin=yaml.safe_dump({**MATRIX[name], "image": digest}),
+            stdin=yaml.safe_dump({**CASES[name], "image": digest}),
         )
         (tmp_path / f"{name.replace(' ', '-')}.yaml").write_text(made)
-    ran = run("checkov", "--skip-download", "--config-file", ROOT / "deploy/checkov.yaml", "-d", tmp_path, "-o", "json")
+    ran = run_program(
+        "checkov", "--skip-download", "--config-file", ROOT / "deploy/checkov.yaml", "-d", tmp_path, "-o", "json"
+    )
     assert ran.returncode == 0, ran.stdout
     summary = json.loads(ran.stdout)["summary"]
     assert (summary["failed"], summary["skipped"], summary["parsing_errors"]) == (0, 0, 0)
@@ -139,7 +143,7 @@ def test_every_check_left_out_has_a_reason_beside_it() -> None:
 
 
 def test_every_variable_of_the_pod_is_a_setting() -> None:
-    (container,) = objects("as it stands")["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (container,) = objects_by_kind("as it stands")["Deployment"]["spec"]["template"]["spec"]["containers"]
     names = {each["name"].removeprefix("PACELINE_").lower() for each in container["env"]}
     assert names <= set(Settings.model_fields)
 
@@ -150,7 +154,7 @@ async def test_a_secret_that_kubernetes_renews_is_read_on_sighup(tmp_path: Path)
     keys.mkdir()
     _mount(keys, "first", "the-first-key-of-this-caller")
     key = {"name": "app", "key": f"${{file:{keys}/app}}"}
-    config = {"server": {"api_keys": [key]}, "upstreams": {"none": declared(f"http://127.0.0.1:{free_port()}")}}
+    config = {"server": {"api_keys": [key]}, "upstreams": {"none": upstream_config(f"http://127.0.0.1:{free_port()}")}}
     async with start_server(config, tmp_path / "paceline.yaml") as server:
 
         async def status(secret: str) -> int:
@@ -162,8 +166,8 @@ async def test_a_secret_that_kubernetes_renews_is_read_on_sighup(tmp_path: Path)
         )
         _mount(keys, "second", "the-second-key-of-this-caller")
         assert await status("the-first-key-of-this-caller") == 200
-        server.child.signal(1)
-        await server.child.says(re.compile("configuration reloaded"))
+        server.process.send_signal(1)
+        await server.process.wait_for_output(re.compile("configuration reloaded"))
         assert (await status("the-first-key-of-this-caller"), await status("the-second-key-of-this-caller")) == (
             401,
             200,

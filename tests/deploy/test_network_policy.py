@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from paceline.transport import addresses
-from support.rendered import objects
+from support.rendered import objects_by_kind
 
 pytestmark = pytest.mark.deploy
 
 
 def _egress(case: str) -> list[dict[str, Any]]:
-    return list(objects(case)["NetworkPolicy"]["spec"]["egress"])
+    return list(objects_by_kind(case)["NetworkPolicy"]["spec"]["egress"])
 
 
 def _lets_out(address: str, port: int, case: str = "as it stands") -> bool:
@@ -28,14 +28,14 @@ def _lets_out(address: str, port: int, case: str = "as it stands") -> bool:
     return False
 
 
-@pytest.mark.parametrize("network", [each for each, _ in addresses._TABLE4 + addresses._TABLE6], ids=str)
+@pytest.mark.parametrize("network", [each for each, _ in addresses._IPV4_RANGES + addresses._IPV6_RANGES], ids=str)
 def test_what_paceline_takes_for_not_public_the_policy_does_too(network: IPv4Network | IPv6Network) -> None:
     for ip in (network[0], network[network.num_addresses // 2], network[-1]):
-        if addresses.judge(ip) is not addresses.EgressVerdict.PUBLIC:
+        if addresses.classify(ip) is not addresses.AddressClass.PUBLIC:
             assert not _lets_out(str(ip), 443), ip
 
 
-@pytest.mark.parametrize("ip", sorted(map(str, addresses._METADATA)))
+@pytest.mark.parametrize("ip", sorted(map(str, addresses._METADATA_ADDRESSES)))
 def test_the_cloud_s_metadata_is_out_of_reach(ip: str) -> None:
     assert not _lets_out(ip, 80)
 
@@ -56,9 +56,9 @@ def test_private_upstreams_are_let_out_to_where_they_are_named() -> None:
 
 
 def test_only_who_is_named_comes_in_and_metrics_are_for_scrapers() -> None:
-    calls, scrapes = objects("as it stands")["NetworkPolicy"]["spec"]["ingress"]
+    calls, scrapes = objects_by_kind("as it stands")["NetworkPolicy"]["spec"]["ingress"]
     assert calls == {"from": [{"podSelector": {}}], "ports": [{"port": "http", "protocol": "TCP"}]}
     assert scrapes["ports"] == [{"port": "metrics", "protocol": "TCP"}]
     assert all(rule["from"] for rule in (calls, scrapes))  # an empty list would let in everybody
-    (calls,) = objects("elsewhere")["NetworkPolicy"]["spec"]["ingress"]
+    (calls,) = objects_by_kind("elsewhere")["NetworkPolicy"]["spec"]["ingress"]
     assert calls["ports"] == [{"port": "http", "protocol": "TCP"}]

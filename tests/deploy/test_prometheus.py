@@ -13,13 +13,21 @@ from typing import Any
 import pytest
 import yaml
 
-from support.prometheus import DEPLOYED, RULES, hastened, run_tool, start_alertmanager, start_prometheus, until_true
-from support.scripted import Peer, Received, ScriptedUpstream, answering
-from support.server import declared, start_server
+from support.prometheus import (
+    PROMETHEUS_DIR,
+    RULES,
+    run_tool,
+    start_alertmanager,
+    start_prometheus,
+    wait_until,
+    with_short_ranges,
+)
+from support.scripted import Peer, ReceivedRequest, ScriptedUpstream, respond_with
+from support.server import start_server, upstream_config
 
 pytestmark = pytest.mark.deploy
-ROOT = DEPLOYED.parents[1]
-CASES = sorted((DEPLOYED / "tests").glob("*.test.yml"))
+ROOT = PROMETHEUS_DIR.parents[1]
+CASES = sorted((PROMETHEUS_DIR / "tests").glob("*.test.yml"))
 
 
 def alerts() -> dict[str, dict[str, Any]]:
@@ -28,12 +36,12 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 
 async def test_prometheus_takes_the_configuration_and_the_rules_in_it() -> None:
-    said = await run_tool("promtool", "check", "config", str(DEPLOYED / "prometheus.yml"))
+    said = await run_tool("promtool", "check", "config", str(PROMETHEUS_DIR / "prometheus.yml"))
     assert "2 rule files found" in said
 
 
 async def test_alertmanager_takes_its_configuration() -> None:
-    await run_tool("amtool", "check-config", str(DEPLOYED / "alertmanager.yml"))
+    await run_tool("amtool", "check-config", str(PROMETHEUS_DIR / "alertmanager.yml"))
 
 
 @pytest.mark.parametrize("file", CASES, ids=lambda file: file.name.partition(".")[0])
@@ -83,20 +91,20 @@ async def test_an_outage_reaches_the_pager_and_recovery_takes_it_back(tmp_path: 
     async with ScriptedUpstream() as upstream, ScriptedUpstream() as pager:
         broken = asyncio.Event()
 
-        async def act(request: Received, peer: Peer) -> None:
-            await answering(status=503 if broken.is_set() else 200)(request, peer)
+        async def act(request: ReceivedRequest, peer: Peer) -> None:
+            await respond_with(status=503 if broken.is_set() else 200)(request, peer)
 
-        upstream.play("*", act)
+        upstream.script("*", act)
         policy = {
             "retry": {"attempts": 1},
             "breaker": {"min_calls": 5, "window": "2s", "open": "300ms", "max_open": "500ms"},
         }
-        config = {"upstreams": {"api": declared(upstream.url, **policy)}}
+        config = {"upstreams": {"api": upstream_config(upstream.url, **policy)}}
         async with (
             start_server(config, tmp_path / "paceline.yaml") as server,
             start_alertmanager(pager.url, tmp_path) as alertmanager,
             start_prometheus(
-                [server.base_url], tmp_path, alertmanager=alertmanager, rules=hastened(tmp_path / "rules")
+                [server.base_url], tmp_path, alertmanager=alertmanager, rules=with_short_ranges(tmp_path / "rules")
             ) as prometheus,
         ):
 
@@ -107,19 +115,19 @@ async def test_an_outage_reaches_the_pager_and_recovery_takes_it_back(tmp_path: 
 
             async with asyncio.TaskGroup() as callers:
                 calling = callers.create_task(_again_and_again(call))
-                await until_true(
+                await wait_until(
                     lambda: _some(prometheus.query("rate(paceline_items_total[10s]) > 0")),
-                    within_s=30,
+                    timeout_s=30,
                     what="items are scraped",
                 )
                 assert not await prometheus.firing()
 
                 broken.set()
-                await until_true(lambda: _paged(pager, "firing"), within_s=60, what="the pager rings")
+                await wait_until(lambda: _paged(pager, "firing"), timeout_s=60, what="the pager rings")
                 assert "PacelineBreakerOpen" in await prometheus.firing()
 
                 broken.clear()
-                await until_true(lambda: _paged(pager, "resolved"), within_s=60, what="the pager is told it is over")
+                await wait_until(lambda: _paged(pager, "resolved"), timeout_s=60, what="the pager is told it is over")
                 calling.cancel()
 
 
@@ -137,7 +145,7 @@ async def _paged(pager: ScriptedUpstream, status: str) -> bool:
     """Was the breaker's alert, whole as its rule has it, sent to the pager with this status."""
     found = [
         alert
-        for request in pager.received("/pages")
+        for request in pager.requests_to("/pages")
         for alert in request.json["alerts"]
         if alert["labels"]["alertname"] == "PacelineBreakerOpen" and alert["status"] == status
     ]

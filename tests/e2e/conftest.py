@@ -11,13 +11,13 @@ import pytest
 
 from support import httpbin as third_party
 from support.scripted import ScriptedUpstream
-from support.server import RunCommand, Server, StartServer, run_paceline, start_server
+from support.server import PacelineServer, RunCommand, StartServer, run_paceline, start_server
 
 
 @pytest.fixture(scope="session")
 def httpbin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of httpbin, which nobody here wrote."""
-    with third_party.serving(tmp_path_factory.mktemp("httpbin") / "log") as url:
+    with third_party.serve_httpbin(tmp_path_factory.mktemp("httpbin") / "log") as url:
         yield url
 
 
@@ -31,7 +31,7 @@ async def serve(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Sta
     async with AsyncExitStack() as stack:
         started = 0
 
-        async def start(config: dict[str, Any], *arguments: str, env: dict[str, str] | None = None) -> Server:
+        async def start(config: dict[str, Any], *arguments: str, env: dict[str, str] | None = None) -> PacelineServer:
             nonlocal started
             started += 1
             file = tmp_path / f"paceline-{started}.yaml"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from support.children import DemoUpstream, StartDemo, child
-from support.scripted import ScriptedUpstream, answering
-from support.server import PACELINE, RunCommand, StartServer, declared, run_here
+from support.children import DemoUpstream, StartDemo, start_process
+from support.scripted import ScriptedUpstream, respond_with
+from support.server import PACELINE, RunCommand, StartServer, run_in_process, upstream_config
 
 HEAVY = ("aiohttp", "fastapi", "httpx2", "rich", "prometheus_client", "pydantic", "uvloop")
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def configured(folder: Path, url: str, **policy: Any) -> tuple[str, str]:
     file = folder / "paceline.yaml"
-    file.write_text(yaml.safe_dump({"upstreams": {"api": declared(url, **policy)}}))
+    file.write_text(yaml.safe_dump({"upstreams": {"api": upstream_config(url, **policy)}}))
     return "--config", str(file)
 
 
@@ -55,7 +55,7 @@ async def test_a_run_keeps_the_rate_and_loses_nothing(
     demo: DemoUpstream = await demo_upstream(limit=100)
     config = configured(folder, demo.url, rate=[{"limit": 100, "per": "1s", "burst": 10}])
     ran = await paceline("run", items(folder, 150), "-o", "out.ndjson", *config)
-    assert ran.code == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     assert successes(folder / "out.ndjson") == Counter(f"item-{n}" for n in range(150))
     assert "150 succeeded, 0 failed, 0 rejected" in ran.stderr
     assert (await demo.stats())["refused"] == 0
@@ -64,10 +64,10 @@ async def test_a_run_keeps_the_rate_and_loses_nothing(
 async def test_from_a_pipe_to_a_pipe_in_order_of_completion(
     folder: Path, paceline: RunCommand, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer("/slow", delay_s=0.5)
+    upstream.script_response("/slow", delay_s=0.5)
     given = b'{"upstream":"api","path":"/slow"}\n{"upstream":"api","path":"/quick"}\n'
     ran = await paceline("run", "-", *configured(folder, upstream.url), stdin=given)
-    assert ran.code == 0
+    assert ran.exit_code == 0
     assert [json.loads(line)["index"] for line in ran.stdout.splitlines()] == [1, 0]
     assert "\x1b" not in ran.stderr
 
@@ -75,10 +75,10 @@ async def test_from_a_pipe_to_a_pipe_in_order_of_completion(
 async def test_bad_lines_and_failures_are_outcomes_and_exit_code_one(
     folder: Path, paceline: RunCommand, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer("/gone", status=404)
+    upstream.script_response("/gone", status=404)
     given = b'{"id":"a","upstream":"api","path":"/gone"}\n{no json\n\n{"id":"b","upstream":"api"}\n'
     ran = await paceline("run", "-", *configured(folder, upstream.url), stdin=given)
-    assert ran.code == 1
+    assert ran.exit_code == 1
     outcomes = {line["id"]: line for line in map(json.loads, ran.stdout.splitlines())}
     assert {name: line["outcome"] for name, line in outcomes.items()} == {
         "a": "http_error",
@@ -96,15 +96,15 @@ async def test_a_killed_run_is_resumed_and_every_id_succeeds_once(
     demo = await demo_upstream(limit=1000, latency="20ms")
     config = configured(folder, demo.url, rate=[{"limit": 200, "per": "1s", "burst": 1}])
     file, out = items(folder, 200), folder / "out.ndjson"
-    async with child(*PACELINE, "run", file, "-o", str(out), *config) as running:
+    async with start_process(*PACELINE, "run", file, "-o", str(out), *config) as running:
         await until_lines(out, 60)
-        running.signal(signal.SIGKILL)
-        await running.ended()
+        running.send_signal(signal.SIGKILL)
+        await running.wait_for_exit()
     with out.open("ab") as torn:
         torn.write(b'{"id":"item-199","index":199,"outc')
     before = len(successes(out_without_last(out)))
     ran = await paceline("run", file, "-o", str(out), "--resume", *config)
-    assert ran.code == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     assert successes(out) == Counter(f"item-{n}" for n in range(200))
     assert f"{before} done before" in ran.stderr
     assert (await demo.stats())["accepted"] < 200 + 30  # what was in flight when it was killed is sent again
@@ -113,11 +113,11 @@ async def test_a_killed_run_is_resumed_and_every_id_succeeds_once(
 async def test_what_failed_is_tried_again_on_resume_and_its_last_line_counts(
     folder: Path, paceline: RunCommand, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer("/1", status=404, times=1)
+    upstream.script_response("/1", status=404, times=1)
     config = configured(folder, upstream.url)
     file = items(folder, 3)
-    assert (await paceline("run", file, "-o", "out.ndjson", *config)).code == 1
-    assert (await paceline("run", file, "-o", "out.ndjson", "--resume", *config)).code == 0
+    assert (await paceline("run", file, "-o", "out.ndjson", *config)).exit_code == 1
+    assert (await paceline("run", file, "-o", "out.ndjson", "--resume", *config)).exit_code == 0
     lines = written(folder / "out.ndjson")
     assert [line["outcome"] for line in lines if line["id"] == "item-1"] == ["http_error", "success"]
     assert Counter(request.path for request in upstream.requests) == {"/0": 1, "/1": 2, "/2": 1}
@@ -127,17 +127,17 @@ async def test_what_failed_is_tried_again_on_resume_and_its_last_line_counts(
 async def test_an_interrupted_run_ends_what_is_in_flight_and_can_be_resumed(
     folder: Path, paceline: RunCommand, upstream: ScriptedUpstream, number: signal.Signals, code: int
 ) -> None:
-    upstream.answer(delay_s=0.2)
+    upstream.script_response(delay_s=0.2)
     config = configured(folder, upstream.url, concurrency={"limit": 5})
     file, out = items(folder, 30), folder / "out.ndjson"
-    async with child(*PACELINE, "run", file, "-o", str(out), *config) as running:
+    async with start_process(*PACELINE, "run", file, "-o", str(out), *config) as running:
         await until_lines(out, 5)
-        running.signal(number)
-        assert await running.ended() == code
-        assert "--resume" in running.logs()
-        assert "Traceback" not in running.logs()
+        running.send_signal(number)
+        assert await running.wait_for_exit() == code
+        assert "--resume" in running.output()
+        assert "Traceback" not in running.output()
     assert 5 <= len(written(out)) == len(upstream.requests) < 30
-    assert (await paceline("run", file, "-o", str(out), "--resume", *config)).code == 0
+    assert (await paceline("run", file, "-o", str(out), "--resume", *config)).exit_code == 0
     assert successes(out) == Counter(f"item-{n}" for n in range(30))
     assert len(upstream.requests) == 30
 
@@ -149,7 +149,7 @@ async def test_an_idle_run_ends_at_once_when_interrupted(folder: Path, upstream:
     )
     assert process.stdin is not None
     process.stdin.write(b'{"upstream":"api","path":"/x"}\n')
-    await upstream.until(lambda seen: len(seen.requests) == 1, within_s=30)
+    await upstream.wait_until(lambda seen: len(seen.requests) == 1, timeout_s=30)
     process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(20):
         stdout, stderr = await process.communicate()
@@ -181,8 +181,8 @@ async def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
         line = '{"id":"item-number-%d","upstream":"nobody","path":"/a/path/of/some/length/%d"}\n'
         with file.open("w") as lines:
             lines.writelines(line % (n, n) for n in range(count))
-        async with child(sys.executable, str(probe), "run", str(file), "-o", f"{count}.out") as running:
-            assert await running.ended() == 1
+        async with start_process(sys.executable, str(probe), "run", str(file), "-o", f"{count}.out") as running:
+            assert await running.wait_for_exit() == 1
             peaks_kib.append(int(running.stderr[-1].split()[1]))
         with (folder / f"{count}.out").open("rb") as out:
             assert sum(1 for _ in out) == count
@@ -211,8 +211,8 @@ async def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
 async def test_a_mistake_is_told_in_a_line_with_its_fix(folder: Path, arguments: tuple[str, ...], said: str) -> None:
     (folder / "in.ndjson").write_text('{"url":"http://a/"}\n')
     (folder / "full.ndjson").write_text("something\n")
-    ran = await run_here(*arguments)
-    assert ran.code == 2
+    ran = await run_in_process(*arguments)
+    assert ran.exit_code == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
     assert len(ran.stderr.splitlines()) <= 3
@@ -222,36 +222,36 @@ async def test_a_mistake_is_told_in_a_line_with_its_fix(folder: Path, arguments:
 async def test_a_run_through_a_service_gives_the_same_lines(
     folder: Path, paceline: RunCommand, serve: StartServer, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer("/7", status=404)
+    upstream.script_response("/7", status=404)
     key = "a-key-of-enough-characters"
     server = await serve(
         {
             "server": {"api_keys": [{"name": "me", "key": key}], "max_items": 100},
-            "upstreams": {"api": declared(upstream.url)},
+            "upstreams": {"api": upstream_config(upstream.url)},
         }
     )
     file = items(folder, 300)
     refused = await paceline("run", file, "--server", server.base_url)
-    assert refused.code == 2
+    assert refused.exit_code == 2
     assert "401" in refused.stderr
     assert "Traceback" not in refused.stderr
     ran = await paceline(
         "run", file, "-o", "out.ndjson", "--server", server.base_url, "--key", "MINE", env={"MINE": key}
     )
-    assert ran.code == 1, ran.stderr
+    assert ran.exit_code == 1, ran.stderr
     lines = written(folder / "out.ndjson")
     assert sorted(line["index"] for line in lines) == list(range(300))
     assert all(line["id"] == f"item-{line['index']}" for line in lines)
     assert [line["id"] for line in lines if line["outcome"] != "success"] == ["item-7"]
     local = await paceline("run", file, "-o", "local.ndjson", *configured(folder, upstream.url))
-    assert local.code == 1
+    assert local.exit_code == 1
     assert set(written(folder / "local.ndjson")[0]) == set(lines[0])
 
 
 async def test_compare_shows_a_table_and_a_plot_here_and_through_a_service(
     folder: Path, paceline: RunCommand, serve: StartServer, upstream: ScriptedUpstream
 ) -> None:
-    upstream.play("*", answering(json={}, delay_s=0.005))
+    upstream.script("*", respond_with(json={}, delay_s=0.005))
     flags = (
         "-n",
         "10",
@@ -264,11 +264,11 @@ async def test_compare_shows_a_table_and_a_plot_here_and_through_a_service(
         "--engines",
         "httpx",
     )
-    server = await serve({"upstreams": {"api": declared(upstream.url)}})
+    server = await serve({"upstreams": {"api": upstream_config(upstream.url)}})
     here = await paceline("compare", upstream.url + "/x", *flags)
-    there = await run_here("compare", upstream.url + "/x", *flags, "--server", server.base_url)
+    there = await run_in_process("compare", upstream.url + "/x", *flags, "--server", server.base_url)
     for ran in (here, there):
-        assert ran.code == 0, ran.stderr
+        assert ran.exit_code == 0, ran.stderr
         assert max(map(len, ran.stdout.splitlines())) <= 80
         assert "\x1b" not in ran.stdout
         for row in ("bounded aiohttp", "bounded httpx", "adaptive aiohttp", "adaptive httpx"):
@@ -278,7 +278,7 @@ async def test_compare_shows_a_table_and_a_plot_here_and_through_a_service(
 
 async def test_the_demo_shows_who_is_refused_and_who_is_not(folder: Path, paceline: RunCommand) -> None:
     ran = await paceline("demo", "-n", "40", "--limit", "20", "--per", "500ms")
-    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.exit_code == 0, ran.stdout + ran.stderr
     rows = {line.split()[0]: line.split() for line in ran.stdout.splitlines() if len(line.split()) == 10}
     for strategy in ("sequential", "concurrent", "bounded", "token_bucket", "adaptive"):
         assert int(rows[strategy][6]) + int(rows[strategy][7]) == 40
@@ -290,10 +290,10 @@ async def test_the_demo_shows_who_is_refused_and_who_is_not(folder: Path, paceli
 
 
 async def test_help_names_every_command_and_version_the_version(folder: Path, paceline: RunCommand) -> None:
-    told = await run_here("--help")
+    told = await run_in_process("--help")
     for command in ("serve", "run", "plan", "compare", "demo", "upstreams", "check-config"):
         assert f"  {command} " in told.stdout
-        assert (await run_here(command, "--help")).code == 0
+        assert (await run_in_process(command, "--help")).exit_code == 0
     assert "schema" not in told.stdout
     assert (await paceline("--version")).stdout.startswith("paceline ")
 
@@ -301,8 +301,8 @@ async def test_help_names_every_command_and_version_the_version(folder: Path, pa
 async def test_schema_and_check_config_are_wired(folder: Path, paceline: RunCommand) -> None:
     assert json.loads((await paceline("schema")).stdout)["title"] == "Paceline"
     (folder / "bad.yaml").write_text("upstreamz: {}\n")
-    ran = await run_here("check-config", "bad.yaml")
-    assert ran.code == 1
+    ran = await run_in_process("check-config", "bad.yaml")
+    assert ran.exit_code == 1
     assert "upstreamz" in ran.stderr
 
 

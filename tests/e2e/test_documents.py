@@ -15,7 +15,7 @@ import pytest_asyncio
 import yaml
 
 from support.scripted import ScriptedUpstream
-from support.server import Server, declared, start_server
+from support.server import PacelineServer, start_server, upstream_config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,10 +25,10 @@ HOSTS = {"github": "https://api.github.com", "example": "https://api.example.com
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PacelineServer]:
     """The service with the upstreams that the examples name, all of them on loopback."""
     async with ScriptedUpstream() as upstream:
-        upstreams = {name: declared(f"{upstream.url}/{name}") for name in HOSTS}
+        upstreams = {name: upstream_config(f"{upstream.url}/{name}") for name in HOSTS}
         config = {"upstreams": upstreams, "compare": {"target": {"upstream": "example", "path": "/get"}}}
         async with start_server(config, tmp_path_factory.mktemp("documents") / "paceline.yaml") as serving:
             for name, host in HOSTS.items():
@@ -54,7 +54,7 @@ async def test_there_are_examples_to_try() -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), commands(), ids=[page for page, _ in commands()])
-async def test_a_curl_command_does_what_its_page_says(server: Server, page: str, command: str) -> None:
+async def test_a_curl_command_does_what_its_page_says(server: PacelineServer, page: str, command: str) -> None:
     for public, local in here.items():
         command = command.replace(public, local)
     words = shlex.split(command)
@@ -71,7 +71,7 @@ async def test_a_curl_command_does_what_its_page_says(server: Server, page: str,
         assert said["summary"]["succeeded"] == said["summary"]["total"] == len(json.loads(body or "")["requests"])
 
 
-async def test_the_answer_of_a_batch_has_the_fields_that_are_shown(server: Server) -> None:
+async def test_the_answer_of_a_batch_has_the_fields_that_are_shown(server: PacelineServer) -> None:
     shown = next(
         json.loads(block)
         for block in re.findall(r"```json\n(.*?)```", PAGES["docs/api.md"], re.DOTALL)
@@ -83,7 +83,7 @@ async def test_the_answer_of_a_batch_has_the_fields_that_are_shown(server: Serve
 
 
 @pytest.mark.parametrize("body", re.findall(r"^\| `(\{.*?\})` \|", PAGES["docs/api.md"], re.MULTILINE))
-async def test_a_change_of_an_upstream_that_is_shown_is_taken(server: Server, body: str) -> None:
+async def test_a_change_of_an_upstream_that_is_shown_is_taken(server: PacelineServer, body: str) -> None:
     async with server.http.patch("/v1/upstreams/example", json=json.loads(body)) as answer:
         assert answer.status == 200, await answer.text()
     async with server.http.patch("/v1/upstreams/example", json={"reset": True, "paused": False}) as answer:
@@ -91,13 +91,13 @@ async def test_a_change_of_an_upstream_that_is_shown_is_taken(server: Server, bo
 
 
 @pytest.mark.parametrize(("path", "count"), [("/sync/3", 3), ("/async/3", 3), ("/async_sem/4/2", 4)])
-async def test_the_classic_forms_answer_as_shown(server: Server, path: str, count: int) -> None:
+async def test_the_classic_forms_answer_as_shown(server: PacelineServer, path: str, count: int) -> None:
     status, answer = await server.get(path)
     assert (status, set(answer)) == (200, {"message", "status_codes"})
     assert answer["status_codes"] == [200] * count
 
 
-async def test_every_get_of_the_table_of_paths_answers(server: Server) -> None:
+async def test_every_get_of_the_table_of_paths_answers(server: PacelineServer) -> None:
     rows = re.findall(r"^\| (`(?:GET|/).*?) \|", PAGES["docs/api.md"], re.MULTILINE)
     paths = [path for row in rows for path in re.findall(r"(/[\w/{}]+)", row)]
     assert len(paths) >= 9

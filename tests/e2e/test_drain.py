@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from support.scripted import ScriptedUpstream
-from support.server import Server, StartServer, declared
+from support.server import PacelineServer, StartServer, upstream_config
 
 ITEM = {"upstream": "api", "path": "/x"}
 
@@ -22,7 +22,7 @@ ITEM = {"upstream": "api", "path": "/x"}
 class Caller:
     """Sends one small batch after another over plain sockets until nobody listens any more."""
 
-    def __init__(self, server: Server, *, keeps_alive: bool, seen: Counter[str]) -> None:
+    def __init__(self, server: PacelineServer, *, keeps_alive: bool, seen: Counter[str]) -> None:
         self._port = int(server.base_url.rpartition(":")[2])
         body = json.dumps({"requests": [ITEM]}).encode()
         close = b"" if keeps_alive else b"connection: close\r\n"
@@ -70,13 +70,13 @@ class Caller:
 async def test_no_call_is_cut_off_while_the_service_ends(
     serve: StartServer, upstream: ScriptedUpstream, keeps_alive: bool
 ) -> None:
-    upstream.answer(delay_s=0.05)
-    server = await serve({"upstreams": {"api": declared(upstream.url)}})
+    upstream.script_response(delay_s=0.05)
+    server = await serve({"upstreams": {"api": upstream_config(upstream.url)}})
     seen: Counter[str] = Counter()
     callers = [asyncio.create_task(Caller(server, keeps_alive=keeps_alive, seen=seen).run()) for _ in range(30)]
-    await upstream.until(lambda it: len(it.requests) > 60)
+    await upstream.wait_until(lambda it: len(it.requests) > 60)
     server.terminate()
-    assert await server.ended() == 0
+    assert await server.wait_for_exit() == 0
     await asyncio.gather(*callers)
     assert seen["200"] >= 30
     assert seen["503"] >= 1
@@ -89,22 +89,22 @@ async def test_a_change_of_engine_and_limit_loses_nothing_on_its_way(
     serve: StartServer, upstream: ScriptedUpstream, tmp_path: Path, engine: str
 ) -> None:
     hold = asyncio.Event()
-    upstream.answer("/held", hold=hold)
+    upstream.script_response("/held", hold=hold)
     config: dict[str, Any] = {
-        "upstreams": {"api": declared(upstream.url, engine=engine, rate=[{"limit": 20, "per": "1m"}])}
+        "upstreams": {"api": upstream_config(upstream.url, engine=engine, rate=[{"limit": 20, "per": "1m"}])}
     }
     server = await serve(config)
     held = {"requests": [{"upstream": "api", "path": "/held"} for _ in range(8)]}
     asking = asyncio.create_task(server.post("/v1/batch", held))
-    await upstream.until(lambda it: it.in_hand == 8)
+    await upstream.wait_until(lambda it: it.in_progress == 8)
     file = tmp_path / "paceline-1.yaml"
     config["upstreams"]["api"] |= {
         "engine": "httpx" if engine == "aiohttp" else "aiohttp",
         "rate": [{"limit": 10, "per": "1m"}],
     }
     file.write_text(yaml.safe_dump(config))
-    server.child.signal(signal.SIGHUP)
-    await server.child.says(re.compile("configuration reloaded"))
+    server.process.send_signal(signal.SIGHUP)
+    await server.process.wait_for_output(re.compile("configuration reloaded"))
     _, state = await server.get("/v1/upstreams/api")
     assert state["engine"] != engine
     assert state["budgets"][0]["windows"][0]["remaining"] <= 2.1  # what was sent before still counts
@@ -119,13 +119,15 @@ async def test_a_change_of_engine_and_limit_loses_nothing_on_its_way(
 async def test_a_bad_reload_changes_nothing_and_tells_no_secret(
     serve: StartServer, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    server = await serve({"upstreams": {"api": declared(upstream.url, auth={"bearer": "s3cr3t-token-1"})}})
+    server = await serve({"upstreams": {"api": upstream_config(upstream.url, auth={"bearer": "s3cr3t-token-1"})}})
     file = tmp_path / "paceline-1.yaml"
-    bad = declared(upstream.url, auth={"bearer": "s3cr3t-token-2", "basic": {"user": "u", "password": "s3cr3t-3"}})
+    bad = upstream_config(
+        upstream.url, auth={"bearer": "s3cr3t-token-2", "basic": {"user": "u", "password": "s3cr3t-3"}}
+    )
     file.write_text(yaml.safe_dump({"upstreams": {"api": bad}}))
-    server.child.signal(signal.SIGHUP)
-    await server.child.says(re.compile("configuration not reloaded"))
+    server.process.send_signal(signal.SIGHUP)
+    await server.process.wait_for_output(re.compile("configuration not reloaded"))
     _, answer = await server.post("/v1/batch", {"requests": [ITEM]})
     assert answer["summary"]["succeeded"] == 1
     assert upstream.requests[0].header("authorization") == "Bearer s3cr3t-token-1"
-    assert "s3cr3t" not in server.logs()
+    assert "s3cr3t" not in server.output()

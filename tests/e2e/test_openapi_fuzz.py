@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.children import child
+from support.children import start_process
 from support.scripted import ScriptedUpstream
-from support.server import StartServer, declared
+from support.server import StartServer, upstream_config
 
 # The document cannot say that ids are unique, that what is depended on exists, or that a burst is no more than its
 # limit: a body that only breaks one of those is refused with 422, and that is not against it.
@@ -27,10 +27,10 @@ WITHIN_S = 300.0
 async def test_nothing_that_is_sent_makes_the_service_break_its_own_description(
     serve: StartServer, upstream: ScriptedUpstream, tmp_path: Path, paths: tuple[str, str], examples: int
 ) -> None:
-    upstream.answer(json={"ok": True})
+    upstream.script_response(json={"ok": True})
     server = await serve(
         {
-            "upstreams": {name: declared(upstream.url) for name in ("github", "openai", "api")},
+            "upstreams": {name: upstream_config(upstream.url) for name in ("github", "openai", "api")},
             "compare": {"target": {"upstream": "api", "path": "/"}},
             "egress": {"mode": "declared"},
             # What pauses an upstream, or slows it down, must not make every later batch wait for long.
@@ -53,8 +53,8 @@ async def test_nothing_that_is_sent_makes_the_service_break_its_own_description(
             "--no-color",
         ),
     )
-    async with child(*command) as running:
-        code = await running.ended(within_s=WITHIN_S)
-        assert code == 0, running.logs()[-6_000:]
+    async with start_process(*command) as running:
+        code = await running.wait_for_exit(timeout_s=WITHIN_S)
+        assert code == 0, running.output()[-6_000:]
     status, _ = await server.get("/healthz")
     assert status == 200

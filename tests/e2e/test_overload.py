@@ -23,10 +23,10 @@ import yaml
 
 from paceline.config import Config
 from support import watched
-from support.children import STARTED, Child, child
+from support.children import LISTENING_PATTERN, ChildProcess, start_process
 from support.scripted import ScriptedUpstream
-from support.server import PACELINE, declared
-from support.watched import seen
+from support.server import PACELINE, upstream_config
+from support.watched import read_report
 
 MIB = 1 << 20
 LONGEST_BLOCK_MS = 75
@@ -50,19 +50,19 @@ BATCHES = {
 @asynccontextmanager
 async def served(
     config: dict[str, Any], folder: Path, *command: str
-) -> AsyncIterator[tuple[Child, aiohttp.ClientSession]]:
+) -> AsyncIterator[tuple[ChildProcess, aiohttp.ClientSession]]:
     file = folder / "paceline.yaml"
     file.write_text(yaml.safe_dump(config))
-    async with child(*command, "serve", "--config", str(file), "--port", "0") as running:
-        base_url = (await running.says(STARTED))[1]
+    async with start_process(*command, "serve", "--config", str(file), "--port", "0") as running:
+        base_url = (await running.wait_for_output(LISTENING_PATTERN))[1]
         connections = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(
             base_url, connector=connections, headers={"content-type": "application/json"}
         ) as http:
             yield running, http
-        running.signal(signal.SIGTERM)
-        assert await running.ended() == 0, running.logs()
-        assert "Traceback" not in running.logs(), running.logs()
+        running.send_signal(signal.SIGTERM)
+        assert await running.wait_for_exit() == 0, running.output()
+        assert "Traceback" not in running.output(), running.output()
 
 
 @pytest.mark.verify
@@ -70,20 +70,22 @@ async def served(
 async def test_a_thousand_items_in_eight_megabytes_do_not_block_the_event_loop(
     upstream: ScriptedUpstream, tmp_path: Path, kind: str
 ) -> None:
-    upstream.answer("/big", json={f"k{key}": key for key in range(5000)})  # 64 KiB: as large as an answer may get
+    upstream.script_response(
+        "/big", json={f"k{key}": key for key in range(5000)}
+    )  # 64 KiB: as large as an answer may get
     items = [{"upstream": "api", **BATCHES[kind](n)} for n in range(1000)]
     body = json.dumps({"requests": items}, separators=(",", ":"), ensure_ascii=False).encode()
     assert 7.4 * MIB < len(body) <= 8 * MIB
     seen_in = tmp_path / "seen.json"
-    config = {"upstreams": {"api": declared(upstream.url, concurrency={"limit": 100})}}
+    config = {"upstreams": {"api": upstream_config(upstream.url, concurrency={"limit": 100})}}
     blocks = []
     async with served(config, tmp_path, sys.executable, watched.__file__, str(seen_in)) as (running, http):
         for _ in range(ATTEMPTS):
-            await seen(running, seen_in)
+            await read_report(running, seen_in)
             async with http.post("/v1/batch", data=io.BytesIO(body)) as answer:
                 assert answer.status == 200, await answer.text()
                 await answer.read()
-            blocks.append((await seen(running, seen_in))["busy_ms"])
+            blocks.append((await read_report(running, seen_in))["busy_ms"])
             if blocks[-1] < LONGEST_BLOCK_MS:
                 break
     assert min(blocks) < LONGEST_BLOCK_MS, blocks
@@ -126,7 +128,7 @@ class Edge:
                 "max_body": self.body,
                 "max_batch_response": self.answer,
             },
-            "upstreams": {"api": declared(url, concurrency={"limit": self.sends}, max_response=self.response)},
+            "upstreams": {"api": upstream_config(url, concurrency={"limit": self.sends}, max_response=self.response)},
         }
 
     def most_bytes(self) -> int:
@@ -145,7 +147,7 @@ class Edge:
 async def test_at_the_edge_memory_keeps_to_the_formula_and_health_answers(
     upstream: ScriptedUpstream, tmp_path: Path, kind: str
 ) -> None:
-    upstream.answer("/edge", body="x" * 1_000_000, headers={"content-type": "text/plain"}, delay_s=0.01)
+    upstream.script_response("/edge", body="x" * 1_000_000, headers={"content-type": "text/plain"}, delay_s=0.01)
     edge = Edge()
     own = {"method": "POST", "body": "x" * 4000} if kind == "texts" else {"headers": {f"a{n}": "1" for n in range(100)}}
     items = [{"upstream": "api", "path": "/edge", **own}] * edge.items_of_one
@@ -201,7 +203,7 @@ async def test_a_thousand_items_of_500_kb_reach_their_reader_whole_and_in_little
     upstream: ScriptedUpstream, tmp_path: Path, pause_s: float
 ) -> None:
     size = 500_000
-    upstream.answer("/large", body="x" * size, headers={"content-type": "text/plain"})
+    upstream.script_response("/large", body="x" * size, headers={"content-type": "text/plain"})
     edge = Edge(items=1000, items_of_one=1000)
     body = json.dumps({"requests": [{"upstream": "api", "path": "/large"}] * 1000, "deadline": "300s"}).encode()
     async with served(edge.config(upstream.url), tmp_path, *PACELINE) as (running, http):
@@ -220,7 +222,7 @@ async def test_streams_that_nobody_reads_for_long_keep_to_the_formula_and_lose_n
 ) -> None:
     """The worst there is: more streams than answers have room for, each body six times as long encoded."""
     size = 1_000_000
-    upstream.answer("/edge", body="\x01" * size, headers={"content-type": "text/plain"})
+    upstream.script_response("/edge", body="\x01" * size, headers={"content-type": "text/plain"})
     edge = Edge()
     most_bytes = edge.most_bytes() + edge.most_streamed_bytes()
     item = {"upstream": "api", "path": "/edge"}

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from support.scripted import Peer, Received, garbage, hangs_up, head, silent
-from support.shared import ENGINES, SharedService, batch, shared_service, unaccounted_ms
+from support.scripted import Peer, ReceivedRequest, disconnect, never_respond, response_head, send_garbage
+from support.shared import ENGINES, SharedService, send_batch, shared_service, unaccounted_ms
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,12 +55,12 @@ async def test_every_item_has_its_outcome_in_order_by_the_deadline(shared: Share
 
 async def everything_happens(shared: SharedService, strategy: str) -> None:
     """To a batch of 150 items."""
-    api = shared.named(f"mixed-{strategy}")
-    acts = {"/silent": silent(), "/garbage": garbage(), "/hangs-up": hangs_up()}
+    api = shared.upstream_named(f"mixed-{strategy}")
+    acts = {"/silent": never_respond(), "/garbage": send_garbage(), "/hangs-up": disconnect()}
     for path, act in acts.items():
-        api.play(path, act)
-    api.answer("/broken", status=503)
-    api.answer("/slow", delay_s=0.2)
+        api.script(path, act)
+    api.script_response("/broken", status=503)
+    api.script_response("/slow", delay_s=0.2)
     paths = [*acts, "/broken", "/slow", "/fine", "/fine", "/fine"]
     chosen = random.Random(7)
     asked = [api.item(chosen.choice(paths), id=f"item-{n}") for n in range(150)]
@@ -68,27 +68,27 @@ async def everything_happens(shared: SharedService, strategy: str) -> None:
     asked[17::30] = [api.item("/after", depends_on=["item-0"])] * len(asked[17::30])
     asked[5::50] = [api.item("/silent", timeout="60s")] * len(asked[5::50])
     deadline_ms = 1_500
-    outcomes = await batch(shared.server, asked, strategy=strategy, deadline=f"{deadline_ms}ms")
+    outcomes = await send_batch(shared.server, asked, strategy=strategy, deadline=f"{deadline_ms}ms")
     ended_ms = max(outcome["timing"]["start_ms"] + outcome["timing"]["total_ms"] for outcome in outcomes)
     assert ended_ms <= 20_000  # of itself it would take a minute; make verify measures by how much it is late
     assert len({outcome["outcome"] for outcome in outcomes}) >= 4
 
 
 async def test_no_more_than_the_limit_arrives_in_any_window_whoever_sends(shared: SharedService) -> None:
-    api = shared.named("limited")
-    api.answer("/flaky", status=503, times=5)
-    api.answer("/throttled", status=429, headers={"retry-after": "0.1"}, times=2)
-    api.answer("/slow", delay_s=0.3)
+    api = shared.upstream_named("limited")
+    api.script_response("/flaky", status=503, times=5)
+    api.script_response("/throttled", status=429, headers={"retry-after": "0.1"}, times=2)
+    api.script_response("/slow", delay_s=0.3)
 
     def some(*paths: str) -> list[dict[str, Any]]:
         return [api.item(path, method="POST", idempotent=True) for path in paths]
 
     fetching = [shared.server.post("/v1/fetch", api.item("/fetched")) for _ in range(5)]
     await asyncio.gather(
-        batch(shared.server, some(*["/flaky", "/fine"] * 7), strategy="concurrent"),
-        batch(shared.server, some(*["/fine"] * 6), strategy="sequential"),
-        batch(shared.server, some(*["/slow", "/throttled"] * 5), strategy="bounded", max_concurrency=9),
-        batch(shared.server, some(*["/fine"] * 15), priority="bulk"),
+        send_batch(shared.server, some(*["/flaky", "/fine"] * 7), strategy="concurrent"),
+        send_batch(shared.server, some(*["/fine"] * 6), strategy="sequential"),
+        send_batch(shared.server, some(*["/slow", "/throttled"] * 5), strategy="bounded", max_concurrency=9),
+        send_batch(shared.server, some(*["/fine"] * 15), priority="bulk"),
         *fetching,
     )
     moments = sorted(received.at for received in api.requests)
@@ -98,10 +98,10 @@ async def test_no_more_than_the_limit_arrives_in_any_window_whoever_sends(shared
 
 
 async def test_the_cap_is_hard_also_when_callers_leave(shared: SharedService) -> None:
-    api = shared.named("capped")
+    api = shared.upstream_named("capped")
     here, most = 0, 0
 
-    async def counting(request: Received, peer: Peer) -> None:
+    async def counting(request: ReceivedRequest, peer: Peer) -> None:
         nonlocal here, most
         await asyncio.sleep(0.02)  # one whose caller has left is gone by now
         here += 1
@@ -110,16 +110,16 @@ async def test_the_cap_is_hard_also_when_callers_leave(shared: SharedService) ->
             await asyncio.sleep(0.1)
         finally:
             here -= 1
-        peer.write(head(200, {"content-length": "0"}))
+        peer.write(response_head(200, {"content-length": "0"}))
 
-    api.play("/x", counting)
+    api.script("/x", counting)
     chosen = random.Random(3)
     for _ in range(12):
         asking = asyncio.create_task(shared.server.post("/v1/batch", {"requests": [api.item("/x")] * 12}))
         await asyncio.sleep(chosen.uniform(0.01, 0.12))
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    outcomes = await batch(shared.server, [api.item("/x")] * 12)
+    outcomes = await send_batch(shared.server, [api.item("/x")] * 12)
     assert {outcome["outcome"] for outcome in outcomes} == {"success"}
     assert most <= 5
     _, state = await shared.server.get("/v1/upstreams/capped")
@@ -127,30 +127,30 @@ async def test_the_cap_is_hard_also_when_callers_leave(shared: SharedService) ->
 
 
 async def test_an_upstream_that_is_down_is_not_hammered(shared: SharedService) -> None:
-    api = shared.named("down")
-    api.answer("/x", status=500)
+    api = shared.upstream_named("down")
+    api.script_response("/x", status=500)
     began_at = time.perf_counter()
-    outcomes = await batch(shared.server, [api.item("/x")] * 120, strategy="concurrent", deadline="2s")
+    outcomes = await send_batch(shared.server, [api.item("/x")] * 120, strategy="concurrent", deadline="2s")
     took_s = time.perf_counter() - began_at
     assert {outcome["outcome"] for outcome in outcomes} <= {"http_error", "rejected", "deadline_exceeded"}
     assert len(api.requests) <= 1.2 * 120 + 3 * (took_s + 1)
 
 
 async def test_receipts_add_up_to_their_totals(shared: SharedService) -> None:
-    api = shared.named("receipts")
-    api.answer("/again", status=503, times=10)
-    api.answer("/slow", delay_s=0.2)
+    api = shared.upstream_named("receipts")
+    api.script_response("/again", status=503, times=10)
+    api.script_response("/slow", delay_s=0.2)
     asked = [api.item(path) for path in ("/fine", "/slow", "/again") for _ in range(15)]
-    outcomes = await batch(shared.server, asked)
+    outcomes = await send_batch(shared.server, asked)
     gaps = sorted(unaccounted_ms(each) - max(20.0, 0.1 * each["timing"]["total_ms"]) for each in outcomes)
     assert gaps[len(gaps) * 3 // 4] <= 0  # the rest may meet a busy machine; `batch` bounds those
     assert {each["timing"]["limited_by"] for each in outcomes} > {"rate"}
 
 
 async def test_what_callers_send_makes_no_new_series(shared: SharedService) -> None:
-    api = shared.named("counted")
-    api.answer("/odd", status=599)
-    api.answer("/again", status=503)
+    api = shared.upstream_named("counted")
+    api.script_response("/odd", status=599)
+    api.script_response("/again", status=503)
 
     def weird(n: int) -> list[dict[str, Any]]:
         return [
@@ -162,7 +162,7 @@ async def test_what_callers_send_makes_no_new_series(shared: SharedService) -> N
         ]
 
     async def send(numbers: range) -> None:
-        await batch(shared.server, [each for n in numbers for each in weird(n)])
+        await send_batch(shared.server, [each for n in numbers for each in weird(n)])
         for n in numbers[:10]:
             await shared.server.get(f"/weird-{n}?{n}", headers={"x-weird": f"{n}"})
             async with shared.server.http.request("PROPFIND", f"/v1/weird-{n}") as answer:
@@ -178,7 +178,7 @@ async def test_what_callers_send_makes_no_new_series(shared: SharedService) -> N
 
 
 async def test_health_and_metrics_have_a_port_that_load_cannot_starve(shared: SharedService, admin_port: int) -> None:
-    api = shared.named("busy")
+    api = shared.upstream_named("busy")
     batches = [
         asyncio.create_task(shared.server.post("/v1/batch", {"requests": [api.item("/x")] * 300})) for _ in range(3)
     ]

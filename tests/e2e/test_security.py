@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.scripted import ScriptedUpstream, garbage, hangs_up
-from support.server import RunCommand, Server, StartServer, declared
-from support.shared import batch, told
+from support.scripted import ScriptedUpstream, disconnect, send_garbage
+from support.server import PacelineServer, RunCommand, StartServer, upstream_config
+from support.shared import outcome_kinds, send_batch
 
 SECRETS = {
     "bearer": "s3cr3t-bearer-token",
@@ -31,9 +31,9 @@ SECRETS = {
 async def test_no_secret_is_in_any_output(
     serve: StartServer, upstream: ScriptedUpstream, paceline: RunCommand, tmp_path: Path, engine: str
 ) -> None:
-    upstream.play("/garbage", garbage())
-    upstream.play("/hangs-up", hangs_up())
-    upstream.answer("/refused", status=401)
+    upstream.script("/garbage", send_garbage())
+    upstream.script("/hangs-up", disconnect())
+    upstream.script_response("/refused", status=401)
     (tmp_path / "token").write_text(SECRETS["bearer"] + "\n")
     config = {
         "server": {
@@ -43,14 +43,14 @@ async def test_no_secret_is_in_any_output(
             ]
         },
         "upstreams": {
-            "bearer": declared(upstream.url, engine=engine, auth={"bearer": f"${{file:{tmp_path}/token}}"}),
-            "basic": declared(
+            "bearer": upstream_config(upstream.url, engine=engine, auth={"bearer": f"${{file:{tmp_path}/token}}"}),
+            "basic": upstream_config(
                 upstream.url, engine=engine, auth={"basic": {"user": "u", "password": SECRETS["password"]}}
             ),
-            "header": declared(
+            "header": upstream_config(
                 upstream.url, engine=engine, auth={"header": {"name": "x-api-key", "value": SECRETS["header"]}}
             ),
-            "proxied": declared(
+            "proxied": upstream_config(
                 "http://127.0.0.1:9", engine=engine, proxy=upstream.url.replace("//", f"//u:{SECRETS['proxy']}@")
             ),
         },
@@ -73,19 +73,19 @@ async def test_no_secret_is_in_any_output(
         for name in ("bearer", "basic", "header", "proxied")
         for path in ("/fine", "/garbage", "/hangs-up", "/refused")
     ]
-    outcomes = await batch(server, [*asked, {"url": f"http://u:{SECRETS['caller']}@elsewhere.example/"}])
-    assert told(outcomes)[-1][0] == "rejected"
+    outcomes = await send_batch(server, [*asked, {"url": f"http://u:{SECRETS['caller']}@elsewhere.example/"}])
+    assert outcome_kinds(outcomes)[-1][0] == "rejected"
     outcomes = [outcome for outcome in outcomes if outcome["outcome"] != "success"]  # those hold what the upstream said
-    (elsewhere,) = await batch(server, [{"url": "http://elsewhere.example/"}])
-    assert told([elsewhere]) == [("rejected", "forbidden_upstream", False)]
+    (elsewhere,) = await send_batch(server, [{"url": "http://elsewhere.example/"}])
+    assert outcome_kinds([elsewhere]) == [("rejected", "forbidden_upstream", False)]
     outputs.append(json.dumps([outcomes, elsewhere]))
     for path in ("/v1/upstreams", "/v1/upstreams/bearer", "/v1/upstreams/proxied", "/openapi.json", "/v1/strategies"):
         async with server.http.get(path) as answer:
             assert answer.status == 200
             outputs.append(await answer.text())
-    outputs += [await server.metrics(), server.logs()]
+    outputs += [await server.metrics(), server.output()]
     checked = await paceline("check-config", str(tmp_path / "paceline-1.yaml"), env=environment)
-    assert checked.code == 0
+    assert checked.exit_code == 0
     outputs += [checked.stdout, checked.stderr]
     for output in outputs:
         for secret in SECRETS.values():
@@ -150,7 +150,7 @@ async def test_no_body_makes_a_fault_of_the_service(serve: StartServer, upstream
         {
             "server": {"max_body": "256KiB", "max_deadline": "1s", "max_items": 1000},
             "egress": {"mode": "declared"},
-            "upstreams": {"api": declared(upstream.url)},
+            "upstreams": {"api": upstream_config(upstream.url)},
             "compare": {"target": {"upstream": "api", "path": "/x"}},
         }
     )
@@ -203,13 +203,13 @@ async def test_no_body_makes_a_fault_of_the_service(serve: StartServer, upstream
     ):
         async with server.http.get(path) as answer:
             assert answer.status in (404, 405, 422), path
-    assert "internal" not in server.logs()
+    assert "internal" not in server.output()
     status, _ = await server.get("/healthz")
     assert status == 200  # and at its end the fixture finds no traceback
 
 
 async def send(
-    server: Server,
+    server: PacelineServer,
     path: str,
     body: bytes,
     expected: set[int],

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from support.children import StartDemo
 from support.scripted import ScriptedUpstream
-from support.server import StartServer, declared
+from support.server import StartServer, upstream_config
 
 
 async def test_one_batch_reaches_a_scripted_upstream_and_one_nobody_here_wrote(
     serve: StartServer, upstream: ScriptedUpstream, httpbin: str
 ) -> None:
-    upstream.answer("/x", status=503, times=1)
-    server = await serve({"upstreams": {"api": declared(upstream.url), "bin": declared(httpbin)}})
+    upstream.script_response("/x", status=503, times=1)
+    server = await serve({"upstreams": {"api": upstream_config(upstream.url), "bin": upstream_config(httpbin)}})
     status, answer = await server.post(
         "/v1/batch",
         {"requests": [{"upstream": "api", "path": "/x"}, {"upstream": "bin", "path": "/brotli"}]},
@@ -17,13 +17,13 @@ async def test_one_batch_reaches_a_scripted_upstream_and_one_nobody_here_wrote(
     assert status == 200
     assert [outcome["status"] for outcome in answer["responses"]] == [200, 200]
     assert [outcome["attempts"] for outcome in answer["responses"]] == [2, 1]
-    assert len(upstream.received("/x")) == 2
+    assert len(upstream.requests_to("/x")) == 2
 
 
 async def test_a_declared_limit_is_used_and_never_passed(serve: StartServer, demo_upstream: StartDemo) -> None:
     api = await demo_upstream(limit=20, per="500ms")
     rate = [{"limit": 20, "per": "500ms"}]
-    server = await serve({"upstreams": {"api": declared(api.url, rate=rate)}})
+    server = await serve({"upstreams": {"api": upstream_config(api.url, rate=rate)}})
     status, answer = await server.post(
         "/v1/batch", {"requests": [{"upstream": "api", "path": f"/items/{n}"} for n in range(60)]}
     )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from support.scripted import silent
-from support.shared import ENGINES, SharedService, batch, shared_service
+from support.scripted import never_respond
+from support.shared import ENGINES, SharedService, send_batch, shared_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,33 +34,33 @@ async def shared(
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_caller_that_hangs_up_takes_its_calls_along(shared: SharedService, form: str) -> None:
-    api = shared.named(f"left-{FORMS.index(form)}")
-    api.play("/silent", silent())
+    api = shared.upstream_named(f"left-{FORMS.index(form)}")
+    api.script("/silent", never_respond())
     asked = [api.item("/quick"), *(api.item("/silent") for _ in range(20))]
     reader, writer = await post(shared, "/v1/batch", {"requests": asked}, accept=form)
-    await shared.upstream.until(lambda it: it.in_hand == 5)
+    await shared.upstream.wait_until(lambda it: it.in_progress == 5)
     if form != FORMS[0]:
         await reader.readuntil(b'"id":"0"')  # the first outcome is out, and the caller leaves in the middle of the rest
     writer.close()
-    await shared.upstream.until(lambda it: it.in_hand == 0)  # each call's socket was closed
+    await shared.upstream.wait_until(lambda it: it.in_progress == 0)  # each call's socket was closed
     _, state = await shared.server.get(f"/v1/upstreams/{api.name}")
     assert (state["in_flight"], state["queued"]) == (0, 0)
     assert len(api.requests) == 6  # and nothing went out afterwards
-    (served,) = await batch(shared.server, [api.item("/quick")])
+    (served,) = await send_batch(shared.server, [api.item("/quick")])
     assert served["outcome"] == "success"
 
 
 async def test_a_fetch_whose_caller_hangs_up_is_ended(shared: SharedService) -> None:
-    api = shared.named("fetched")
-    api.play("/silent", silent())
+    api = shared.upstream_named("fetched")
+    api.script("/silent", never_respond())
     _, writer = await post(shared, "/v1/fetch", api.item("/silent"))
-    await shared.upstream.until(lambda it: it.in_hand == 1)
+    await shared.upstream.wait_until(lambda it: it.in_progress == 1)
     writer.transport.abort()  # a reset, not a polite end
-    await shared.upstream.until(lambda it: it.in_hand == 0)
+    await shared.upstream.wait_until(lambda it: it.in_progress == 0)
 
 
 async def test_a_body_that_never_comes_whole_sends_nothing(shared: SharedService) -> None:
-    api = shared.named("half")
+    api = shared.upstream_named("half")
     whole = json.dumps({"requests": [api.item("/half")]}).encode()
     for sent in (b"", whole[:20], whole[:-1]):
         _, writer = await post(shared, "/v1/batch", sent, length=len(whole))
@@ -75,8 +75,8 @@ async def test_a_body_that_never_comes_whole_sends_nothing(shared: SharedService
 
 
 async def test_two_requests_in_one_packet_are_answered_in_order(shared: SharedService) -> None:
-    api = shared.named("slow")
-    api.answer("/a", delay_s=0.2, body="first")
+    api = shared.upstream_named("slow")
+    api.script_response("/a", delay_s=0.2, body="first")
     one = message(shared, "/v1/fetch", api.item("/a", id="a"))
     two = message(shared, "/v1/fetch", api.item("/b", id="b"), close=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", port(shared))
@@ -88,7 +88,7 @@ async def test_two_requests_in_one_packet_are_answered_in_order(shared: SharedSe
 
 
 async def test_a_caller_of_old_gets_its_stream_to_the_end_of_the_connection(shared: SharedService) -> None:
-    api = shared.named("slow")
+    api = shared.upstream_named("slow")
     body = json.dumps({"requests": [api.item("/old") for _ in range(3)]}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port(shared))
     writer.write(

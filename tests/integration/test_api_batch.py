@@ -7,15 +7,15 @@ import json
 
 import pytest
 
-from support.api import JSON, start_api, upstreams
-from support.scripted import ScriptedUpstream, silent
+from support.api import JSON, one_upstream_config, start_api
+from support.scripted import ScriptedUpstream, never_respond
 
 
 async def test_an_answer_holds_every_item_in_request_order(upstream: ScriptedUpstream):
-    upstream.answer("/slow", json={"slow": True}, delay_s=0.1)
-    upstream.answer("/gone", status=404, body="no such thing", headers={"content-type": "text/plain"})
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.batch(
+    upstream.script_response("/slow", json={"slow": True}, delay_s=0.1)
+    upstream.script_response("/gone", status=404, body="no such thing", headers={"content-type": "text/plain"})
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.send_batch(
             {"id": "a", "upstream": "api", "path": "/slow"},
             {"id": "b", "url": f"{upstream.url}/gone"},
             {"id": "c", "url": "http://user@example.com/"},
@@ -32,45 +32,45 @@ async def test_an_answer_holds_every_item_in_request_order(upstream: ScriptedUps
 
 
 async def test_defaults_and_dependencies_reach_the_runner(upstream: ScriptedUpstream):
-    upstream.answer("/fails", status=400)
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.batch(
+    upstream.script_response("/fails", status=400)
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.send_batch(
             {"id": "after", "path": "/after", "depends_on": ["fails"]},
             {"id": "fails", "path": "/fails"},
             {"id": "posted", "path": "/posted", "method": "POST", "json": None},
             defaults={"upstream": "api", "headers": {"x-team": "blue"}},
         )
     assert [each["outcome"] for each in answer["responses"]] == ["dependency_failed", "http_error", "success"]
-    [posted] = upstream.received("/posted")
+    [posted] = upstream.requests_to("/posted")
     assert (posted.body, posted.header("content-type"), posted.header("x-team")) == (
         b"null",
         "application/json",
         "blue",
     )
-    assert upstream.received("/after") == []
+    assert upstream.requests_to("/after") == []
 
 
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream", "application/json"])
 async def test_a_caller_that_hangs_up_cancels_its_batch(upstream: ScriptedUpstream, accept: str):
-    upstream.play("/silent", silent())
-    async with start_api(upstreams(upstream.url)) as api:
+    upstream.script("/silent", never_respond())
+    async with start_api(one_upstream_config(upstream.url)) as api:
         asking = asyncio.create_task(
-            api.send("POST", "/v1/batch", {"requests": [{"upstream": "api", "path": "/silent"}] * 5}, accept=accept)
+            api.request("POST", "/v1/batch", {"requests": [{"upstream": "api", "path": "/silent"}] * 5}, accept=accept)
         )
-        await upstream.until(lambda it: it.in_hand == 5)
+        await upstream.wait_until(lambda it: it.in_progress == 5)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await upstream.until(lambda it: it.open_connections == 0)
-        assert await api.intake.emptied(5)
-        assert api.service.runner.active == 0
+        await upstream.wait_until(lambda it: it.open_connections == 0)
+        assert await api.load_shedder.wait_idle(5)
+        assert api.service.runner.active_batches == 0
 
 
 async def test_bodies_past_the_limit_of_an_answer_are_left_out_and_said_so(upstream: ScriptedUpstream):
-    upstream.answer("/big", body="x" * 3000, headers={"content-type": "text/plain", "x-kept": "yes"})
-    upstream.answer("/error", status=404, body="x" * 3000, headers={"content-type": "text/plain"})
-    config = upstreams(upstream.url) | {"server": {"max_batch_response": "8KiB"}}
+    upstream.script_response("/big", body="x" * 3000, headers={"content-type": "text/plain", "x-kept": "yes"})
+    upstream.script_response("/error", status=404, body="x" * 3000, headers={"content-type": "text/plain"})
+    config = one_upstream_config(upstream.url) | {"server": {"max_batch_response": "8KiB"}}
     async with start_api(config) as api:
-        answer = await api.batch(
+        answer = await api.send_batch(
             *({"upstream": "api", "path": "/big"} for _ in range(4)),
             {"upstream": "api", "path": "/error"},
             strategy="sequential",
@@ -86,7 +86,7 @@ async def test_bodies_past_the_limit_of_an_answer_are_left_out_and_said_so(upstr
         assert answer["summary"]["succeeded"] == 2
         assert answer["summary"]["failed"] == 3
 
-        streamed = await api.send(
+        streamed = await api.request(
             "POST",
             "/v1/batch",
             {"requests": [{"upstream": "api", "path": "/big"}] * 5, "strategy": "sequential"},
@@ -98,7 +98,7 @@ async def test_bodies_past_the_limit_of_an_answer_are_left_out_and_said_so(upstr
 
 
 async def test_a_body_above_the_limit_is_refused_by_its_length_before_it_is_read(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url) | {"server": {"max_body": "1KiB"}}) as api:
+    async with start_api(one_upstream_config(upstream.url) | {"server": {"max_body": "1KiB"}}) as api:
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         writer.write(
             b"POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -112,7 +112,7 @@ async def test_a_body_above_the_limit_is_refused_by_its_length_before_it_is_read
 
 
 async def test_a_chunked_body_is_refused_once_it_passes_the_limit(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url) | {"server": {"max_body": "1KiB"}}) as api:
+    async with start_api(one_upstream_config(upstream.url) | {"server": {"max_body": "1KiB"}}) as api:
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         writer.write(
             b"POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -128,42 +128,42 @@ async def test_a_chunked_body_is_refused_once_it_passes_the_limit(upstream: Scri
 
 async def test_a_body_as_large_as_the_limit_is_read(upstream: ScriptedUpstream):
     body = b'{"requests": [{"upstream": "api", "path": "/x"}]}'
-    async with start_api(upstreams(upstream.url) | {"server": {"max_body": len(body)}}) as api:
-        assert (await api.send("POST", "/v1/batch", body)).status == 200
-        refused = await api.send("POST", "/v1/batch", body + b" ")
+    async with start_api(one_upstream_config(upstream.url) | {"server": {"max_body": len(body)}}) as api:
+        assert (await api.request("POST", "/v1/batch", body)).status == 200
+        refused = await api.request("POST", "/v1/batch", body + b" ")
     assert (refused.status, refused.body["code"]) == (413, "too_large")
 
 
 async def test_more_items_than_a_batch_may_have_are_413(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url) | {"server": {"max_items": 2}}) as api:
-        refused = await api.send("POST", "/v1/batch", {"requests": [{"upstream": "api"}] * 3})
+    async with start_api(one_upstream_config(upstream.url) | {"server": {"max_items": 2}}) as api:
+        refused = await api.request("POST", "/v1/batch", {"requests": [{"upstream": "api"}] * 3})
     assert (refused.status, refused.body["field"]) == (413, "requests")
 
 
 async def test_more_items_than_the_service_holds_are_413_or_wait_for_room(upstream: ScriptedUpstream):
     hold = asyncio.Event()
-    upstream.answer("/held", hold=hold)
-    async with start_api(upstreams(upstream.url) | {"server": {"max_in_flight_items": 3}}) as api:
-        refused = await api.send("POST", "/v1/batch", {"requests": [{"upstream": "api"}] * 4})
+    upstream.script_response("/held", hold=hold)
+    async with start_api(one_upstream_config(upstream.url) | {"server": {"max_in_flight_items": 3}}) as api:
+        refused = await api.request("POST", "/v1/batch", {"requests": [{"upstream": "api"}] * 4})
         assert refused.status == 413
-        first = asyncio.create_task(api.batch(*[{"upstream": "api", "path": "/held"}] * 2))
-        await upstream.until(lambda it: it.in_hand == 2)
-        full = await api.send("POST", "/v1/batch", {"requests": [{"upstream": "api"}] * 2})
+        first = asyncio.create_task(api.send_batch(*[{"upstream": "api", "path": "/held"}] * 2))
+        await upstream.wait_until(lambda it: it.in_progress == 2)
+        full = await api.request("POST", "/v1/batch", {"requests": [{"upstream": "api"}] * 2})
         assert (full.status, full.body["code"], full.headers["retry-after"]) == (503, "overloaded", "1")
-        assert (await api.batch({"upstream": "api"}))["summary"]["succeeded"] == 1
+        assert (await api.send_batch({"upstream": "api"}))["summary"]["succeeded"] == 1
         hold.set()
         await first
-        assert (await api.batch(*[{"upstream": "api"}] * 3))["summary"]["succeeded"] == 3
+        assert (await api.send_batch(*[{"upstream": "api"}] * 3))["summary"]["succeeded"] == 3
 
 
 async def test_prefer_respond_async_changes_nothing(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.send("POST", "/v1/batch", {"requests": [{"upstream": "api"}]}, prefer="respond-async")
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.request("POST", "/v1/batch", {"requests": [{"upstream": "api"}]}, prefer="respond-async")
     assert (answer.status, answer.body["summary"]["succeeded"]) == (200, 1)
 
 
 async def test_the_service_does_not_fetch_itself(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         api.service.apply(
             api.service.config.model_copy(
                 update={
@@ -175,7 +175,7 @@ async def test_the_service_does_not_fetch_itself(upstream: ScriptedUpstream):
                 }
             )
         )
-        answer = await api.batch({"upstream": "self", "path": "/healthz"})
+        answer = await api.send_batch({"upstream": "self", "path": "/healthz"})
     assert answer["responses"][0]["error"]["code"] == "egress_denied"
 
 
@@ -193,7 +193,7 @@ async def test_the_service_does_not_fetch_itself(upstream: ScriptedUpstream):
 )
 async def test_the_content_type_must_be_json(upstream: ScriptedUpstream, content_type: str, status: int):
     async with (
-        start_api(upstreams(upstream.url)) as api,
+        start_api(one_upstream_config(upstream.url)) as api,
         api.http.post(
             "/v1/batch", data=b'{"requests": [{"upstream": "api"}]}', headers={"content-type": content_type}
         ) as answer,
@@ -220,7 +220,7 @@ async def test_the_content_type_must_be_json(upstream: ScriptedUpstream, content
 )
 async def test_what_is_not_json_is_400(body: bytes):
     async with start_api({}) as api:
-        refused = await api.send("POST", "/v1/batch", body)
+        refused = await api.request("POST", "/v1/batch", body)
     assert (refused.status, refused.body["code"]) == (400, "not_json")
     assert refused.headers["content-type"] == "application/problem+json"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from paceline.model import Strategy
-from support.api import start_api, upstreams
-from support.scripted import ScriptedUpstream, hangs_up, silent
+from support.api import one_upstream_config, start_api
+from support.scripted import ScriptedUpstream, disconnect, never_respond
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 RATE = [{"limit": 20, "per": "200ms"}]
@@ -17,7 +17,7 @@ RATE = [{"limit": 20, "per": "200ms"}]
 
 async def test_every_strategy_is_described():
     async with start_api({}) as api:
-        listed = (await api.send("GET", "/v1/strategies")).body["strategies"]
+        listed = (await api.request("GET", "/v1/strategies")).body["strategies"]
     assert {each["name"] for each in listed} == set(Strategy)
     assert [each["name"] for each in listed if each["default"]] == ["adaptive"]
     layers = {each["name"]: each["layers"] for each in listed}
@@ -35,10 +35,10 @@ async def test_every_strategy_is_described():
 
 
 async def test_a_comparison_measures_each_strategy(upstream: ScriptedUpstream):
-    upstream.answer("/x", json={})
+    upstream.script_response("/x", json={})
     # The upstream shares this test's event loop: on a busy machine it may count a request long after it was written.
-    async with start_api(upstreams(upstream.url, rate=RATE, transit="200ms")) as api:
-        answer = await api.send("POST", "/v1/compare", {"request": X, "n": 30})
+    async with start_api(one_upstream_config(upstream.url, rate=RATE, transit="200ms")) as api:
+        answer = await api.request("POST", "/v1/compare", {"request": X, "n": 30})
     assert answer.status == 200, answer.body
     assert (answer.body["upstream"], answer.body["n"], answer.body["unpaced"]) == ("api", 30, False)
     assert [each["strategy"] for each in answer.body["results"]] == list(Strategy)
@@ -50,13 +50,13 @@ async def test_a_comparison_measures_each_strategy(upstream: ScriptedUpstream):
         assert each["p50_ms"] <= each["p95_ms"] <= each["p99_ms"] <= each["elapsed_ms"]
         assert each["throughput_per_s"] == pytest.approx(30_000 / each["elapsed_ms"], rel=0.01)
     assert len(upstream.requests) == 150
-    assert upstream.most_within(0.2) <= 20  # the declared window binds every strategy, one after another too
+    assert upstream.max_requests_within(0.2) <= 20  # the declared window binds every strategy, one after another too
 
 
 async def test_engines_are_compared_each_with_every_strategy(upstream: ScriptedUpstream):
     body = {"request": X, "n": 3, "strategies": ["concurrent", "adaptive"], "engines": ["httpx", "aiohttp"]}
-    async with start_api(upstreams(upstream.url)) as api:
-        results = (await api.send("POST", "/v1/compare", body)).body["results"]
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        results = (await api.request("POST", "/v1/compare", body)).body["results"]
     assert [(each["engine"], each["strategy"]) for each in results] == [
         ("httpx", "concurrent"),
         ("httpx", "adaptive"),
@@ -67,10 +67,10 @@ async def test_engines_are_compared_each_with_every_strategy(upstream: ScriptedU
 
 async def test_unpaced_the_classic_forms_show_refusals_and_adaptive_has_none(demo_upstream):
     demo = await demo_upstream(limit=20, per="300ms")
-    config = upstreams(demo.url, rate=[{"limit": 20, "per": "300ms"}], allow_unpaced=True)
+    config = one_upstream_config(demo.url, rate=[{"limit": 20, "per": "300ms"}], allow_unpaced=True)
     body = {"request": X, "n": 40, "unpaced": True, "strategies": ["concurrent", "adaptive"]}
     async with start_api(config) as api:
-        answer = await api.send("POST", "/v1/compare", body)
+        answer = await api.request("POST", "/v1/compare", body)
     assert answer.status == 200, answer.body
     concurrent, adaptive = answer.body["results"]
     assert concurrent["refusals"] > 0
@@ -101,28 +101,28 @@ async def test_a_comparison_that_means_nothing_is_422(upstream: ScriptedUpstream
         ({"request": X, "unpaced": True}, "unpaced"),
         ({"request": X, "times": 5}, "times"),
     ]
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for body, field in refused:
-            answer = await api.send("POST", "/v1/compare", body)
+            answer = await api.request("POST", "/v1/compare", body)
             assert (answer.status, answer.body["field"]) == (422, field), (body, answer.body)
     assert upstream.requests == []
 
 
 async def test_a_caller_that_hangs_up_cancels_its_comparison(upstream: ScriptedUpstream):
-    upstream.play("/silent", silent())
+    upstream.script("/silent", never_respond())
     body = {"request": {"upstream": "api", "path": "/silent"}, "n": 3, "strategies": ["concurrent", "adaptive"]}
-    async with start_api(upstreams(upstream.url)) as api:
-        asking = asyncio.create_task(api.send("POST", "/v1/compare", body))
-        await upstream.until(lambda it: it.in_hand == 3)
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        asking = asyncio.create_task(api.request("POST", "/v1/compare", body))
+        await upstream.wait_until(lambda it: it.in_progress == 3)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await upstream.until(lambda it: it.open_connections == 0)
-        assert await api.intake.emptied(5)
+        await upstream.wait_until(lambda it: it.open_connections == 0)
+        assert await api.load_shedder.wait_idle(5)
     assert len(upstream.requests) == 3
 
 
 def classic(url: str, **policy: Any) -> dict[str, Any]:
-    return upstreams(url, **policy) | {"compare": {"target": {"upstream": "api", "path": "/get"}}}
+    return one_upstream_config(url, **policy) | {"compare": {"target": {"upstream": "api", "path": "/get"}}}
 
 
 @pytest.mark.parametrize(
@@ -131,24 +131,24 @@ def classic(url: str, **policy: Any) -> dict[str, Any]:
 async def test_the_classic_forms_differ_in_how_many_fly(
     upstream: ScriptedUpstream, path: str, most_at_once: tuple[int, int]
 ):
-    upstream.answer("/get", delay_s=0.05)
+    upstream.script_response("/get", delay_s=0.05)
     async with start_api(classic(upstream.url)) as api:
-        answer = await api.send("GET", path)
+        answer = await api.request("GET", path)
     assert answer.status == 200
     assert list(answer.body) == ["message", "status_codes"]
     assert answer.body["status_codes"] == [200] * 6
     assert "6 of 6" in answer.body["message"]
-    assert most_at_once[0] <= upstream.in_hand_max <= most_at_once[1]
+    assert most_at_once[0] <= upstream.in_progress_max <= most_at_once[1]
 
 
 async def test_the_classic_forms_try_each_request_once_and_on_httpx(upstream: ScriptedUpstream, monkeypatch):
-    upstream.answer("/get", status=503, times=1)
-    upstream.play("/get", hangs_up(), times=1)
-    upstream.answer("/get", status=200)
+    upstream.script_response("/get", status=503, times=1)
+    upstream.script("/get", disconnect(), times=1)
+    upstream.script_response("/get", status=200)
     async with start_api(classic(upstream.url)) as api:
-        opened, seen = api.service.runner.open, []
-        monkeypatch.setattr(api.service.runner, "open", lambda batch: seen.append(batch) or opened(batch))
-        answer = await api.send("GET", "/sync/3")
+        opened, seen = api.service.runner.open_run, []
+        monkeypatch.setattr(api.service.runner, "open_run", lambda batch: seen.append(batch) or opened(batch))
+        answer = await api.request("GET", "/sync/3")
     assert answer.body["status_codes"] == [503, 0, 200]  # 0: no answer
     assert len(upstream.requests) == 3
     assert [batch.engine for batch in seen] == ["httpx"]
@@ -168,13 +168,13 @@ async def test_a_classic_form_of_no_size_is_422(upstream: ScriptedUpstream):
     }
     async with start_api(classic(upstream.url)) as api:
         for path, field in refused.items():
-            answer = await api.send("GET", path)
+            answer = await api.request("GET", path)
             assert (answer.status, answer.body["field"]) == (422, field), path
     assert upstream.requests == []
 
 
 async def test_without_a_target_the_fix_is_named(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.send("GET", "/async/5")
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.request("GET", "/async/5")
     assert (answer.status, answer.body["code"]) == (409, "no_compare_target")
     assert "compare.target" in answer.body["detail"]

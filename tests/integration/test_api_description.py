@@ -13,20 +13,20 @@ import pytest
 from paceline.api import examples
 from paceline.api.docs import page
 from paceline.api.openapi import document
-from paceline.api.schemas import BatchBody, CompareBody, FetchBody, UpstreamPatch
+from paceline.api.schemas import BatchRequest, CompareRequest, FetchRequest, UpstreamPatch
 from paceline.config import Config
-from support.api import Api, start_api, upstreams
+from support.api import InProcessApi, one_upstream_config, start_api
 from support.scripted import ScriptedUpstream
 
 
 def config(url: str) -> dict[str, Any]:
-    declared = upstreams(url)
+    declared = one_upstream_config(url)
     declared["upstreams"]["github"] = declared["upstreams"].pop("api")
     return declared | {"compare": {"target": {"upstream": "github", "path": "/get"}}}
 
 
-async def described(api: Api) -> dict[str, Any]:
-    answer = await api.send("GET", "/openapi.json")
+async def described(api: InProcessApi) -> dict[str, Any]:
+    answer = await api.request("GET", "/openapi.json")
     assert answer.status == 200
     return answer.body
 
@@ -34,10 +34,10 @@ async def described(api: Api) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "body"),
     [
-        (examples.BATCH, BatchBody),
-        (examples.FETCH, FetchBody),
-        (examples.COMPARE, CompareBody),
-        (examples.PATCHES, UpstreamPatch),
+        (examples.BATCH_REQUESTS, BatchRequest),
+        (examples.FETCH_REQUESTS, FetchRequest),
+        (examples.COMPARE_REQUESTS, CompareRequest),
+        (examples.UPSTREAM_PATCHES, UpstreamPatch),
     ],
 )
 def test_every_example_of_a_body_is_one(given: dict[str, Any], body: type):
@@ -47,33 +47,33 @@ def test_every_example_of_a_body_is_one(given: dict[str, Any], body: type):
 
 async def test_the_examples_of_bodies_are_taken(upstream: ScriptedUpstream):
     async with start_api(config(upstream.url)) as api:
-        for path, given in (("/v1/batch", examples.BATCH), ("/v1/fetch", examples.FETCH)):
+        for path, given in (("/v1/batch", examples.BATCH_REQUESTS), ("/v1/fetch", examples.FETCH_REQUESTS)):
             for example in given.values():
                 body = msgspec.json.encode(example["value"]).replace(b"https://api.example.com", b"http://127.0.0.1:1")
-                assert (await api.send("POST", path, body)).status == 200
-        for example in examples.PATCHES.values():
-            assert (await api.send("PATCH", "/v1/upstreams/github", example["value"])).status == 200
-        for example in examples.COMPARE.values():
-            assert (await api.send("POST", "/v1/compare", example["value"])).status == 200
+                assert (await api.request("POST", path, body)).status == 200
+        for example in examples.UPSTREAM_PATCHES.values():
+            assert (await api.request("PATCH", "/v1/upstreams/github", example["value"])).status == 200
+        for example in examples.COMPARE_REQUESTS.values():
+            assert (await api.request("POST", "/v1/compare", example["value"])).status == 200
 
 
 async def test_the_examples_of_answers_have_the_fields_of_real_ones(upstream: ScriptedUpstream):
-    upstream.answer(json={"login": "octocat"})
+    upstream.script_response(json={"login": "octocat"})
     item = {"upstream": "github", "path": "/x"}
     async with start_api(config(upstream.url)) as api:
-        batch = await api.batch(item, {"upstream": "nobody"})
-        assert shape(examples.BATCH_ANSWER) == shape(batch)
-        assert shape(examples.FETCH_ANSWER) == shape((await api.send("POST", "/v1/fetch", item)).body)
+        batch = await api.send_batch(item, {"upstream": "nobody"})
+        assert shape(examples.BATCH_RESPONSE) == shape(batch)
+        assert shape(examples.FETCH_RESPONSE) == shape((await api.request("POST", "/v1/fetch", item)).body)
         body = {"request": item, "n": 2, "strategies": ["adaptive"]}
-        assert shape(examples.COMPARE_ANSWER) == shape((await api.send("POST", "/v1/compare", body)).body)
-        assert shape(examples.CLASSIC_ANSWER) == shape((await api.send("GET", "/async/3")).body)
-        await api.send("PATCH", "/v1/upstreams/github", {"rate": [{"limit": 80, "per": "1m"}]})
-        shown = (await api.send("GET", "/v1/upstreams/github")).body
+        assert shape(examples.COMPARE_RESPONSE) == shape((await api.request("POST", "/v1/compare", body)).body)
+        assert shape(examples.CLASSIC_RESPONSE) == shape((await api.request("GET", "/async/3")).body)
+        await api.request("PATCH", "/v1/upstreams/github", {"rate": [{"limit": 80, "per": "1m"}]})
+        shown = (await api.request("GET", "/v1/upstreams/github")).body
         for budget in shown["budgets"]:
             budget["last_rate_info"] = None
-        assert shape(examples.UPSTREAM) == shape(shown)
-        refused = await api.send("POST", "/v1/batch", {"requests": [{"timeout": -1}]})
-        assert shape(examples.PROBLEMS[422]) == shape(refused.body)
+        assert shape(examples.UPSTREAM_RESPONSE) == shape(shown)
+        refused = await api.request("POST", "/v1/batch", {"requests": [{"timeout": -1}]})
+        assert shape(examples.PROBLEM_RESPONSES[422]) == shape(refused.body)
 
 
 def shape(value: Any) -> Any:
@@ -91,7 +91,7 @@ async def test_what_is_described_is_what_is_served(upstream: ScriptedUpstream):
         document = await described(api)
         for path, methods in document["paths"].items():
             concrete = path.replace("{name}", "github").replace("{num_requests}", "1").replace("{max_concurrent}", "1")
-            allowed = await api.send("TRACE", concrete)
+            allowed = await api.request("TRACE", concrete)
             assert allowed.status == 405, path
             offered = {method.upper() for method in methods if method != "parameters"}
             offered |= {"HEAD"} if "GET" in offered else set()
@@ -102,7 +102,7 @@ async def test_the_page_for_people_has_all_of_it_and_needs_nothing_else(upstream
     """No script, no other host: it works on a closed network, and nothing on it can be made to run."""
     async with start_api(config(upstream.url)) as api:
         whole = await described(api)
-        shown = await api.send("GET", "/docs")
+        shown = await api.request("GET", "/docs")
     text: str = shown.body
     assert shown.headers["content-type"].startswith("text/html")
     for path, methods in whole["paths"].items():
@@ -160,9 +160,9 @@ def references(part: Any) -> Any:
 async def test_the_document_follows_the_configuration(upstream: ScriptedUpstream):
     keyed = config(upstream.url) | {"server": {"max_items": 7, "api_keys": [{"name": "a", "key": "0123456789abcdef"}]}}
     async with start_api(keyed) as api:
-        answer = await api.send("GET", "/openapi.json", paceline_key="0123456789abcdef")
+        answer = await api.request("GET", "/openapi.json", paceline_key="0123456789abcdef")
     document = answer.body
-    assert document["components"]["schemas"]["BatchBody"]["properties"]["requests"]["maxItems"] == 7
+    assert document["components"]["schemas"]["BatchRequest"]["properties"]["requests"]["maxItems"] == 7
     batch = document["paths"]["/v1/batch"]["post"]
     assert batch["security"] == [{"bearer": []}, {"key": []}]
     assert "401" in batch["responses"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.api import start_api, upstreams
+from support.api import one_upstream_config, start_api
 from support.scripted import ScriptedUpstream
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
@@ -106,9 +106,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 async def test_each_mistake_is_422_and_names_its_field(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for body, field in REFUSED:
-            refused = await api.send("POST", "/v1/batch", body)
+            refused = await api.request("POST", "/v1/batch", body)
             assert refused.status == 422, (body, refused.body)
             assert refused.headers["content-type"] == "application/problem+json"
             assert refused.body["field"] == field, (body, refused.body)
@@ -159,9 +159,9 @@ TOLD: list[tuple[str, dict[str, Any], str]] = [
 
 
 async def test_a_refusal_says_what_stands_there_and_what_may(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for path, body, detail in TOLD:
-            refused = await api.send("POST", path, body)
+            refused = await api.request("POST", path, body)
             assert refused.status == 422, (body, refused.body)
             assert refused.body["detail"].startswith(detail), refused.body
             assert refused.body["detail"].startswith(refused.body["field"]), refused.body
@@ -170,7 +170,7 @@ async def test_a_refusal_says_what_stands_there_and_what_may(upstream: ScriptedU
 async def test_a_large_batch_is_refused_in_the_same_words(upstream: ScriptedUpstream):
     """It is read part by part."""
     large = {**X, "method": "POST", "body": "x" * 300_000}
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for body, detail in (
             ({"requests": [large], "strategy": "fast"}, f"strategy is 'fast'; it must be one of {STRATEGIES}"),
             (
@@ -191,23 +191,23 @@ async def test_a_large_batch_is_refused_in_the_same_words(upstream: ScriptedUpst
                 "requests[1].headers must be text or a list, not a num",
             ),
         ):
-            refused = await api.send("POST", "/v1/batch", body)
+            refused = await api.request("POST", "/v1/batch", body)
             assert (refused.status, refused.body["detail"].startswith(detail)) == (422, True), refused.body
 
 
 async def test_a_mistake_before_another_one_is_told(upstream: ScriptedUpstream):
     """What stands behind it may be no JSON at all, or take the place of what was read."""
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for rest in (b"]}", b"", b', "requests": 5}', b', "x": ' + b"[" * 5_000):
             body = b'{"requests": [{"upstream": "api", "headers": {"a": 1}}]%b' % rest
-            refused = await api.send("POST", "/v1/batch", body)
+            refused = await api.request("POST", "/v1/batch", body)
             assert refused.status == 422, refused.body
             assert refused.body["field"].startswith("requests[0].headers")
 
 
 async def test_a_body_that_is_no_object_is_422_without_a_field():
     async with start_api({}) as api:
-        refused = await api.send("POST", "/v1/batch", b"[]")
+        refused = await api.request("POST", "/v1/batch", b"[]")
     assert refused.status == 422
     assert "field" not in refused.body
 
@@ -230,9 +230,9 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
 
 
 async def test_an_unusable_item_is_rejected_and_the_others_run(upstream: ScriptedUpstream):
-    config = upstreams(upstream.url, rate=[{"limit": 10, "per": "100ms"}])
+    config = one_upstream_config(upstream.url, rate=[{"limit": 10, "per": "100ms"}])
     async with start_api(config) as api:
-        answer = await api.batch(X, *(item for item, _ in REJECTED), X)
+        answer = await api.send_batch(X, *(item for item, _ in REJECTED), X)
     first, *bad, last = answer["responses"]
     assert (first["outcome"], last["outcome"]) == ("success", "success")
     for (item, code), outcome in zip(REJECTED, bad, strict=True):
@@ -243,10 +243,10 @@ async def test_an_unusable_item_is_rejected_and_the_others_run(upstream: Scripte
 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow():
     async with start_api({}) as api:
-        unknown = await api.send("GET", "/v1/nothing")
-        wrong = await api.send("GET", "/v1/batch")
-        several = await api.send("DELETE", "/v1/upstreams/x")
-        slash = await api.send("POST", "/v1/batch/", {"requests": [X]})
+        unknown = await api.request("GET", "/v1/nothing")
+        wrong = await api.request("GET", "/v1/batch")
+        several = await api.request("DELETE", "/v1/upstreams/x")
+        slash = await api.request("POST", "/v1/batch/", {"requests": [X]})
     assert (unknown.status, unknown.body["code"]) == (404, "not_found")
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
     assert (several.status, several.headers["allow"]) == (405, "GET, HEAD, PATCH")
@@ -256,29 +256,29 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow():
 
 
 async def test_whatever_answers_get_answers_head_the_same_without_a_body(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         paths = ["/healthz", "/readyz", "/metrics", "/v1/strategies", "/v1/upstreams/api", "/docs", "/openapi.json"]
         for path in (*paths, "/v1/upstreams/nobody", "/v1/nothing"):
-            whole = await api.send("GET", path)
-            head = await api.send("HEAD", path, connection="keep-alive")
+            whole = await api.request("GET", path)
+            head = await api.request("HEAD", path, connection="keep-alive")
             assert (head.status, head.headers["content-type"]) == (whole.status, whole.headers["content-type"]), path
             assert not head.body, path
             assert int(head.headers["content-length"]) > 0
-        api.intake.leave()
-        assert (await api.send("HEAD", "/readyz")).status == 503
-        assert (await api.send("HEAD", "/v1/batch")).status == 405
+        api.load_shedder.mark_unready()
+        assert (await api.request("HEAD", "/readyz")).status == 503
+        assert (await api.request("HEAD", "/v1/batch")).status == 405
 
 
 async def test_a_fault_of_the_service_is_500_and_tells_the_caller_nothing(
     upstream: ScriptedUpstream, caplog, monkeypatch
 ):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError("a secret detail")
 
-        monkeypatch.setattr(api.service.runner, "open", broken)
-        answer = await api.send("POST", "/v1/batch", {"requests": [X]})
+        monkeypatch.setattr(api.service.runner, "open_run", broken)
+        answer = await api.request("POST", "/v1/batch", {"requests": [X]})
     assert (answer.status, answer.body["code"]) == (500, "internal")
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in str(answer.body)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from paceline.api import answers
-from paceline.api.intake import Holding
-from support.api import Api, start_api, upstreams
+from paceline.api.intake import Usage
+from support.api import InProcessApi, one_upstream_config, start_api
 from support.scripted import ScriptedUpstream
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
@@ -22,10 +22,10 @@ X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 
 async def test_ndjson_gives_outcomes_as_they_complete_and_the_summary_last(upstream: ScriptedUpstream):
     hold = asyncio.Event()
-    upstream.answer("/held", hold=hold)
-    upstream.answer("/pretty", body='{\n "a": 1\r\n}', headers={"content-type": "application/json"})
+    upstream.script_response("/held", hold=hold)
+    upstream.script_response("/pretty", body='{\n "a": 1\r\n}', headers={"content-type": "application/json"})
     async with (
-        start_api(upstreams(upstream.url)) as api,
+        start_api(one_upstream_config(upstream.url)) as api,
         api.http.post(
             "/v1/batch",
             json={"requests": [{"upstream": "api", "path": "/held"}, {"upstream": "api", "path": "/pretty"}]},
@@ -47,8 +47,8 @@ async def test_ndjson_gives_outcomes_as_they_complete_and_the_summary_last(upstr
 
 
 async def test_server_sent_events_are_items_then_a_summary(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.send("POST", "/v1/batch", {"requests": [X, X]}, accept="text/event-stream")
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.request("POST", "/v1/batch", {"requests": [X, X]}, accept="text/event-stream")
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [event.split("\n") for event in answer.body.rstrip("\n").split("\n\n")]
     assert [name for name, _ in events] == ["event: item", "event: item", "event: summary"]
@@ -58,11 +58,11 @@ async def test_server_sent_events_are_items_then_a_summary(upstream: ScriptedUps
 
 
 async def test_an_event_stream_is_kept_awake_by_comments(upstream: ScriptedUpstream, monkeypatch):
-    monkeypatch.setattr(answers, "COMMENT_EVERY_S", 0.05)
-    upstream.answer("/slow", delay_s=0.4)
-    async with start_api(upstreams(upstream.url)) as api:
+    monkeypatch.setattr(answers, "SSE_COMMENT_INTERVAL_S", 0.05)
+    upstream.script_response("/slow", delay_s=0.4)
+    async with start_api(one_upstream_config(upstream.url)) as api:
         body = {"requests": [{"upstream": "api", "path": "/slow"}]}
-        answer = await api.send("POST", "/v1/batch", body, accept="text/event-stream")
+        answer = await api.request("POST", "/v1/batch", body, accept="text/event-stream")
     comments = [part for part in answer.body.split("\n\n") if part.startswith(":")]
     assert len(comments) >= 3
 
@@ -81,16 +81,16 @@ async def test_an_event_stream_is_kept_awake_by_comments(upstream: ScriptedUpstr
     ],
 )
 async def test_the_form_is_what_accept_weighs_most(upstream: ScriptedUpstream, accept: str, given: str):
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.send("POST", "/v1/batch", {"requests": [X]}, accept=accept)
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.request("POST", "/v1/batch", {"requests": [X]}, accept=accept)
     assert answer.status == 200
     assert answer.headers["content-type"].partition(";")[0] == given
 
 
 async def test_what_no_form_satisfies_is_406(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for accept in ("text/html", "application/json;q=0"):
-            refused = await api.send("POST", "/v1/batch", {"requests": [X]}, accept=accept)
+            refused = await api.request("POST", "/v1/batch", {"requests": [X]}, accept=accept)
             assert (refused.status, refused.body["code"]) == (406, "not_acceptable")
     assert upstream.requests == []
 
@@ -103,14 +103,14 @@ BIG: dict[str, Any] = {"upstream": "api", "path": "/big"}
 async def test_a_stream_that_nobody_reads_holds_its_batch_and_read_at_last_it_is_whole(
     upstream: ScriptedUpstream, accept: str
 ):
-    upstream.answer("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
-    config = upstreams(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
+    upstream.script_response("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
+    config = one_upstream_config(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
     async with start_api(config) as api, unread(api, [BIG] * 100, accept) as reader:
-        held = api.intake.held
+        held = api.load_shedder.usage
         await at_rest(upstream, held, 2 << 20)
         sent = len(upstream.requests)
         assert sent < 100  # sockets hold a few MB, the room 2, the batch 20
-        assert held.answer_bytes <= (2 << 20) + 11 * 201_000  # five in flight, and as many being looked through
+        assert held.response_bytes <= (2 << 20) + 11 * 201_000  # five in flight, and as many being looked through
         _, state = await others(api)
         assert (state["in_flight"], state["queued"]) == (0, 100 - sent)
         assert len(upstream.requests) == sent + 1  # the other caller's
@@ -124,11 +124,11 @@ async def test_a_stream_that_nobody_reads_holds_its_batch_and_read_at_last_it_is
 
 
 async def test_a_batch_that_is_held_ends_at_its_deadline(upstream: ScriptedUpstream):
-    upstream.answer("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
-    config = upstreams(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
+    upstream.script_response("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
+    config = one_upstream_config(upstream.url, concurrency={"limit": 5}) | SMALL_ROOM
     async with start_api(config) as api, unread(api, [BIG] * 100, deadline="1s") as reader:
-        await upstream.until(lambda it: api.service.runner.active == 1)
-        await upstream.until(lambda it: api.service.runner.active == 0)  # although nobody has read it
+        await upstream.wait_until(lambda it: api.service.runner.active_batches == 1)
+        await upstream.wait_until(lambda it: api.service.runner.active_batches == 0)  # although nobody has read it
         lines = await outcomes(reader)
     kinds = Counter(line["outcome"] for line in lines[:-1])
     assert set(kinds) == {"success", "deadline_exceeded"}
@@ -138,15 +138,15 @@ async def test_a_batch_that_is_held_ends_at_its_deadline(upstream: ScriptedUpstr
 
 async def test_while_all_answers_fill_the_service_streams_wait_and_lose_nothing(upstream: ScriptedUpstream):
     """Each has room of its own left, and all of them together have none."""
-    upstream.answer("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
+    upstream.script_response("/big", body="x" * 200_000, headers={"content-type": "text/plain"})
     server = {"max_items": 100, "max_in_flight_items": 200, "max_batch_response": "4MiB"}
-    config = upstreams(upstream.url, concurrency={"limit": 5}) | {"server": server}
+    config = one_upstream_config(upstream.url, concurrency={"limit": 5}) | {"server": server}
     async with start_api(config) as api, AsyncExitStack() as callers:
         readers = [await callers.enter_async_context(unread(api, [BIG] * 50)) for _ in range(4)]
-        held, bound = api.intake.held, 2 * 4 << 20
+        held, bound = api.load_shedder.usage, 2 * 4 << 20
         await at_rest(upstream, held, bound)
-        assert held.answer_bytes <= bound + 11 * 201_000
-        assert (await api.send("POST", "/v1/batch", {"requests": [X]})).status == 503
+        assert held.response_bytes <= bound + 11 * 201_000
+        assert (await api.request("POST", "/v1/batch", {"requests": [X]})).status == 503
         answers = await asyncio.gather(*(outcomes(reader) for reader in readers))
     for lines in answers:
         assert [line["outcome"] for line in lines[:-1]] == ["success"] * 50
@@ -155,7 +155,7 @@ async def test_while_all_answers_fill_the_service_streams_wait_and_lose_nothing(
 
 @asynccontextmanager
 async def unread(
-    api: Api, items: list[dict[str, Any]], accept: str = "application/x-ndjson", **fields: Any
+    api: InProcessApi, items: list[dict[str, Any]], accept: str = "application/x-ndjson", **fields: Any
 ) -> AsyncIterator[asyncio.StreamReader]:
     """Send a batch over a socket of its own, and read nothing yet of its stream."""
     body = json.dumps({"requests": items, **fields}).encode()
@@ -175,19 +175,19 @@ async def unread(
         await writer.wait_closed()
 
 
-async def at_rest(upstream: ScriptedUpstream, held: Holding, room: int) -> None:
+async def at_rest(upstream: ScriptedUpstream, held: Usage, room: int) -> None:
     """Wait until the answers fill the room, none is on its way, and sockets take no more of them."""
     before, same = (0, 0), 0
     while same < 5:
-        await upstream.until(lambda it: held.answer_bytes >= room and it.in_hand == 0)
+        await upstream.wait_until(lambda it: held.response_bytes >= room and it.in_progress == 0)
         await asyncio.sleep(0.04)
-        now = (held.answer_bytes, len(upstream.requests))
+        now = (held.response_bytes, len(upstream.requests))
         before, same = now, same + 1 if now == before else 0
 
 
-async def others(api: Api) -> tuple[Any, Any]:
+async def others(api: InProcessApi) -> tuple[Any, Any]:
     """What another caller gets meanwhile, and how the upstream stands."""
-    return await api.batch(X), (await api.send("GET", "/v1/upstreams/api")).body
+    return await api.send_batch(X), (await api.request("GET", "/v1/upstreams/api")).body
 
 
 async def outcomes(reader: asyncio.StreamReader) -> list[Any]:

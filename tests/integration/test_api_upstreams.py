@@ -6,19 +6,19 @@ import asyncio
 import time
 from typing import Any
 
-from support.api import Api, start_api, upstreams
-from support.scripted import ScriptedUpstream, silent
+from support.api import InProcessApi, one_upstream_config, start_api
+from support.scripted import ScriptedUpstream, never_respond
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 RATE = [{"limit": 80, "per": "1m", "burst": 10}]
 
 
 async def test_an_upstream_is_shown_as_it_stands(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url, rate=RATE, concurrency={"limit": 7})) as api:
-        await api.batch(X, X)
-        [listed] = (await api.send("GET", "/v1/upstreams")).body["upstreams"]
-        shown = (await api.send("GET", "/v1/upstreams/api")).body
-        unknown = await api.send("GET", "/v1/upstreams/nobody")
+    async with start_api(one_upstream_config(upstream.url, rate=RATE, concurrency={"limit": 7})) as api:
+        await api.send_batch(X, X)
+        [listed] = (await api.request("GET", "/v1/upstreams")).body["upstreams"]
+        shown = (await api.request("GET", "/v1/upstreams/api")).body
+        unknown = await api.request("GET", "/v1/upstreams/nobody")
     assert listed == shown
     assert (shown["name"], shown["base_url"], shown["engine"]) == ("api", upstream.url, "aiohttp")
     assert (shown["paused"], shown["in_flight"], shown["queued"], shown["concurrency_limit"]) == (False, 0, 0, 7)
@@ -30,20 +30,20 @@ async def test_an_upstream_is_shown_as_it_stands(upstream: ScriptedUpstream):
 async def test_a_limit_told_without_what_remains_of_it_is_shown_by_our_own_count(upstream: ScriptedUpstream):
     policy = {"ratelimit": "limit=100, remaining=50, reset=5", "ratelimit-policy": "10;w=1, 100;w=60"}
     unknown = {"x-ratelimit-limit-requests": "10", "x-ratelimit-remaining-requests": "-1"}
-    upstream.answer("/x", headers=policy)
-    upstream.answer("/y", headers=unknown)
-    async with start_api(upstreams(upstream.url)) as api:
-        await api.batch(X)
-        [budget] = (await api.send("GET", "/v1/upstreams/api")).body["budgets"]
+    upstream.script_response("/x", headers=policy)
+    upstream.script_response("/y", headers=unknown)
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        await api.send_batch(X)
+        [budget] = (await api.request("GET", "/v1/upstreams/api")).body["budgets"]
         assert sorted((each["per"], each["limit"], each["source"]) for each in budget["windows"]) == [
             ("1m", 100, "header"),
             ("1s", 10, "header"),
         ]
         assert all(each["remaining"] <= each["limit"] for each in budget["windows"])
-        assert (await api.send("GET", "/metrics")).status == 200
-        await api.send("PATCH", "/v1/upstreams/api", {"reset": True})
-        await api.batch({**X, "path": "/y"})
-        [budget] = (await api.send("GET", "/v1/upstreams/api")).body["budgets"]
+        assert (await api.request("GET", "/metrics")).status == 200
+        await api.request("PATCH", "/v1/upstreams/api", {"reset": True})
+        await api.send_batch({**X, "path": "/y"})
+        [budget] = (await api.request("GET", "/v1/upstreams/api")).body["budgets"]
     assert budget["windows"] == []  # nobody knows what is left, so nothing is held
     assert budget["last_rate_info"]["windows"][0]["limit"] == 10
 
@@ -51,13 +51,13 @@ async def test_a_limit_told_without_what_remains_of_it_is_shown_by_our_own_count
 async def test_what_was_told_is_shown_as_it_was_told(upstream: ScriptedUpstream):
     reset = str(int(time.time()) + 3600)
     github = {"x-ratelimit-limit": "5000", "x-ratelimit-remaining": "4999", "x-ratelimit-reset": reset}
-    upstream.answer("/x", headers=github | {"x-ratelimit-resource": "core"})
-    upstream.answer("/y", status=403, headers=github | {"x-ratelimit-remaining": "0"})
-    async with start_api(upstreams(upstream.url)) as api:
-        await api.batch(X)
-        told = (await api.send("GET", "/v1/upstreams/api")).body["budgets"][0]["last_rate_info"]
-        refused = (await api.batch({**X, "path": "/y"}))["responses"][0]
-        [budget] = (await api.send("GET", "/v1/upstreams/api")).body["budgets"]
+    upstream.script_response("/x", headers=github | {"x-ratelimit-resource": "core"})
+    upstream.script_response("/y", status=403, headers=github | {"x-ratelimit-remaining": "0"})
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        await api.send_batch(X)
+        told = (await api.request("GET", "/v1/upstreams/api")).body["budgets"][0]["last_rate_info"]
+        refused = (await api.send_batch({**X, "path": "/y"}))["responses"][0]
+        [budget] = (await api.request("GET", "/v1/upstreams/api")).body["budgets"]
     [window] = told["windows"]
     assert (told["dialect"], told["clamped"], window["per"]) == ("github", True, "1h")
     assert 3_500_000 < window["reset_after_ms"] <= 3_600_000  # beyond `max_pause`, for which at most it holds
@@ -67,13 +67,13 @@ async def test_what_was_told_is_shown_as_it_was_told(upstream: ScriptedUpstream)
 
 
 async def test_a_paused_upstream_holds_its_calls_until_it_is_let_go(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url)) as api:
-        paused = await api.send("PATCH", "/v1/upstreams/api", {"paused": True})
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        paused = await api.request("PATCH", "/v1/upstreams/api", {"paused": True})
         assert paused.body["paused"] is True
-        batch = asyncio.create_task(api.batch(X))
+        batch = asyncio.create_task(api.send_batch(X))
         await until_queued(api, 1)
         assert upstream.requests == []
-        await api.send("PATCH", "/v1/upstreams/api", {"paused": False})
+        await api.request("PATCH", "/v1/upstreams/api", {"paused": False})
         answer = await batch
     [outcome] = answer["responses"]
     assert outcome["outcome"] == "success"
@@ -81,8 +81,8 @@ async def test_a_paused_upstream_holds_its_calls_until_it_is_let_go(upstream: Sc
 
 
 async def test_a_retune_holds_until_a_reset(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url, rate=RATE)) as api:
-        changed = await api.send(
+    async with start_api(one_upstream_config(upstream.url, rate=RATE)) as api:
+        changed = await api.request(
             "PATCH",
             "/v1/upstreams/api",
             {"rate": [{"limit": 5, "per": "10s"}, {"limit": 9, "per": 60, "unit": "tokens"}]},
@@ -92,19 +92,19 @@ async def test_a_retune_holds_until_a_reset(upstream: ScriptedUpstream):
             (5, "10s", "requests"),
             (9, "1m", "tokens"),
         ]
-        both = await api.send("PATCH", "/v1/upstreams/api", {"reset": True, "paused": True})
+        both = await api.request("PATCH", "/v1/upstreams/api", {"reset": True, "paused": True})
         assert both.body["paused"] is True  # reset goes first
         assert [each["limit"] for each in both.body["budgets"][0]["windows"]] == [80]
-        reset = await api.send("PATCH", "/v1/upstreams/api", {"reset": True})
+        reset = await api.request("PATCH", "/v1/upstreams/api", {"reset": True})
         assert reset.body["paused"] is False
 
 
 async def test_what_can_never_be_paid_after_a_retune_is_rejected(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url, rate=RATE)) as api:
-        await api.send("PATCH", "/v1/upstreams/api", {"paused": True})
-        batch = asyncio.create_task(api.batch({**X, "cost": 50}, X))
+    async with start_api(one_upstream_config(upstream.url, rate=RATE)) as api:
+        await api.request("PATCH", "/v1/upstreams/api", {"paused": True})
+        batch = asyncio.create_task(api.send_batch({**X, "cost": 50}, X))
         await until_queued(api, 2)
-        await api.send("PATCH", "/v1/upstreams/api", {"rate": [{"limit": 10, "per": "1s"}], "paused": False})
+        await api.request("PATCH", "/v1/upstreams/api", {"rate": [{"limit": 10, "per": "1s"}], "paused": False})
         costly, cheap = (await batch)["responses"]
     assert (costly["outcome"], costly["error"]["code"]) == ("rejected", "invalid_request")
     assert cheap["outcome"] == "success"
@@ -120,19 +120,19 @@ async def test_a_change_that_cannot_be_made_whole_changes_nothing(upstream: Scri
         ({"paused": True, "rate": [{"limit": 1, "per": "1s"}, {"limit": 5, "per": "x"}]}, "rate[1].per"),
         ({"reset": True, "rate": {"limit": 1, "per": "1s"}}, "rate"),
     ]
-    async with start_api(upstreams(upstream.url, rate=RATE)) as api:
-        before = (await api.send("GET", "/v1/upstreams/api")).body
+    async with start_api(one_upstream_config(upstream.url, rate=RATE)) as api:
+        before = (await api.request("GET", "/v1/upstreams/api")).body
         for body, field in refused:
-            answer = await api.send("PATCH", "/v1/upstreams/api", body)
+            answer = await api.request("PATCH", "/v1/upstreams/api", body)
             assert (answer.status, answer.body.get("field")) == (422, field), body
-        assert (await api.send("GET", "/v1/upstreams/api")).body == before
+        assert (await api.request("GET", "/v1/upstreams/api")).body == before
 
 
 async def test_a_fetch_is_one_outcome(upstream: ScriptedUpstream):
-    upstream.answer("/x", status=503, times=1)
-    async with start_api(upstreams(upstream.url)) as api:
-        answer = await api.send("POST", "/v1/fetch", {**X, "id": "mine", "params": {"q": "1"}, "deadline": "20s"})
-        rejected = await api.send("POST", "/v1/fetch", {"upstream": "nobody"})
+    upstream.script_response("/x", status=503, times=1)
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        answer = await api.request("POST", "/v1/fetch", {**X, "id": "mine", "params": {"q": "1"}, "deadline": "20s"})
+        rejected = await api.request("POST", "/v1/fetch", {"upstream": "nobody"})
     assert answer.status == 200
     assert (answer.body["id"], answer.body["outcome"], answer.body["attempts"]) == ("mine", "success", 2)
     assert upstream.requests[0].target == "/x?q=1"
@@ -140,12 +140,14 @@ async def test_a_fetch_is_one_outcome(upstream: ScriptedUpstream):
 
 
 async def test_a_fetch_is_interactive_unless_it_says_otherwise(upstream: ScriptedUpstream, monkeypatch):
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         seen = []
-        opened = api.service.runner.open
-        monkeypatch.setattr(api.service.runner, "open", lambda batch, *more: seen.append(batch) or opened(batch, *more))
-        await api.send("POST", "/v1/fetch", X)
-        await api.send("POST", "/v1/fetch", {**X, "priority": "bulk", "retry": {"attempts": 1}, "deadline": 3})
+        opened = api.service.runner.open_run
+        monkeypatch.setattr(
+            api.service.runner, "open_run", lambda batch, *more: seen.append(batch) or opened(batch, *more)
+        )
+        await api.request("POST", "/v1/fetch", X)
+        await api.request("POST", "/v1/fetch", {**X, "priority": "bulk", "retry": {"attempts": 1}, "deadline": 3})
     assert [batch.priority.value for batch in seen] == ["interactive", "bulk"]
     assert [batch.deadline_s for batch in seen] == [50.0, 3.0]
 
@@ -163,23 +165,23 @@ async def test_a_fetch_of_the_wrong_shape_is_422(upstream: ScriptedUpstream):
         ({**X, "retry": {"attempts": 0}}, "retry.attempts"),
         ({**X, "cost": {"requests": -1}}, "cost.requests"),
     ]
-    async with start_api(upstreams(upstream.url)) as api:
+    async with start_api(one_upstream_config(upstream.url)) as api:
         for body, field in refused:
-            answer = await api.send("POST", "/v1/fetch", body)
+            answer = await api.request("POST", "/v1/fetch", body)
             assert (answer.status, answer.body["field"]) == (422, field), body
 
 
 async def test_a_caller_that_hangs_up_cancels_its_fetch(upstream: ScriptedUpstream):
-    upstream.play("/silent", silent())
-    async with start_api(upstreams(upstream.url)) as api:
-        asking = asyncio.create_task(api.send("POST", "/v1/fetch", {"upstream": "api", "path": "/silent"}))
-        await upstream.until(lambda it: it.in_hand == 1)
+    upstream.script("/silent", never_respond())
+    async with start_api(one_upstream_config(upstream.url)) as api:
+        asking = asyncio.create_task(api.request("POST", "/v1/fetch", {"upstream": "api", "path": "/silent"}))
+        await upstream.wait_until(lambda it: it.in_progress == 1)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await upstream.until(lambda it: it.open_connections == 0)
+        await upstream.wait_until(lambda it: it.open_connections == 0)
 
 
-async def until_queued(api: Api, calls: int) -> None:
+async def until_queued(api: InProcessApi, calls: int) -> None:
     async with asyncio.timeout(10):
-        while (await api.send("GET", "/v1/upstreams/api")).body["queued"] < calls:  # noqa: ASYNC110 - over the API, as a caller would
+        while (await api.request("GET", "/v1/upstreams/api")).body["queued"] < calls:  # noqa: ASYNC110 - over the API, as a caller would
             await asyncio.sleep(0.01)

@@ -21,8 +21,17 @@ from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, EngineName, Item, Outcome, Strategy
 from support.fault_proxy import Fault, FaultProxy, Phase
-from support.memory import codes, nothing_held, run
-from support.scripted import Act, Peer, Received, ScriptedUpstream, dripping, early_hints, head, silent
+from support.memory import is_idle, outcome_codes, run_batch
+from support.scripted import (
+    Handler,
+    Peer,
+    ReceivedRequest,
+    ScriptedUpstream,
+    drip_body,
+    never_respond,
+    response_head,
+    send_early_hints,
+)
 
 PROMISED_S = 0.1
 TRIES = 3
@@ -82,8 +91,8 @@ async def serving(base_url: str, engine: EngineName, **policy: Any) -> AsyncIter
     service = Service(Config.model_validate({"upstreams": {"api": declared}}))
     try:
         yield service
-        assert nothing_held(service)
-        assert service.registry._sockets.in_flight == 0
+        assert is_idle(service)
+        assert service.registry._socket_pool.in_flight == 0
     finally:
         await service.close()
 
@@ -92,12 +101,12 @@ def timeouts(**times: float) -> dict[str, str]:
     return {**GENEROUS, **{name: f"{time_s}s" for name, time_s in times.items()}}
 
 
-def hinting_slowly() -> Act:
-    return early_hints(0.02)
+def hinting_slowly() -> Handler:
+    return send_early_hints(0.02)
 
 
-def dripping_head() -> Act:
-    async def act(request: Received, peer: Peer) -> None:
+def dripping_head() -> Handler:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         peer.write(b"HTTP/1.1 200 OK\r\nx: ")
         while True:
             peer.write(b"y")
@@ -106,9 +115,9 @@ def dripping_head() -> Act:
     return act
 
 
-def dripping_chunks() -> Act:
-    async def act(request: Received, peer: Peer) -> None:
-        peer.write(head(200, {"transfer-encoding": "chunked"}))
+def dripping_chunks() -> Handler:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(200, {"transfer-encoding": "chunked"}))
         while True:
             peer.write(b"1\r\nx\r\n")
             await asyncio.sleep(0.02)
@@ -116,18 +125,18 @@ def dripping_chunks() -> Act:
     return act
 
 
-def then_silent() -> Act:
-    async def act(request: Received, peer: Peer) -> None:
-        peer.write(head(200, {"content-length": "10"}) + b"half")
-        await peer.gone()
+def then_silent() -> Handler:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(200, {"content-length": "10"}) + b"half")
+        await peer.wait_closed()
 
     return act
 
 
-ANSWERS: dict[str, Callable[[], Act]] = {
-    "silence": silent,
+ANSWERS: dict[str, Callable[[], Handler]] = {
+    "silence": never_respond,
     "a dripping head": dripping_head,
-    "a dripping body": lambda: dripping(0.02),
+    "a dripping body": lambda: drip_body(0.02),
     "dripping chunks": dripping_chunks,
     "half a body": then_silent,
     "early hints": hinting_slowly,
@@ -153,14 +162,14 @@ async def test_an_answer_that_does_not_end_is_ended(
 
         async def ended(answer: str) -> None:
             path = f"/{answer.replace(' ', '-')}"
-            upstream.play(path, ANSWERS[answer]())
+            upstream.script(path, ANSWERS[answer]())
             asked = Batch([Item(upstream="api", path=path)] * 3, deadline_s=deadline)
-            outcomes = await within(SHORT_S, lambda: run(service, asked))
-            assert codes(outcomes) == [code] * 3, answer
+            outcomes = await within(SHORT_S, lambda: run_batch(service, asked))
+            assert outcome_codes(outcomes) == [code] * 3, answer
             assert [outcome.error and outcome.error.sent for outcome in outcomes] == [True] * 3
 
         await asyncio.gather(*map(ended, ANSWERS))
-        await upstream.until(lambda it: it.in_hand == 0)  # and its sockets were closed
+        await upstream.wait_until(lambda it: it.in_progress == 0)  # and its sockets were closed
 
 
 @both_ways
@@ -169,8 +178,8 @@ async def test_an_upload_that_nobody_reads_is_ended(engine: EngineName, within: 
     with nobody_reading() as port:
         async with serving(f"http://127.0.0.1:{port}", engine) as service:
             asked = [Item(upstream="api", path="/x", method="POST", body="x" * 8_000_000)]
-            outcomes = await within(SHORT_S, lambda: run(service, Batch(asked, deadline_s=SHORT_S)))
-            assert codes(outcomes) == ["deadline_exceeded"]
+            outcomes = await within(SHORT_S, lambda: run_batch(service, Batch(asked, deadline_s=SHORT_S)))
+            assert outcome_codes(outcomes) == ["deadline_exceeded"]
 
 
 @both_ways
@@ -184,7 +193,7 @@ async def test_a_tls_handshake_that_stalls_is_ended(engine: EngineName, within: 
 @each_engine
 async def test_a_connection_that_nobody_takes_is_ended(upstream: ScriptedUpstream, engine: EngineName, within: Within):
     async with FaultProxy(upstream.port) as proxy:
-        await proxy.strike(Fault.BLACK_HOLE, Phase.CONNECT)
+        await proxy.inject(Fault.BLACK_HOLE, Phase.CONNECT)
         await each_ends(proxy.url, engine, within, "batch", "item", "attempt", "connect")
 
 
@@ -219,8 +228,8 @@ async def each_ends(base_url: str, engine: EngineName, within: Within, *times: s
         policy = {} if which == "batch" else {"timeout": timeouts(**{which: SHORT_S}), "retry": {"attempts": 1}}
         async with serving(base_url, engine, **policy) as service:
             asked = Batch([Item(upstream="api", path="/x")] * 3, deadline_s=SHORT_S if which == "batch" else 50.0)
-            outcomes = await within(SHORT_S, lambda: run(service, asked))
-            assert codes(outcomes) == [codes_of[which]] * 3
+            outcomes = await within(SHORT_S, lambda: run_batch(service, asked))
+            assert outcome_codes(outcomes) == [codes_of[which]] * 3
             assert [outcome.error and outcome.error.sent for outcome in outcomes] == [False] * 3
 
     await asyncio.gather(*map(ended, times))
@@ -229,10 +238,10 @@ async def each_ends(base_url: str, engine: EngineName, within: Within, *times: s
 @both_ways
 @each_engine
 async def test_many_at_once_end_together(upstream: ScriptedUpstream, engine: EngineName, within: Within):
-    upstream.play("/x", silent())
+    upstream.script("/x", never_respond())
     async with serving(upstream.url, engine, concurrency={"limit": 100}) as service:
         asked = Batch([Item(upstream="api", path="/x")] * 300, deadline_s=1.0)
-        assert set(codes(await within(1.0, lambda: run(service, asked)))) == {"deadline_exceeded"}
+        assert set(outcome_codes(await within(1.0, lambda: run_batch(service, asked)))) == {"deadline_exceeded"}
 
 
 @both_ways
@@ -241,20 +250,20 @@ async def test_many_at_once_end_together(upstream: ScriptedUpstream, engine: Eng
 async def test_what_waits_for_its_turn_is_ended(
     upstream: ScriptedUpstream, engine: EngineName, strategy: Strategy, within: Within
 ):
-    upstream.play("/x", silent())
+    upstream.script("/x", never_respond())
     async with serving(upstream.url, engine, concurrency={"limit": 1}) as service:
         asked = Batch([Item(upstream="api", path="/x")] * 3, strategy=strategy, deadline_s=SHORT_S)
-        outcomes = await within(SHORT_S, lambda: run(service, asked))
-        assert codes(outcomes) == ["deadline_exceeded"] * 3
+        outcomes = await within(SHORT_S, lambda: run_batch(service, asked))
+        assert outcome_codes(outcomes) == ["deadline_exceeded"] * 3
         assert sorted(outcome.attempts for outcome in outcomes) == [0, 0, 1]
 
 
 @both_ways
 async def test_what_waits_while_its_upstream_is_paused_is_ended(upstream: ScriptedUpstream, within: Within):
     async with serving(upstream.url, "aiohttp") as service:
-        next(iter(service.registry)).admitter.set_paused(True)
+        next(iter(service.registry)).async_gate.set_paused(True)
         asked = Batch([Item(upstream="api", path="/x")] * 3, deadline_s=SHORT_S)
-        assert codes(await within(SHORT_S, lambda: run(service, asked))) == ["deadline_exceeded"] * 3
+        assert outcome_codes(await within(SHORT_S, lambda: run_batch(service, asked))) == ["deadline_exceeded"] * 3
 
 
 @both_ways
@@ -263,10 +272,10 @@ async def test_an_item_s_time_runs_on_over_its_attempts_and_backoffs(
     upstream: ScriptedUpstream, engine: EngineName, within: Within
 ):
     """Each attempt is short and the upstream answers it; only their sum is too long."""
-    upstream.answer("/x", status=503, delay_s=0.1)
+    upstream.script_response("/x", status=503, delay_s=0.1)
     retry = {"attempts": 50, "base": "1ms", "cap": "1ms", "budget_per_s": 1000}
     async with serving(upstream.url, engine, timeout=timeouts(item=0.55), retry=retry) as service:
-        (outcome,) = await within(0.55, lambda: run(service, Batch([Item(upstream="api", path="/x")])))
+        (outcome,) = await within(0.55, lambda: run_batch(service, Batch([Item(upstream="api", path="/x")])))
         assert 2 <= outcome.attempts <= 6
 
 

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from paceline.cli.demo_upstream import main
-from support.children import STARTED, DemoUpstream, StartDemo, child
+from support.children import LISTENING_PATTERN, DemoUpstream, StartDemo, start_process
 
 
 async def talk(upstream: DemoUpstream, sent: bytes) -> bytes:
@@ -142,11 +142,11 @@ async def test_sigterm_answers_what_is_in_flight_and_exits_0(demo_upstream: Star
         flying = asyncio.create_task(session.get(upstream.url + "/late"))
         while (await upstream.stats())["in_flight"] == 0:  # noqa: ASYNC110 - asks another program
             await asyncio.sleep(0.01)
-        upstream.child.signal(signal.SIGTERM)
+        upstream.process.send_signal(signal.SIGTERM)
         answer = await flying
         assert answer.status == 200
         answer.release()
-    assert await upstream.child.ended() == 0
+    assert await upstream.process.wait_for_exit() == 0
 
 
 async def test_it_serves_https(tmp_path: Path) -> None:
@@ -157,8 +157,10 @@ async def test_it_serves_https(tmp_path: Path) -> None:
     own.private_key_pem.write_to_path(key)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    async with child(sys.executable, "-m", "paceline.cli.demo_upstream", "--tls", str(cert), str(key)) as running:
-        url = (await running.says(STARTED))[1]
+    async with start_process(
+        sys.executable, "-m", "paceline.cli.demo_upstream", "--tls", str(cert), str(key)
+    ) as running:
+        url = (await running.wait_for_output(LISTENING_PATTERN))[1]
         assert url.startswith("https://")
         async with aiohttp.ClientSession() as session, session.get(url + "/x", ssl=trusting) as answer:
             assert answer.status == 200

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from paceline.api import connection
-from paceline.api.connection import MAX_AHEAD, MAX_HEAD, Patience
-from paceline.api.intake import Holding
-from support.api import Api, start_api, upstreams
-from support.scripted import ScriptedUpstream, silent
-from wire import eventually
+from paceline.api.connection import MAX_HEAD_BYTES, MAX_READ_AHEAD_BYTES, SlowClientTimeouts
+from paceline.api.intake import Usage
+from support.api import InProcessApi, one_upstream_config, start_api
+from support.scripted import ScriptedUpstream, never_respond
+from wire import wait_until
 
-BRIEF = Patience(receive_s=0.4, take_s=0.4)
-LONG = Patience(receive_s=60.0, take_s=60.0)
+BRIEF = SlowClientTimeouts(receive_s=0.4, read_check_interval_s=0.4)
+LONG = SlowClientTimeouts(receive_s=60.0, read_check_interval_s=60.0)
 ITEM = {"upstream": "api", "path": "/x"}
 
 
@@ -56,7 +56,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(api: Api, *, receive_buffer: int | None = None) -> AsyncIterator[Caller]:
+async def calling(api: InProcessApi, *, receive_buffer: int | None = None) -> AsyncIterator[Caller]:
     sock = socket.socket()
     sock.setblocking(False)
     if receive_buffer is not None:
@@ -88,7 +88,7 @@ WHOLE = post(ITEM)
     ids=["a letter", "half a head", "half a header", "all but a byte", "half a body"],
 )
 async def test_a_request_that_does_not_arrive_is_answered_408(upstream: ScriptedUpstream, said: bytes):
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api, calling(api) as caller:
         caller.say(said)
         status, problem = await asyncio.wait_for(caller.answer(), 10)
         assert (status, problem["code"]) == (408, "request_timeout")
@@ -98,7 +98,7 @@ async def test_a_request_that_does_not_arrive_is_answered_408(upstream: Scripted
 
 async def test_a_request_that_drips_is_no_better(upstream: ScriptedUpstream):
     """Each byte restarts nothing: the time is that of the whole request."""
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api, calling(api) as caller:
         answering = asyncio.create_task(caller.answer())
         for number in range(400):
             if answering.done():
@@ -110,17 +110,17 @@ async def test_a_request_that_drips_is_no_better(upstream: ScriptedUpstream):
 
 
 async def test_a_caller_that_holds_room_and_sends_nothing_gives_it_back(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api, calling(api) as caller:
         head = WHOLE.partition(b"\r\n\r\n")[0].replace(b"content-length: ", b"content-length: 6000000\r\nx-was: ")
         caller.say(head, b"\r\n\r\n", b'{"requests"')
-        await eventually(lambda: api.intake.held.body_bytes > 0)
+        await wait_until(lambda: api.load_shedder.usage.body_bytes > 0)
         assert (await asyncio.wait_for(caller.answer(), 10))[0] == 408
-        assert api.intake.held.body_bytes == 0
+        assert api.load_shedder.usage.body_bytes == 0
 
 
 async def test_a_large_body_that_keeps_its_pace_has_longer(upstream: ScriptedUpstream):
     large = post({**ITEM, "method": "POST", "body": "x" * 400_000})
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api, calling(api) as caller:
         for start in range(0, len(large), 40_000):
             caller.say(large[start : start + 40_000])
             await asyncio.sleep(0.1)
@@ -129,7 +129,7 @@ async def test_a_large_body_that_keeps_its_pace_has_longer(upstream: ScriptedUps
 
 
 async def test_a_request_answered_before_it_has_arrived_is_not_read_for_ever(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api, calling(api) as caller:
         caller.say(WHOLE.replace(b"application/json", b"text/plain")[:-1])
         assert (await caller.answer())[0] == 415
         assert await caller.ended() != b"nothing more"
@@ -137,7 +137,7 @@ async def test_a_request_answered_before_it_has_arrived_is_not_read_for_ever(ups
 
 async def test_connections_that_say_nothing_end(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("paceline.api.server.KEEP_ALIVE_S", 0.3)
-    async with start_api(upstreams(upstream.url), patience=LONG) as api:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api:
         async with calling(api) as caller:
             assert await caller.ended() == b""
         async with calling(api) as caller:
@@ -147,7 +147,7 @@ async def test_connections_that_say_nothing_end(upstream: ScriptedUpstream, monk
 
 
 async def test_empty_lines_are_no_request(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api:
         async with calling(api) as caller:
             caller.say(b"\r\n\r\n", GET, b"\r\n")
             assert (await caller.answer())[0] == 200
@@ -157,8 +157,8 @@ async def test_empty_lines_are_no_request(upstream: ScriptedUpstream):
 
 
 async def test_a_request_that_waits_for_an_earlier_one_is_not_late(upstream: ScriptedUpstream):
-    upstream.answer("/slow", delay_s=1.2)
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api) as caller:
+    upstream.script_response("/slow", delay_s=1.2)
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api, calling(api) as caller:
         caller.say(post({"upstream": "api", "path": "/slow"}), WHOLE[:-1])
         assert (await caller.answer())[1]["summary"]["succeeded"] == 1
         caller.say(WHOLE[-1:])
@@ -168,20 +168,20 @@ async def test_a_request_that_waits_for_an_earlier_one_is_not_late(upstream: Scr
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        GET + b"x: " + b"y" * MAX_HEAD + b"\r\n\r\n",
-        GET + b"x: " + b"y" * (3 * MAX_HEAD),  # and no end
-        GET + b"y" * (3 * MAX_HEAD),
-        GET + b"".join(b"x-%d: y\r\n" % n for n in range(MAX_HEAD // 8)) + b"\r\n",
+        b"GET /" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        GET + b"x: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        GET + b"x: " + b"y" * (3 * MAX_HEAD_BYTES),  # and no end
+        GET + b"y" * (3 * MAX_HEAD_BYTES),
+        GET + b"".join(b"x-%d: y\r\n" % n for n in range(MAX_HEAD_BYTES // 8)) + b"\r\n",
         b"POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        b"transfer-encoding: chunked\r\n\r\n1;" + b"x" * (8 * MAX_HEAD),
+        b"transfer-encoding: chunked\r\n\r\n1;" + b"x" * (8 * MAX_HEAD_BYTES),
         b"POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n" + b"x: y\r\n" * (MAX_HEAD // 5),
+        b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n" + b"x: y\r\n" * (MAX_HEAD_BYTES // 5),
     ],
     ids=["a path", "a value", "a value without end", "a name without end", "many", "a chunk's extension", "trailers"],
 )
 async def test_what_frames_a_request_is_at_most_64_kib(upstream: ScriptedUpstream, head: bytes):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(head)
         status, problem = await asyncio.wait_for(caller.answer(), 10)
         assert (status, problem["code"]) == (431, "head_too_large")
@@ -189,13 +189,13 @@ async def test_what_frames_a_request_is_at_most_64_kib(upstream: ScriptedUpstrea
 
 
 async def test_a_head_of_almost_64_kib_is_read(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
-        caller.say(GET, b"x: ", b"y" * (MAX_HEAD - 200), b"\r\n\r\n")
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
+        caller.say(GET, b"x: ", b"y" * (MAX_HEAD_BYTES - 200), b"\r\n\r\n")
         assert (await caller.answer())[0] == 200
 
 
 async def test_a_flood_of_headers_ends(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(GET)
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(flood(caller), 20)
@@ -226,7 +226,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("said", list(UNREADABLE))
 async def test_what_is_not_http_is_told_so_in_words(upstream: ScriptedUpstream, said: bytes):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(said)
         head = await caller.until(b"\r\n\r\n")
         assert b"content-type: application/problem+json" in head
@@ -247,7 +247,7 @@ async def test_an_offer_to_upgrade_is_passed_over_and_its_request_answered(
     upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture, whole: bytes, size: int
 ):
     said = whole.replace(b"content-type", OFFER) + GET + b"\r\n" + whole.replace(b"content-type", OFFER)
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         for start in range(0, len(said), size):
             caller.say(said[start : start + size])
             await asyncio.sleep(0)
@@ -259,7 +259,7 @@ async def test_an_offer_to_upgrade_is_passed_over_and_its_request_answered(
 
 async def test_many_offers_in_one_piece_are_read_one_by_one(upstream: ScriptedUpstream):
     one = GET + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(one * 1_500)
         for _ in range(1_500):
             assert (await caller.answer())[0] == 200
@@ -271,7 +271,7 @@ async def test_many_offers_in_one_piece_are_read_one_by_one(upstream: ScriptedUp
     ids=["to be closed", "HTTP/1.0"],
 )
 async def test_an_offer_on_a_connection_that_ends_is_answered_too(upstream: ScriptedUpstream, asked: bytes):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(asked + b"upgrade: websocket\r\n\r\n" + GET + b"\r\n")
         async with asyncio.timeout(30):
             assert (await caller.answer())[0] == 200
@@ -286,50 +286,56 @@ async def test_a_caller_that_never_reads_is_hung_up_on(
     upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, form: str
 ):
     """Its answer is kept up to a bound; then its batch and what it holds in the service end."""
-    upstream.answer("/big", body=BIG, headers={"content-type": "text/plain"})
-    upstream.play("/silent", silent())
+    upstream.script_response("/big", body=BIG, headers={"content-type": "text/plain"})
+    upstream.script("/silent", never_respond())
     asked = [{"upstream": "api", "path": "/big"}] * 300
     if form != "application/json":
         asked.append({"upstream": "api", "path": "/silent"})
-    config = {"server": {"max_batch_response": "12MiB"}, **upstreams(upstream.url, concurrency={"limit": 5})}
-    async with start_api(config, patience=BRIEF) as api, calling(api, receive_buffer=4096) as caller:
+    config = {"server": {"max_batch_response": "12MiB"}, **one_upstream_config(upstream.url, concurrency={"limit": 5})}
+    async with start_api(config, slow_client_timeouts=BRIEF) as api, calling(api, receive_buffer=4096) as caller:
         files = len(os.listdir("/proc/self/fd"))
         caller.say(post(*asked, accept=form))
         most = 0
         async with asyncio.timeout(30):
-            while api.intake.items or not upstream.requests:
-                most = max(most, api.intake.held.answer_bytes)
+            while api.load_shedder.items or not upstream.requests:
+                most = max(most, api.load_shedder.usage.response_bytes)
                 await asyncio.sleep(0.005)
         # What a stream's room has no room for was in flight; of JSON it is left out, but for what stands around it.
         beyond = 400 * 1024 if form == "application/json" else 2 * 5 * len(BIG) + 65_536
         assert 12 * 2**20 - 200_000 < most <= 12 * 2**20 + beyond
         assert (len(upstream.requests) < 300) is (form != "application/json")
-        assert api.service.runner.active == 0
-        assert api.intake.held.answer_bytes == 0
-        await upstream.until(lambda it: it.in_hand == 0)
+        assert api.service.runner.active_batches == 0
+        assert api.load_shedder.usage.response_bytes == 0
+        await upstream.wait_until(lambda it: it.in_progress == 0)
         assert len(os.listdir("/proc/self/fd")) <= files + 2 * 5  # connections to the upstream that are kept
 
 
 async def test_a_large_answer_to_one_fetch_counts_until_it_is_taken_or_given_up(upstream: ScriptedUpstream):
     """However many callers ask and do not read: what is kept for them is what the service counts."""
     size = 8_000_000
-    upstream.answer("/big", body="x" * size, headers={"content-type": "text/plain"})
+    upstream.script_response("/big", body="x" * size, headers={"content-type": "text/plain"})
     fetch = post({"upstream": "api", "path": "/big"}, path="/v1/fetch")
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, AsyncExitStack() as callers:
-        await api.send("POST", "/v1/fetch", {"upstream": "api", "path": "/big"})
+    async with (
+        start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api,
+        AsyncExitStack() as callers,
+    ):
+        await api.request("POST", "/v1/fetch", {"upstream": "api", "path": "/big"})
         for _ in range(3):
             caller = await callers.enter_async_context(calling(api, receive_buffer=4096))
             caller.writer.transport.pause_reading()
             caller.say(fetch)
-        await eventually(lambda: api.intake.held.answer_bytes > 3 * size)
-        await upstream.until(lambda it: len(it.requests) == 4 and it.in_hand == 0)
-        assert api.intake.items == 3
-        await eventually(lambda: api.intake.held == Holding())
+        await wait_until(lambda: api.load_shedder.usage.response_bytes > 3 * size)
+        await upstream.wait_until(lambda it: len(it.requests) == 4 and it.in_progress == 0)
+        assert api.load_shedder.items == 3
+        await wait_until(lambda: api.load_shedder.usage == Usage())
 
 
 async def test_a_caller_that_reads_slowly_gets_everything(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch):
-    upstream.answer("/big", body=BIG, headers={"content-type": "text/plain"})
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api, calling(api, receive_buffer=65_536) as caller:
+    upstream.script_response("/big", body=BIG, headers={"content-type": "text/plain"})
+    async with (
+        start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api,
+        calling(api, receive_buffer=65_536) as caller,
+    ):
         caller.say(
             post(*[{"upstream": "api", "path": "/big"}] * 100, accept="application/x-ndjson", connection="close")
         )
@@ -344,39 +350,39 @@ async def test_a_caller_that_reads_slowly_gets_everything(upstream: ScriptedUpst
 @pytest.mark.parametrize("size", [60_000, 120_000, 240_000])
 async def test_an_answer_nobody_takes_does_not_keep_its_connection(upstream: ScriptedUpstream, size: int):
     """The service is done with it once it is written; what is left of it is the connection's alone."""
-    upstream.answer("/big", body="x" * size, headers={"content-type": "text/plain"})
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api:
-        await api.batch(ITEM)
+    upstream.script_response("/big", body="x" * size, headers={"content-type": "text/plain"})
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api:
+        await api.send_batch(ITEM)
         files = len(os.listdir("/proc/self/fd"))
         async with calling(api, receive_buffer=4096) as caller:
             caller.writer.transport.pause_reading()
             caller.say(post({"upstream": "api", "path": "/big"}, connection="close"))
-            await upstream.until(lambda it: len(it.requests) == 2)
-            await eventually(lambda: len(os.listdir("/proc/self/fd")) == files + 1)  # the caller's own
+            await upstream.wait_until(lambda it: len(it.requests) == 2)
+            await wait_until(lambda: len(os.listdir("/proc/self/fd")) == files + 1)  # the caller's own
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one piece", "one after the other"])
 async def test_a_caller_with_requests_in_a_row_that_hangs_up_takes_them_all_along(
     upstream: ScriptedUpstream, together: bool
 ):
-    upstream.play("/silent", silent())
+    upstream.script("/silent", never_respond())
     one = post({"upstream": "api", "path": "/silent"})
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(one, one if together else b"")
-        await upstream.until(lambda it: it.in_hand == 1)
+        await upstream.wait_until(lambda it: it.in_progress == 1)
         if not together:
             caller.say(one)
             await asyncio.sleep(0.1)
             caller.say(one)
             await asyncio.sleep(0.1)
         caller.writer.transport.abort()
-        await upstream.until(lambda it: it.in_hand == 0)
-        assert await api.intake.emptied(10)
+        await upstream.wait_until(lambda it: it.in_progress == 0)
+        assert await api.load_shedder.wait_idle(10)
     assert len(upstream.requests) == 1
 
 
 async def test_requests_in_a_row_are_answered_in_order_however_many(upstream: ScriptedUpstream):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(*[post({**ITEM, "id": str(n)}) for n in range(50)])
         for n in range(50):
             _, answer = await caller.answer()
@@ -384,9 +390,9 @@ async def test_requests_in_a_row_are_answered_in_order_however_many(upstream: Sc
 
 
 async def test_more_requests_in_a_row_than_are_read_ahead_are_all_answered(upstream: ScriptedUpstream):
-    count = 3 * MAX_AHEAD // len(WHOLE)
-    upstream.answer("/x", delay_s=0.3, times=1)
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    count = 3 * MAX_READ_AHEAD_BYTES // len(WHOLE)
+    upstream.script_response("/x", delay_s=0.3, times=1)
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(WHOLE * count)
         for _ in range(count):
             assert (await caller.answer())[0] == 200
@@ -396,7 +402,7 @@ async def test_more_requests_in_a_row_than_are_read_ahead_are_all_answered(upstr
     "said", [b"", b"G", GET, WHOLE[:-1]], ids=["nothing", "a letter", "half a head", "half a body"]
 )
 async def test_half_a_request_and_the_end_is_the_end(upstream: ScriptedUpstream, said: bytes):
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(said)
         caller.writer.write_eof()
         assert await caller.ended() == b""
@@ -404,13 +410,13 @@ async def test_half_a_request_and_the_end_is_the_end(upstream: ScriptedUpstream,
 
 
 async def test_a_caller_that_closes_its_own_direction_counts_as_gone(upstream: ScriptedUpstream):
-    upstream.play("/silent", silent())
-    async with start_api(upstreams(upstream.url), patience=LONG) as api, calling(api) as caller:
+    upstream.script("/silent", never_respond())
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=LONG) as api, calling(api) as caller:
         caller.say(post({"upstream": "api", "path": "/silent"}))
-        await upstream.until(lambda it: it.in_hand == 1)
+        await upstream.wait_until(lambda it: it.in_progress == 1)
         caller.writer.write_eof()
         assert await caller.ended() == b""
-        await upstream.until(lambda it: it.in_hand == 0)
+        await upstream.wait_until(lambda it: it.in_progress == 0)
 
 
 async def test_nothing_of_a_hostile_caller_is_left(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch):
@@ -420,21 +426,21 @@ async def test_nothing_of_a_hostile_caller_is_left(upstream: ScriptedUpstream, m
         b"G",
         GET,
         WHOLE[:-1],
-        GET + b"x" * (2 * MAX_HEAD),
+        GET + b"x" * (2 * MAX_HEAD_BYTES),
         b"\x00\x00\r\n\r\n",
         b"\r\n",
         GET + b"\r\n" + GET[:20],
     ]
-    async with start_api(upstreams(upstream.url), patience=BRIEF) as api:
-        await api.batch(ITEM)
+    async with start_api(one_upstream_config(upstream.url), slow_client_timeouts=BRIEF) as api:
+        await api.send_batch(ITEM)
         files, tasks = len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
         ways = [(said, end) for said in kinds * 3 for end in ("abort", "close", "wait")]
         await asyncio.gather(*(misbehave(api, said, end) for said, end in ways))
-        await eventually(lambda: (len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())) == (files, tasks))
-        await api.batch(ITEM)
+        await wait_until(lambda: (len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())) == (files, tasks))
+        await api.send_batch(ITEM)
 
 
-async def misbehave(api: Api, said: bytes, end: str) -> None:
+async def misbehave(api: InProcessApi, said: bytes, end: str) -> None:
     async with calling(api) as caller:
         caller.say(said)
         await asyncio.sleep(0.01)

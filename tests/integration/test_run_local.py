@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from paceline.cli.local import LocalRun
-from paceline.cli.options import read_batch
-from paceline.cli.outlet import Outlet
-from paceline.cli.sink import open_sink
-from paceline.cli.source import Source
+from paceline.cli.local import LocalBackend
+from paceline.cli.options import batch_from_flags
+from paceline.cli.outlet import OutputWriter
+from paceline.cli.sink import open_output
+from paceline.cli.source import NdjsonReader
 from paceline.config import Config
 from paceline.model import Strategy
-from support.reading import nobody_reads
+from support.reading import wait_for_reader_threads
 from support.scripted import ScriptedUpstream
 
 
@@ -29,12 +29,12 @@ class Running:
         config = Config.model_validate({"upstreams": {"api": declared}})
         self.out = out
         self.read_end, self.write_end = os.pipe()
-        self.source = Source(self.read_end)
-        self.sink, _ = open_sink(str(out), resume=False)
-        self.outlet = Outlet(self.sink, lookahead)
-        self.way = LocalRun(config, read_batch(**batch))
-        self.writing = asyncio.create_task(self.outlet.write())
-        self.carrying = asyncio.create_task(self.way.carry(self.source, self.outlet))
+        self.source = NdjsonReader(self.read_end)
+        self.sink, _ = open_output(str(out), resume=False)
+        self.outlet = OutputWriter(self.sink, lookahead)
+        self.way = LocalBackend(config, batch_from_flags(**batch))
+        self.writing = asyncio.create_task(self.outlet.write_until_finished())
+        self.carrying = asyncio.create_task(self.way.run(self.source, self.outlet))
 
     def feed(self, *paths: str) -> None:
         lines = [json.dumps({"id": path, "upstream": "api", "path": f"/{path}"}) for path in paths]
@@ -62,7 +62,7 @@ class Running:
             self.end_of_input()
         self.source.close()
         self.sink.close()
-        await nobody_reads()
+        await wait_for_reader_threads()
         os.close(self.read_end)
 
 
@@ -80,7 +80,7 @@ async def running(
 async def test_every_item_has_exactly_one_outcome_in_order_of_completion(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    upstream.answer("/slow", delay_s=0.3)
+    upstream.script_response("/slow", delay_s=0.3)
     async with running(upstream, tmp_path) as run:
         names = ["slow", *(f"item-{number}" for number in range(300))]
         run.feed(*names)
@@ -105,17 +105,17 @@ async def test_an_outcome_is_written_before_the_input_ends(upstream: ScriptedUps
 
 async def test_no_more_items_are_read_than_the_look_ahead_allows(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     gate = asyncio.Event()
-    upstream.answer(hold=gate)
+    upstream.script_response(hold=gate)
     async with running(upstream, tmp_path, lookahead=5) as run:
         run.feed(*(f"item-{number}" for number in range(50)))
         run.end_of_input()
-        await upstream.until(lambda seen: seen.in_hand == 5)
+        await upstream.wait_until(lambda seen: seen.in_progress == 5)
         await asyncio.sleep(0.1)
-        assert run.source.read == 5
-        assert upstream.in_hand_max == 5
+        assert run.source.lines_read == 5
+        assert upstream.in_progress_max == 5
         gate.set()
         assert len(await run.done()) == 50
-    assert upstream.in_hand_max <= 5
+    assert upstream.in_progress_max <= 5
 
 
 async def test_sequential_is_one_after_another_in_the_order_of_the_input(
@@ -126,20 +126,20 @@ async def test_sequential_is_one_after_another_in_the_order_of_the_input(
         run.feed(*names)
         run.end_of_input()
         assert [outcome["id"] for outcome in await run.done()] == names
-    assert upstream.in_hand_max == 1
+    assert upstream.in_progress_max == 1
 
 
 async def test_an_interrupted_run_lets_what_is_in_flight_end_and_sends_nothing_more(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gate = asyncio.Event()
-    upstream.answer(hold=gate)
+    upstream.script_response(hold=gate)
     async with running(upstream, tmp_path) as run:
         run.feed(*(f"item-{number}" for number in range(30)))
-        await upstream.until(lambda seen: seen.in_hand == 8)
+        await upstream.wait_until(lambda seen: seen.in_progress == 8)
         run.carrying.cancel()
         await asyncio.wait({run.carrying})
-        settling = asyncio.create_task(run.way.settle(10))
+        settling = asyncio.create_task(run.way.drain(10))
         await asyncio.sleep(0.05)
         assert not settling.done()
         gate.set()
@@ -156,14 +156,14 @@ async def test_an_interrupted_run_lets_what_is_in_flight_end_and_sends_nothing_m
 async def test_an_interrupted_run_does_not_wait_for_a_silent_upstream(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    upstream.answer(hold=asyncio.Event())
+    upstream.script_response(hold=asyncio.Event())
     async with running(upstream, tmp_path) as run:
         run.feed("never", "ever")
-        await upstream.until(lambda seen: seen.in_hand == 2)
+        await upstream.wait_until(lambda seen: seen.in_progress == 2)
         run.carrying.cancel()
         await asyncio.wait({run.carrying})
         async with asyncio.timeout(10):
-            await run.way.settle(0.1)
+            await run.way.drain(0.1)
             await run.way.close()
         run.outlet.finish()
         await run.writing
@@ -171,7 +171,7 @@ async def test_an_interrupted_run_does_not_wait_for_a_silent_upstream(
 
 
 async def test_past_the_deadline_every_item_still_has_its_outcome(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    upstream.answer(hold=asyncio.Event())
+    upstream.script_response(hold=asyncio.Event())
     async with running(upstream, tmp_path, deadline="300ms") as run:
         run.feed(*(f"item-{number}" for number in range(30)))
         run.end_of_input()

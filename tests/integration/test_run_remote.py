@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from paceline.cli.client import ServiceClient
-from paceline.cli.options import UsageProblem, read_batch
-from paceline.cli.outlet import Outlet
-from paceline.cli.remote import RemoteRun
-from paceline.cli.sink import open_sink
-from paceline.cli.source import Source
-from support.reading import nobody_reads
-from support.scripted import Peer, Received, ScriptedUpstream, head
+from paceline.cli.options import UsageProblem, batch_from_flags
+from paceline.cli.outlet import OutputWriter
+from paceline.cli.remote import RemoteBackend
+from paceline.cli.sink import open_output
+from paceline.cli.source import NdjsonReader
+from support.reading import wait_for_reader_threads
+from support.scripted import Peer, ReceivedRequest, ScriptedUpstream, response_head
 
 STREAM = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
 PROBLEM = {"content-type": "application/problem+json"}
@@ -32,10 +32,12 @@ def outcome(item: dict[str, Any], index: int, kind: str = "success", **more: Any
     return {"id": item["id"], "index": index, "outcome": kind, "status": 200, "attempts": 1, "error": None, **more}
 
 
-async def answers_all(request: Received, peer: Peer) -> None:
+async def answers_all(request: ReceivedRequest, peer: Peer) -> None:
     """As the service does, last item first."""
     items = list(enumerate(request.json["requests"]))
-    peer.write(head(200, STREAM) + chunked(*(outcome(item, at) for at, item in reversed(items)), {"summary": {}}))
+    peer.write(
+        response_head(200, STREAM) + chunked(*(outcome(item, at) for at, item in reversed(items)), {"summary": {}})
+    )
     await peer.drain()
 
 
@@ -46,20 +48,20 @@ async def carried(
     file, out = tmp_path / "in.ndjson", tmp_path / "out.ndjson"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     fd = os.open(file, os.O_RDONLY)
-    source, (sink, _) = Source(fd), open_sink(str(out), resume=False)
-    outlet = Outlet(sink, lookahead)
-    way = RemoteRun(ServiceClient(service.url, "a-key"), read_batch(**batch), lookahead)
-    writing = asyncio.create_task(outlet.write())
+    source, (sink, _) = NdjsonReader(fd), open_output(str(out), resume=False)
+    outlet = OutputWriter(sink, lookahead)
+    way = RemoteBackend(ServiceClient(service.url, "a-key"), batch_from_flags(**batch), lookahead)
+    writing = asyncio.create_task(outlet.write_until_finished())
     try:
         async with asyncio.timeout(30):
-            await way.carry(source, outlet)
+            await way.run(source, outlet)
     finally:
         await way.close()
         outlet.finish()
         await writing
         source.close()
         sink.close()
-        await nobody_reads()
+        await wait_for_reader_threads()
         os.close(fd)
     return [json.loads(line) for line in out.read_bytes().splitlines()]
 
@@ -69,7 +71,7 @@ def numbered(count: int) -> list[dict[str, Any]]:
 
 
 async def test_the_index_goes_on_over_all_batches(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    upstream.play("/v1/batch", answers_all)
+    upstream.script("/v1/batch", answers_all)
     outcomes = await carried(upstream, tmp_path, numbered(700))
     assert sorted(each["index"] for each in outcomes) == list(range(700))
     assert all(each["id"] == f"item-{each['index']}" for each in outcomes)
@@ -78,14 +80,14 @@ async def test_the_index_goes_on_over_all_batches(upstream: ScriptedUpstream, tm
 
 
 async def test_an_item_without_an_id_has_its_index_as_one(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    upstream.play("/v1/batch", answers_all)
+    upstream.script("/v1/batch", answers_all)
     outcomes = await carried(upstream, tmp_path, [{"url": "http://a/"}] * 300)
     assert sorted(int(each["id"]) for each in outcomes) == list(range(300))
     assert all(each["id"] == str(each["index"]) for each in outcomes)
 
 
 async def test_the_flags_travel_with_every_batch(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    upstream.play("/v1/batch", answers_all)
+    upstream.script("/v1/batch", answers_all)
     await carried(
         upstream, tmp_path, numbered(3), rate="5/1s", burst=1.0, max_concurrency=4, attempts=2, deadline="60s"
     )
@@ -98,15 +100,15 @@ async def test_the_flags_travel_with_every_batch(upstream: ScriptedUpstream, tmp
 
 
 async def test_a_cap_of_the_runs_own_is_kept_by_one_batch_at_a_time(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    upstream.play("/v1/batch", answers_all)
+    upstream.script("/v1/batch", answers_all)
     await carried(upstream, tmp_path, numbered(1000), max_concurrency=4)
-    assert upstream.in_hand_max == 1
+    assert upstream.in_progress_max == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_busy_service_is_waited_for(upstream: ScriptedUpstream, tmp_path: Path, status: int) -> None:
-    upstream.answer("/v1/batch", status=status, headers={"retry-after": "1", **PROBLEM}, body="{}", times=1)
-    upstream.play("/v1/batch", answers_all)
+    upstream.script_response("/v1/batch", status=status, headers={"retry-after": "1", **PROBLEM}, body="{}", times=1)
+    upstream.script("/v1/batch", answers_all)
     outcomes = await carried(upstream, tmp_path, numbered(5))
     assert len(outcomes) == 5
     first, second = upstream.requests
@@ -114,56 +116,56 @@ async def test_a_busy_service_is_waited_for(upstream: ScriptedUpstream, tmp_path
 
 
 async def test_a_batch_that_is_too_large_is_halved(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def takes_ten(request: Received, peer: Peer) -> None:
+    async def takes_ten(request: ReceivedRequest, peer: Peer) -> None:
         if len(request.json["requests"]) <= 10:
             await answers_all(request, peer)
         else:
-            peer.write(head(413, {"content-length": "2", **PROBLEM}) + b"{}")
+            peer.write(response_head(413, {"content-length": "2", **PROBLEM}) + b"{}")
             await peer.drain()
 
-    upstream.play("/v1/batch", takes_ten)
+    upstream.script("/v1/batch", takes_ten)
     outcomes = await carried(upstream, tmp_path, numbered(100))
     assert sorted(each["index"] for each in outcomes) == list(range(100))
 
 
 async def test_a_service_that_allows_less_time_is_asked_for_less(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def takes_a_minute(request: Received, peer: Peer) -> None:
+    async def takes_a_minute(request: ReceivedRequest, peer: Peer) -> None:
         if request.json["deadline"] <= 60:
             await answers_all(request, peer)
         else:
             body = b'{"detail":"deadline is above the 1m this service allows","field":"deadline"}'
-            peer.write(head(422, {"content-length": str(len(body)), **PROBLEM}) + body)
+            peer.write(response_head(422, {"content-length": str(len(body)), **PROBLEM}) + body)
             await peer.drain()
 
-    upstream.play("/v1/batch", takes_a_minute)
+    upstream.script("/v1/batch", takes_a_minute)
     assert len(await carried(upstream, tmp_path, numbered(3))) == 3
 
 
 async def test_an_item_that_waited_too_long_for_one_batch_goes_into_the_next(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    async def too_slow(request: Received, peer: Peer) -> None:
+    async def too_slow(request: ReceivedRequest, peer: Peer) -> None:
         first, second = request.json["requests"]
         unsent = {"code": "deadline_exceeded", "sent": False}
         lines = outcome(first, 0), outcome(second, 1, "deadline_exceeded", error=unsent)
-        peer.write(head(200, STREAM) + chunked(*lines, {"summary": {}}))
+        peer.write(response_head(200, STREAM) + chunked(*lines, {"summary": {}}))
         await peer.drain()
 
-    upstream.play("/v1/batch", too_slow, times=1)
-    upstream.play("/v1/batch", answers_all)
+    upstream.script("/v1/batch", too_slow, times=1)
+    upstream.script("/v1/batch", answers_all)
     outcomes = await carried(upstream, tmp_path, numbered(2))
     assert [(each["index"], each["outcome"]) for each in outcomes] == [(0, "success"), (1, "success")]
 
 
 async def test_an_answer_that_breaks_off_loses_no_item(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def breaks_off(request: Received, peer: Peer) -> None:
-        peer.write(head(200, STREAM) + chunked(outcome(request.json["requests"][1], 1), end=False))
+    async def breaks_off(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(200, STREAM) + chunked(outcome(request.json["requests"][1], 1), end=False))
         await peer.drain()
         await asyncio.sleep(0.05)
         peer.reset()
-        await peer.gone()
+        await peer.wait_closed()
 
-    upstream.play("/v1/batch", breaks_off)
+    upstream.script("/v1/batch", breaks_off)
     outcomes = {each["id"]: each for each in await carried(upstream, tmp_path, numbered(3))}
     assert outcomes["item-1"]["outcome"] == "success"
     for name in ("item-0", "item-2"):
@@ -173,7 +175,7 @@ async def test_an_answer_that_breaks_off_loses_no_item(upstream: ScriptedUpstrea
 
 
 async def test_a_line_that_is_no_item_never_reaches_the_service(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    upstream.play("/v1/batch", answers_all)
+    upstream.script("/v1/batch", answers_all)
     lines = [{"id": "good", "url": "http://a/"}, {"id": "bad", "urll": "http://a/"}]
     outcomes = {each["id"]: each["outcome"] for each in await carried(upstream, tmp_path, lines)}
     assert outcomes == {"good": "success", "bad": "rejected"}
@@ -184,8 +186,8 @@ async def test_one_item_the_service_refuses_does_not_stop_the_others(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     body = b'{"detail":"requests[1].cost is new here","field":"requests[1].cost"}'
-    upstream.answer("/v1/batch", status=422, headers=PROBLEM, body=body, times=1)
-    upstream.play("/v1/batch", answers_all)
+    upstream.script_response("/v1/batch", status=422, headers=PROBLEM, body=body, times=1)
+    upstream.script("/v1/batch", answers_all)
     outcomes = {each["index"]: each["outcome"] for each in await carried(upstream, tmp_path, numbered(3))}
     assert outcomes == {0: "success", 1: "rejected", 2: "success"}
 
@@ -194,7 +196,7 @@ async def test_one_item_the_service_refuses_does_not_stop_the_others(
 async def test_a_refusal_ends_the_run_in_the_services_own_words(
     upstream: ScriptedUpstream, tmp_path: Path, status: int
 ) -> None:
-    upstream.answer("/v1/batch", status=status, headers=PROBLEM, body='{"detail":"not like this"}')
+    upstream.script_response("/v1/batch", status=status, headers=PROBLEM, body='{"detail":"not like this"}')
     with pytest.raises(UsageProblem, match=f"{status}: not like this"):
         await carried(upstream, tmp_path, numbered(3))
 

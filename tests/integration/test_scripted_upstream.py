@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from support import scripted
-from support.scripted import Act, ScriptedUpstream
+from support.scripted import Handler, ScriptedUpstream
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ async def status(session: aiohttp.ClientSession, url: str) -> int:
 async def test_a_script_is_played_in_order_and_then_every_path_answers_200(
     upstream: ScriptedUpstream, session: aiohttp.ClientSession
 ) -> None:
-    upstream.answer("/x", status=503, times=2)
-    upstream.answer("/x", status=404, times=1)
+    upstream.script_response("/x", status=503, times=2)
+    upstream.script_response("/x", status=404, times=1)
     statuses = [await status(session, f"{upstream.url}/x?n={n}") for n in range(5)]
     assert statuses == [503, 503, 404, 200, 200]
     assert await status(session, upstream.url + "/other") == 200
@@ -38,8 +38,8 @@ async def test_a_script_is_played_in_order_and_then_every_path_answers_200(
 async def test_the_script_of_a_path_comes_before_that_of_every_path(
     upstream: ScriptedUpstream, session: aiohttp.ClientSession
 ) -> None:
-    upstream.answer(status=500)
-    upstream.answer("/x", json={"n": 1}, headers={"x-kind": "json"}, times=1)
+    upstream.script_response(status=500)
+    upstream.script_response("/x", json={"n": 1}, headers={"x-kind": "json"}, times=1)
     async with session.get(upstream.url + "/x") as answer:
         assert await answer.json() == {"n": 1}
         assert answer.headers["x-kind"] == "json"
@@ -50,7 +50,7 @@ async def test_it_records_what_was_sent(upstream: ScriptedUpstream, session: aio
     began = time.perf_counter()
     async with session.post(upstream.url + "/a?b=c", json={"k": 1}, headers={"X-Token": "t"}):
         pass
-    (request,) = upstream.received("/a")
+    (request,) = upstream.requests_to("/a")
     assert (request.method, request.target, request.json) == ("POST", "/a?b=c", {"k": 1})
     assert request.header("x-token") == "t"
     assert began <= request.at <= time.perf_counter()
@@ -61,37 +61,40 @@ async def test_held_requests_show_in_the_high_water_mark(
     upstream: ScriptedUpstream, session: aiohttp.ClientSession
 ) -> None:
     opened = asyncio.Event()
-    upstream.answer(hold=opened)
+    upstream.script_response(hold=opened)
     flying = [asyncio.create_task(status(session, f"{upstream.url}/{n}")) for n in range(5)]
-    await upstream.until(lambda it: it.in_hand == 5)
+    await upstream.wait_until(lambda it: it.in_progress == 5)
     opened.set()
     assert await asyncio.gather(*flying) == [200] * 5
-    assert (upstream.in_hand, upstream.in_hand_max, upstream.connections) == (0, 5, 5)
+    assert (upstream.in_progress, upstream.in_progress_max, upstream.connections) == (0, 5, 5)
 
 
-@pytest.mark.parametrize("act", [scripted.silent(), scripted.answering(delay_s=600)], ids=["silent", "slow"])
+@pytest.mark.parametrize("act", [scripted.never_respond(), scripted.respond_with(delay_s=600)], ids=["silent", "slow"])
 async def test_a_caller_that_leaves_is_no_longer_in_hand(
-    upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Act
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Handler
 ) -> None:
-    upstream.play("/x", act)
+    upstream.script("/x", act)
     flying = asyncio.create_task(status(session, upstream.url + "/x"))
-    await upstream.until(lambda it: it.in_hand == 1)
+    await upstream.wait_until(lambda it: it.in_progress == 1)
     flying.cancel()
-    await upstream.until(lambda it: it.in_hand == 0 and it.open_connections == 0)
+    await upstream.wait_until(lambda it: it.in_progress == 0 and it.open_connections == 0)
 
 
 @pytest.mark.parametrize(
     ("act", "error"),
     [
-        (scripted.reset(), aiohttp.ClientOSError),
-        (scripted.reset(after=scripted.head(200, {"content-length": "9"})), aiohttp.ClientPayloadError),
-        (scripted.hangs_up(), aiohttp.ServerDisconnectedError),
-        (scripted.truncated(), aiohttp.ClientPayloadError),
-        (scripted.garbage(), aiohttp.ClientResponseError),
-        (scripted.silent(), TimeoutError),
-        (scripted.dripping(), TimeoutError),
-        (scripted.early_hints(every_s=0.01), TimeoutError),
-        (scripted.endless(), TimeoutError),
+        (scripted.reset_connection(), aiohttp.ClientOSError),
+        (
+            scripted.reset_connection(after=scripted.response_head(200, {"content-length": "9"})),
+            aiohttp.ClientPayloadError,
+        ),
+        (scripted.disconnect(), aiohttp.ServerDisconnectedError),
+        (scripted.truncate_body(), aiohttp.ClientPayloadError),
+        (scripted.send_garbage(), aiohttp.ClientResponseError),
+        (scripted.never_respond(), TimeoutError),
+        (scripted.drip_body(), TimeoutError),
+        (scripted.send_early_hints(every_s=0.01), TimeoutError),
+        (scripted.stream_forever(), TimeoutError),
     ],
     ids=[
         "reset",
@@ -106,9 +109,9 @@ async def test_a_caller_that_leaves_is_no_longer_in_hand(
     ],
 )
 async def test_a_broken_upstream_breaks_as_it_says(
-    upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Act, error: type[Exception]
+    upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Handler, error: type[Exception]
 ) -> None:
-    upstream.play("/x", act)
+    upstream.script("/x", act)
 
     async def read() -> None:
         async with asyncio.timeout(0.5), session.get(upstream.url + "/x") as answer:
@@ -120,7 +123,7 @@ async def test_a_broken_upstream_breaks_as_it_says(
 
 
 async def test_a_delayed_answer_is_delayed(upstream: ScriptedUpstream, session: aiohttp.ClientSession) -> None:
-    upstream.answer("/x", delay_s=0.1)
+    upstream.script_response("/x", delay_s=0.1)
     began = time.perf_counter()
     assert await status(session, upstream.url + "/x") == 200
     assert time.perf_counter() - began >= 0.099
@@ -128,24 +131,24 @@ async def test_a_delayed_answer_is_delayed(upstream: ScriptedUpstream, session: 
 
 async def test_the_busiest_stretch_is_found(upstream: ScriptedUpstream) -> None:
     for moment in (0.0, 0.9, 1.0, 1.5, 1.8, 2.5):
-        upstream.requests.append(scripted.Received("GET", "/", (), b"", moment, 1))
-    assert upstream.most_within(1.0) == 4
-    assert upstream.most_within(0.05) == 1
-    assert upstream.most_within(0.5) == 2
+        upstream.requests.append(scripted.ReceivedRequest("GET", "/", (), b"", moment, 1))
+    assert upstream.max_requests_within(1.0) == 4
+    assert upstream.max_requests_within(0.05) == 1
+    assert upstream.max_requests_within(0.5) == 2
 
 
 async def test_a_stretch_does_not_count_its_own_end(upstream: ScriptedUpstream) -> None:
     for moment in (0.0, 1.0, 2.0):
-        upstream.requests.append(scripted.Received("GET", "/", (), b"", moment, 1))
-    assert upstream.most_within(1.0) == 1
+        upstream.requests.append(scripted.ReceivedRequest("GET", "/", (), b"", moment, 1))
+    assert upstream.max_requests_within(1.0) == 1
 
 
 async def test_a_fault_in_a_test_s_own_act_fails_the_test() -> None:
-    async def act(request: scripted.Received, peer: scripted.Peer) -> None:
+    async def act(request: scripted.ReceivedRequest, peer: scripted.Peer) -> None:
         raise ZeroDivisionError
 
     upstream = await ScriptedUpstream().__aenter__()
-    upstream.play("/x", act)
+    upstream.script("/x", act)
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await status(session, upstream.url + "/x")
@@ -159,10 +162,10 @@ async def test_it_speaks_tls_where_asked() -> None:
     authority.issue_cert("127.0.0.1").configure_cert(serving)
     authority.configure_trust(trusting)
     async with ScriptedUpstream(tls=serving) as upstream, aiohttp.ClientSession() as session:
-        upstream.answer("/x", status=204)
+        upstream.script_response("/x", status=204)
         async with session.get(upstream.url + "/x", ssl=trusting) as answer:
             assert answer.status == 204
-        upstream.play("/y", scripted.reset())
+        upstream.script("/y", scripted.reset_connection())
         with pytest.raises(aiohttp.ClientOSError):
             await session.get(upstream.url + "/y", ssl=trusting)
     assert upstream.open_connections == 0

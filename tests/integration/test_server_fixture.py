@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import children, server
-from support.children import child
+from support.children import start_process
 
 STAND_IN = """
 import signal, sys
@@ -44,10 +44,10 @@ def stands_in(monkeypatch: pytest.MonkeyPatch, *, exits: str = "0", says: str = 
 
 async def test_a_server_is_given_once_it_is_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stands_in(monkeypatch)
-    config = {"upstreams": {"api": server.declared("http://127.0.0.1:1", rate=[{"limit": 5, "per": "1s"}])}}
+    config = {"upstreams": {"api": server.upstream_config("http://127.0.0.1:1", rate=[{"limit": 5, "per": "1s"}])}}
     async with server.start_server(config, tmp_path / "paceline.yaml") as started:
         assert await started.get("/anything") == (200, {"asked": 3})  # 503, 200, this
-        assert started.child.argv[-4:] == ("--config", str(tmp_path / "paceline.yaml"), "--port", "0")
+        assert started.process.argv[-4:] == ("--config", str(tmp_path / "paceline.yaml"), "--port", "0")
     assert "allow_private: true" in (tmp_path / "paceline.yaml").read_text()
 
 
@@ -74,11 +74,11 @@ async def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_command_that_ignores_sigterm_is_killed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "END_WITHIN_S", 0.3)
+    monkeypatch.setattr(children, "EXIT_TIMEOUT_S", 0.3)
     deaf = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print('deaf', flush=True); s.pause()"
-    starting = child(sys.executable, "-c", deaf)
+    starting = start_process(sys.executable, "-c", deaf)
     running = await starting.__aenter__()
-    await running.says(re.compile("deaf"))
+    await running.wait_for_output(re.compile("deaf"))
     with pytest.raises(AssertionError, match="ignored SIGTERM"):
         await starting.__aexit__(None, None, None)
     with pytest.raises(ProcessLookupError):
@@ -87,8 +87,8 @@ async def test_a_command_that_ignores_sigterm_is_killed_and_named(monkeypatch: p
 
 async def test_a_command_gets_its_input_and_its_streams_are_kept_apart() -> None:
     script = "import sys; print(sys.stdin.read().upper()); print('aside', file=sys.stderr); sys.exit(4)"
-    async with child(sys.executable, "-c", script, stdin=b"words") as running:
-        assert await running.ended() == 4
+    async with start_process(sys.executable, "-c", script, stdin=b"words") as running:
+        assert await running.wait_for_exit() == 4
     assert (running.stdout, running.stderr) == (["WORDS"], ["aside"])
 
 
@@ -96,6 +96,6 @@ async def test_a_command_does_not_inherit_our_settings(monkeypatch: pytest.Monke
     for name in ("PACELINE_LOG", "HTTP_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "ours")
     script = "import os; print([v for v in os.environ.values() if v in ('ours', 'given')])"
-    async with child(sys.executable, "-c", script, env={"PACELINE_LOG": "given"}) as running:
-        assert await running.ended() == 0
+    async with start_process(sys.executable, "-c", script, env={"PACELINE_LOG": "given"}) as running:
+        assert await running.wait_for_exit() == 0
     assert running.stdout == ["['given']"]

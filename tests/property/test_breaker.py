@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from paceline.resilience.breaker import UNCOUNTED, Breaker, BreakerPolicy, BreakerState
+from paceline.resilience.breaker import UNCOUNTED_TICKET, Breaker, BreakerPolicy, BreakerState
 from support.properties import examples
 
 ROUND_TRIP_S = 0.02
@@ -25,16 +25,16 @@ def test_a_recovered_upstream_is_found_within_five_seconds_however_long_it_was_d
     now = 1000.0
     recovers_at = now + down_for_s * draw.uniform(1, 1.5)
     for _ in range(20):
-        breaker.settled(False, breaker.granted(now), now)
+        breaker.on_result(False, breaker.on_grant(now), now)
     sends = 0
     while breaker.state(now) is not BreakerState.CLOSED:
         now = max(now, breaker.next_trial_at(now))
-        assert breaker.allows(now)
-        ticket = breaker.granted(now)
+        assert breaker.allows_call(now)
+        ticket = breaker.on_grant(now)
         sends += 1
         up = now >= recovers_at
         now += ROUND_TRIP_S
-        breaker.settled(up, ticket, now)
+        breaker.on_result(up, ticket, now)
     assert now <= recovers_at + 5.0
     assert sends <= 5 + down_for_s * 1.5 / (5.0 * 0.75)
 
@@ -45,17 +45,17 @@ def test_one_that_swallowed_everything_is_found_five_seconds_after_its_last_time
     breaker = Breaker(BreakerPolicy(), draw.uniform)
     timeout_s, now = 30.0, 1000.0
     for _ in range(20):
-        breaker.settled(False, breaker.granted(now), now)
+        breaker.on_result(False, breaker.on_grant(now), now)
     recovers_at = now + draw.uniform(1, 100)
     unanswered: deque[tuple[float, int]] = deque()
     while breaker.state(now) is not BreakerState.CLOSED:
         now = min(breaker.next_trial_at(now), unanswered[0][0]) if unanswered else breaker.next_trial_at(now)
         while unanswered and unanswered[0][0] <= now:
-            breaker.settled(False, unanswered.popleft()[1], now)
-        if breaker.allows(now):
-            ticket = breaker.granted(now)
+            breaker.on_result(False, unanswered.popleft()[1], now)
+        if breaker.allows_call(now):
+            ticket = breaker.on_grant(now)
             if now >= recovers_at:
-                breaker.settled(True, ticket, now + ROUND_TRIP_S)
+                breaker.on_result(True, ticket, now + ROUND_TRIP_S)
             else:
                 unanswered.append((now + timeout_s, ticket))
         assert len(unanswered) <= 3
@@ -86,15 +86,15 @@ class AnyCalls(RuleBasedStateMachine):
     @rule(target=tickets)
     def grant(self) -> int:
         was_open = self.breaker.state(self.now) is not BreakerState.CLOSED
-        allowed = self.breaker.allows(self.now)
-        ticket = self.breaker.granted(self.now)
+        allowed = self.breaker.allows_call(self.now)
+        ticket = self.breaker.on_grant(self.now)
         self.next_id += 1
         self.of[self.next_id] = (ticket, was_open and allowed)
         if was_open and allowed:
             assert len(self.trials) < self.policy.trials
             self.trials.add(self.next_id)
         elif was_open:
-            assert ticket == UNCOUNTED
+            assert ticket == UNCOUNTED_TICKET
         else:
             self.live.add(self.next_id)
         return self.next_id
@@ -103,7 +103,7 @@ class AnyCalls(RuleBasedStateMachine):
     def settle(self, call: int, success: bool | None) -> None:
         ticket, _ = self.of.pop(call)
         before = self.breaker.state(self.now)
-        self.breaker.settled(success, ticket, self.now)
+        self.breaker.on_result(success, ticket, self.now)
         after = self.breaker.state(self.now)
         if call in self.trials:
             self.trials.discard(call)
@@ -128,7 +128,7 @@ class AnyCalls(RuleBasedStateMachine):
 
     @invariant()
     def allows_is_what_the_next_moment_says(self) -> None:
-        assert self.breaker.allows(self.now) == (self.breaker.next_trial_at(self.now) <= self.now)
+        assert self.breaker.allows_call(self.now) == (self.breaker.next_trial_at(self.now) <= self.now)
 
     @invariant()
     def the_next_trial_is_never_further_off_than_the_longest_interval(self) -> None:
@@ -137,7 +137,7 @@ class AnyCalls(RuleBasedStateMachine):
     @invariant()
     def closed_is_never_held_back(self) -> None:
         if self.breaker.state(self.now) is BreakerState.CLOSED:
-            assert self.breaker.allows(self.now)
+            assert self.breaker.allows_call(self.now)
 
 
 TestAnyCalls = AnyCalls.TestCase

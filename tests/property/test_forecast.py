@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paceline.app import Service
 from paceline.batch.plan import Plan, plan_batch
 from paceline.model import Batch, Item, Priority, Rate, Strategy, Tenant
-from support.memory import MemoryUpstream, run, serving_from
+from support.memory import InMemoryUpstream, in_memory_service, run_batch
 from support.properties import examples
 from support.virtual_clock import virtual_time
 
@@ -45,7 +45,7 @@ def declared(*policies: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 async def taken_s(service: Service, batch: Batch) -> float:
     began_at = time.perf_counter()
-    await run(service, batch)
+    await run_batch(service, batch)
     return time.perf_counter() - began_at
 
 
@@ -92,7 +92,7 @@ async def test_a_batch_takes_what_its_plan_said(
         priority=priority,
         deadline_s=100_000,
     )
-    with serving_from(MemoryUpstream(after_s=CALL_S), upstreams=declared(*policies)) as service:
+    with in_memory_service(InMemoryUpstream(after_s=CALL_S), upstreams=declared(*policies)) as service:
         plan, seconds = await told_and_taken(service, batch)
         close(plan, seconds)
 
@@ -109,9 +109,9 @@ async def test_a_token_bucket_s_batch_takes_what_its_plan_said(costs: list[int])
         max_concurrency=8,
         deadline_s=1000,
     )
-    with serving_from(MemoryUpstream(after_s=0.125), upstreams=declared(*policies)) as service:
+    with in_memory_service(InMemoryUpstream(after_s=0.125), upstreams=declared(*policies)) as service:
         for upstream in service.registry:
-            upstream.admitter.call_time.add(0.125, reused=False)
+            upstream.async_gate.mean_latency.add(0.125, reused=False)
         plan, seconds = await told_and_taken(service, batch)
         close(plan, seconds)
         assert plan.binding is not None
@@ -138,10 +138,10 @@ async def test_a_token_bucket_s_batch_takes_what_its_plan_said(costs: list[int])
 async def test_what_is_under_way_already_counts(
     policy: dict[str, Any], earlier: list[tuple[int, Priority, str, float]], later_s: float, count: int
 ):
-    with serving_from(MemoryUpstream(after_s=CALL_S), upstreams=declared(policy)) as service:
+    with in_memory_service(InMemoryUpstream(after_s=CALL_S), upstreams=declared(policy)) as service:
         under_way = [
             asyncio.create_task(
-                run(
+                run_batch(
                     service,
                     Batch(
                         [Item(upstream="a", path=f"/{index % 2}") for index in range(size)],
@@ -175,7 +175,9 @@ async def test_dependent_items_wait_for_what_they_need(needs: list[list[int]], s
         strategy=strategy,
         deadline_s=100_000,
     )
-    with serving_from(MemoryUpstream(after_s=CALL_S), upstreams=declared({"concurrency": {"limit": 3}})) as service:
+    with in_memory_service(
+        InMemoryUpstream(after_s=CALL_S), upstreams=declared({"concurrency": {"limit": 3}})
+    ) as service:
         plan, seconds = await told_and_taken(service, batch)
         close(plan, seconds)
 
@@ -186,17 +188,17 @@ async def test_dependent_items_wait_for_what_they_need(needs: list[list[int]], s
 async def test_who_misses_the_deadline_is_counted_to_within_one(limit: int, count: int, deadline_s: float):
     policy = {"rate": [{"limit": limit, "per": "1s", "burst": 1}], "concurrency": {"limit": 50}}
     batch = Batch([Item(upstream="a", path="/") for _ in range(count)], deadline_s=deadline_s)
-    with serving_from(MemoryUpstream(after_s=CALL_S), upstreams=declared(policy)) as service:
+    with in_memory_service(InMemoryUpstream(after_s=CALL_S), upstreams=declared(policy)) as service:
         plan = await plan_batch(service.registry, batch)
-        outcomes = await run(service, batch)
+        outcomes = await run_batch(service, batch)
     missed = sum(outcome.outcome != "success" for outcome in outcomes)
     assert plan.misses_deadline == pytest.approx(missed, abs=1)
 
 
 @virtual_time
 async def test_a_second_plan_says_the_same_as_the_first_and_nothing_was_sent():
-    upstream = MemoryUpstream(after_s=CALL_S)
-    with serving_from(upstream, upstreams=declared({"rate": [{"limit": 10, "per": "1s"}]})) as service:
+    upstream = InMemoryUpstream(after_s=CALL_S)
+    with in_memory_service(upstream, upstreams=declared({"rate": [{"limit": 10, "per": "1s"}]})) as service:
         batch = Batch([Item(upstream="a", path="/") for _ in range(50)])
         assert await plan_batch(service.registry, batch) == await plan_batch(service.registry, batch)
     assert upstream.sent == []
@@ -210,8 +212,8 @@ async def test_thousands_of_items_over_several_upstreams():
         {"concurrency": {"limit": 30}},
     )
     batch = Batch([Item(upstream="abc"[index % 3], path="/") for index in range(5_000)], deadline_s=1000)
-    with serving_from(MemoryUpstream(after_s=CALL_S), upstreams=declared(*policies)) as service:
-        await run(service, Batch([Item(upstream=name, path="/") for name in "abc"]))
+    with in_memory_service(InMemoryUpstream(after_s=CALL_S), upstreams=declared(*policies)) as service:
+        await run_batch(service, Batch([Item(upstream=name, path="/") for name in "abc"]))
         plan, seconds = await told_and_taken(service, batch)
     assert plan.binding is not None
     assert (plan.binding.upstream, plan.binding.window) == ("b", "1500/1m")

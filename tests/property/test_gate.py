@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.admission.allowance import Allowance
+from paceline.admission.allowance import PermitPool
 from paceline.admission.lineup import Lane, Waiter
-from paceline.admission.refusals import give_up, out_of_reach
+from paceline.admission.refusals import reject_unreachable, unreachable_wait_s
 from paceline.model import Priority, Rate, Receipt, Verdict
 from support.properties import examples
-from support.simulation import World
+from support.simulation import GateSimulation
 
 
 @examples(12)
 @given(seed=st.integers(0, 2**20))
 def test_no_permit_and_no_token_is_lost_over_random_offers_withdrawals_and_settlements(seed: int) -> None:
     draw = random.Random(seed)
-    sockets = Allowance(12)
-    world = World([Rate(50, 1.0, 50), Rate(300, 10.0, 300)], limit=7, sockets=sockets)
-    own = Allowance(3, Rate(20, 1.0, 5))
-    flows = [world.flow(draw.choice(list(Priority)), draw.choice("ab"), draw.choice(list(Lane))) for _ in range(4)]
-    flows.append(world.flow(own=own))
+    sockets = PermitPool(12)
+    world = GateSimulation([Rate(50, 1.0, 50), Rate(300, 10.0, 300)], limit=7, socket_pool=sockets)
+    own = PermitPool(3, Rate(20, 1.0, 5))
+    flows = [world.open_flow(draw.choice(list(Priority)), draw.choice("ab"), draw.choice(list(Lane))) for _ in range(4)]
+    flows.append(world.open_flow(batch_pool=own))
     gate = world.gate
     waiting: list[Waiter] = []
     granted: list[Waiter] = []
@@ -43,51 +43,51 @@ def test_no_permit_and_no_token_is_lost_over_random_offers_withdrawals_and_settl
             answered = waiter.written_at is not None and draw.random() < 0.8
             verdict = draw.choice([Verdict.SUCCESS, Verdict.TRANSIENT, Verdict.IGNORED, Verdict.PERMANENT])
             gate.settle(waiter, verdict, now, answered_at=now if answered else None)
-        for waiter in gate.look(now)[0]:
+        for waiter in gate.dispatch(now)[0]:
             waiting.remove(waiter)
             granted.append(waiter)
             if draw.random() < 0.8:
-                gate.written(waiter, now)
+                gate.mark_written(waiter, now)
         assert gate.in_flight == len(granted) == sockets.in_flight <= 7
         assert gate.queued == len(waiting)
-        assert own.in_flight == sum(waiter.flow.own is own for waiter in granted) <= 3
+        assert own.in_flight == sum(waiter.flow.batch_pool is own for waiter in granted) <= 3
     for waiter in waiting:
         gate.withdraw(waiter, now)
     for waiter in granted:
         gate.settle(waiter, Verdict.IGNORED, now)
     now += 30
     assert gate.in_flight == gate.queued == sockets.in_flight == own.in_flight == 0
-    assert [window.remaining(now, gate.budgets.transit_s) for window in gate.budgets.known()[0].windows] == [50, 300]
-    assert gate.idle(now)
+    assert [window.remaining(now, gate.budgets.transit_s) for window in gate.budgets.snapshot()[0].windows] == [50, 300]
+    assert gate.is_idle(now)
 
 
 @pytest.mark.parametrize("limits", [{"limit": 4}, {"adaptive_limit": 4}])
 def test_the_cap_is_hard_and_always_used(limits: dict[str, float]) -> None:
-    world = World([], serve=lambda: 0.1, **limits)
-    flow = world.flow()
+    world = GateSimulation([], service_delay=lambda: 0.1, **limits)
+    flow = world.open_flow()
     for _ in range(40):
         world.offer(flow)
     world.run()
-    assert world.most_in_flight == 4
+    assert world.max_in_flight == 4
     assert world.now == pytest.approx(100.0 + 1.0)
 
 
 def test_a_bulk_batch_delays_an_interactive_call_by_at_most_one_token_interval() -> None:
-    world = World([Rate(50, 1.0, 1)])
-    bulk = world.flow(Priority.BULK)
+    world = GateSimulation([Rate(50, 1.0, 1)])
+    bulk = world.open_flow(Priority.BULK)
     for _ in range(10_000):
         world.offer(bulk)
     world.run(until=world.now + 3.3333)
     asked_at = world.now
-    waiter = world.offer(world.flow(Priority.INTERACTIVE, "other"))
+    waiter = world.offer(world.open_flow(Priority.INTERACTIVE, "other"))
     world.run(until=world.now + 1)
     assert waiter.granted_at is not None
     assert waiter.granted_at - asked_at <= 1 / 50 + 1e-9
 
 
 def test_classes_share_a_hundred_to_ten_to_one() -> None:
-    world = World([Rate(1000, 1.0, 1)])
-    flows = {priority: world.flow(priority) for priority in Priority}
+    world = GateSimulation([Rate(1000, 1.0, 1)])
+    flows = {priority: world.open_flow(priority) for priority in Priority}
     for flow in flows.values():
         for _ in range(3_000):
             world.offer(flow)
@@ -98,9 +98,9 @@ def test_classes_share_a_hundred_to_ten_to_one() -> None:
 
 
 def test_two_tenants_and_their_batches_get_equal_shares() -> None:
-    world = World([Rate(100, 1.0, 1)])
-    one = world.flow(tenant="one")
-    many = [world.flow(tenant="many") for _ in range(3)]
+    world = GateSimulation([Rate(100, 1.0, 1)])
+    one = world.open_flow(tenant="one")
+    many = [world.open_flow(tenant="many") for _ in range(3)]
     for flow in [one, *many]:
         for _ in range(500):
             world.offer(flow)
@@ -111,16 +111,16 @@ def test_two_tenants_and_their_batches_get_equal_shares() -> None:
 
 
 def test_within_a_batch_first_come_is_first_served() -> None:
-    world = World([Rate(10, 1.0, 3)])
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 3)])
+    flow = world.open_flow()
     waiters = [world.offer(flow) for _ in range(30)]
     world.run()
     assert [waiter for _, waiter in world.granted] == waiters
 
 
 def test_the_head_is_not_skipped_for_a_cheaper_waiter_behind_it() -> None:
-    world = World([Rate(10, 1.0, 10)])
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 10)])
+    flow = world.open_flow()
     world.offer(flow, {"requests": 5.0})
     dear = world.offer(flow, {"requests": 8.0})
     cheap = world.offer(flow, {"requests": 1.0})
@@ -129,18 +129,18 @@ def test_the_head_is_not_skipped_for_a_cheaper_waiter_behind_it() -> None:
 
 
 def test_bulk_leaves_one_permit_in_ten_to_the_others() -> None:
-    world = World([], limit=20, serve=lambda: 60.0)
-    bulk = world.flow(Priority.BULK)
+    world = GateSimulation([], limit=20, service_delay=lambda: 60.0)
+    bulk = world.open_flow(Priority.BULK)
     for _ in range(50):
         world.offer(bulk)
     assert world.gate.in_flight == 18
-    assert world.offer(world.flow(Priority.INTERACTIVE)).granted_at == world.now
+    assert world.offer(world.open_flow(Priority.INTERACTIVE)).granted_at == world.now
 
 
 def test_a_batch_at_its_own_cap_holds_nobody_else_back() -> None:
-    world = World([], limit=10, serve=lambda: 1.0)
-    own = Allowance(2)
-    capped, free = world.flow(own=own), world.flow(tenant="free")
+    world = GateSimulation([], limit=10, service_delay=lambda: 1.0)
+    own = PermitPool(2)
+    capped, free = world.open_flow(batch_pool=own), world.open_flow(tenant="free")
     first = [world.offer(capped) for _ in range(6)]
     others = [world.offer(free) for _ in range(5)]
     assert sum(w.granted_at is not None for w in first) == 2
@@ -151,8 +151,8 @@ def test_a_batch_at_its_own_cap_holds_nobody_else_back() -> None:
 
 
 def test_a_batch_keeps_its_own_rate_under_adaptive() -> None:
-    world = World([], limit=100)
-    flow = world.flow(own=Allowance(rate=Rate(20, 1.0, 1)))
+    world = GateSimulation([], limit=100)
+    flow = world.open_flow(batch_pool=PermitPool(rate=Rate(20, 1.0, 1)))
     for _ in range(101):
         world.offer(flow)
     world.run()
@@ -160,8 +160,8 @@ def test_a_batch_keeps_its_own_rate_under_adaptive() -> None:
 
 
 def test_waits_are_put_down_to_what_held_the_item_and_add_up() -> None:
-    world = World([Rate(10, 1.0, 1)], limit=3, serve=lambda: 0.5)
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 1)], limit=3, service_delay=lambda: 0.5)
+    flow = world.open_flow()
     waiters = [world.offer(flow) for _ in range(30)]
     world.run()
     for waiter in waiters:
@@ -180,13 +180,15 @@ def test_waits_are_put_down_to_what_held_the_item_and_add_up() -> None:
 )
 def test_waits_add_up_however_late_calls_are_written(rate: Rate, limit: float, seed: int) -> None:
     draw = random.Random(seed)
-    world = World([rate], limit=limit, write=lambda: draw.uniform(0, 0.4), serve=lambda: draw.uniform(0, 0.5))
-    flows = [world.flow(lane=lane, key=key) for lane in Lane for key in "ab"]
+    world = GateSimulation(
+        [rate], limit=limit, write_delay=lambda: draw.uniform(0, 0.4), service_delay=lambda: draw.uniform(0, 0.5)
+    )
+    flows = [world.open_flow(lane=lane, key=key) for lane in Lane for key in "ab"]
     waiters: list[Waiter] = []
     for _ in range(60):
-        world.at(world.now + draw.uniform(0, 3.0), lambda: waiters.append(world.offer(draw.choice(flows))))
-    world.at(world.now + 1.0, lambda: setattr(world.gate, "paused", True) or world.look())
-    world.at(world.now + 1.7, lambda: setattr(world.gate, "paused", False) or world.look())
+        world.schedule(world.now + draw.uniform(0, 3.0), lambda: waiters.append(world.offer(draw.choice(flows))))
+    world.schedule(world.now + 1.0, lambda: setattr(world.gate, "paused", True) or world.dispatch())
+    world.schedule(world.now + 1.7, lambda: setattr(world.gate, "paused", False) or world.dispatch())
     world.run()
     assert len(waiters) == 60
     for waiter in waiters:
@@ -197,8 +199,8 @@ def test_waits_add_up_however_late_calls_are_written(rate: Rate, limit: float, s
 
 
 def test_a_batch_at_its_own_cap_waits_for_concurrency_whatever_the_others_wait_for() -> None:
-    world = World([Rate(10, 1.0, 1)], serve=lambda: 2.0)
-    capped, free = world.flow(own=Allowance(1)), world.flow(tenant="free")
+    world = GateSimulation([Rate(10, 1.0, 1)], service_delay=lambda: 2.0)
+    capped, free = world.open_flow(batch_pool=PermitPool(1)), world.open_flow(tenant="free")
     world.offer(capped)
     waiter = world.offer(capped)
     for _ in range(40):
@@ -210,31 +212,31 @@ def test_a_batch_at_its_own_cap_waits_for_concurrency_whatever_the_others_wait_f
 
 
 def test_the_operators_pause_holds_everybody_and_is_lifted() -> None:
-    world = World([])
+    world = GateSimulation([])
     world.gate.paused = True
-    waiters = [world.offer(world.flow(lane=lane)) for lane in Lane]
+    waiters = [world.offer(world.open_flow(lane=lane)) for lane in Lane]
     assert all(waiter.granted_at is None for waiter in waiters)
     world.run(until=world.now + 5)
     world.gate.paused = False
-    world.look()
+    world.dispatch()
     assert all(waiter.granted_at == world.now for waiter in waiters)
     assert [waiter.receipt.pause_s for waiter in waiters] == [5.0, 5.0]
 
 
 def test_a_cancelled_grant_that_was_never_written_gives_its_tokens_back() -> None:
-    world = World([Rate(2, 10.0, 2)], write=lambda: 1000.0)
-    flow = world.flow()
+    world = GateSimulation([Rate(2, 10.0, 2)], write_delay=lambda: 1000.0)
+    flow = world.open_flow()
     first, second, third = (world.offer(flow) for _ in range(3))
     assert third.granted_at is None
     world.gate.settle(second, Verdict.IGNORED, world.now)
-    world.look()
+    world.dispatch()
     assert third.granted_at == world.now
     world.gate.settle(first, Verdict.IGNORED, world.now)
 
 
 def test_a_cancelled_grant_in_flight_keeps_its_tokens_until_the_upstream_has_forgotten_it() -> None:
-    world = World([Rate(1, 10.0, 1)], serve=lambda: 1000.0)
-    flow = world.flow()
+    world = GateSimulation([Rate(1, 10.0, 1)], service_delay=lambda: 1000.0)
+    flow = world.open_flow()
     first = world.offer(flow)
     world.run(until=world.now + 0.01)
     world.gate.settle(first, Verdict.IGNORED, world.now)
@@ -245,8 +247,8 @@ def test_a_cancelled_grant_in_flight_keeps_its_tokens_until_the_upstream_has_for
 
 
 def test_an_answer_that_brings_a_token_back_sooner_lets_the_next_go_sooner() -> None:
-    world = World([Rate(1, 1.0, 1)], serve=lambda: 0.01)
-    flow = world.flow()
+    world = GateSimulation([Rate(1, 1.0, 1)], service_delay=lambda: 0.01)
+    flow = world.open_flow()
     world.offer(flow)
     second = world.offer(flow)
     world.run()
@@ -254,12 +256,12 @@ def test_an_answer_that_brings_a_token_back_sooner_lets_the_next_go_sooner() -> 
 
 
 def test_a_permit_that_lets_bulk_go_is_not_wasted_on_a_dearer_head() -> None:
-    world = World([Rate(10, 10.0, 10)], limit=3, serve=lambda: 1.0)
-    world.offer(world.flow(Priority.BULK, key="another"))
-    normal = world.flow()
+    world = GateSimulation([Rate(10, 10.0, 10)], limit=3, service_delay=lambda: 1.0)
+    world.offer(world.open_flow(Priority.BULK, key="another"))
+    normal = world.open_flow()
     world.offer(normal, {"requests": 5.0})
     dear = world.offer(normal, {"requests": 8.0})
-    cheap = world.offer(world.flow(Priority.BULK))
+    cheap = world.offer(world.open_flow(Priority.BULK))
     assert (dear.granted_at, cheap.granted_at) == (None, None)
     world.run()
     assert cheap.granted_at == 101.0
@@ -268,24 +270,24 @@ def test_a_permit_that_lets_bulk_go_is_not_wasted_on_a_dearer_head() -> None:
 
 
 def test_a_new_limit_keeps_what_was_counted() -> None:
-    world = World([Rate(10, 1.0, 10)])
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 10)])
+    flow = world.open_flow()
     for _ in range(10):
         world.offer(flow)
     world.run(until=world.now + 0.1)
     world.gate.retune([Rate(15, 1.0, 15), Rate(100, 60.0, 100)], world.now)
     for _ in range(10):
         world.offer(flow)
-    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.budgets.known()[0].windows] == [0, 85]
+    assert [round(window.remaining(world.now, 0.05)) for window in world.gate.budgets.snapshot()[0].windows] == [0, 85]
 
 
 def test_a_retune_refuses_those_that_can_never_be_paid_any_more() -> None:
-    world = World([Rate(10, 1.0, 10)])
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 10)])
+    flow = world.open_flow()
     world.offer(flow, {"requests": 10.0})
     dear, cheap = world.offer(flow, {"requests": 9.0}), world.offer(flow)
     assert world.gate.retune([Rate(5, 1.0, 5)], world.now) == [dear]
-    world.look()
+    world.dispatch()
     world.run()
     assert cheap.granted_at is not None
     assert dear.granted_at is None
@@ -293,29 +295,33 @@ def test_a_retune_refuses_those_that_can_never_be_paid_any_more() -> None:
 
 
 def test_offers_and_withdrawals_behind_a_blocked_head_leave_nothing_behind() -> None:
-    world = World([])
+    world = GateSimulation([])
     world.gate.paused = True
-    world.offer(world.flow())
+    world.offer(world.open_flow())
     for _ in range(2_000):
-        world.withdraw(world.offer(world.flow(tenant="passing")))
-    share = next(share for share in world.gate.budgets.known()[0].lineups[Lane.ADAPTIVE].classes.values() if share.live)
-    assert len(share._children) < 200
+        world.withdraw(world.offer(world.open_flow(tenant="passing")))
+    share = next(
+        share
+        for share in world.gate.budgets.snapshot()[0].lane_queues[Lane.ADAPTIVE].classes.values()
+        if share.active_children
+    )
+    assert len(share._heap) < 200
     assert world.gate.queued == 1
 
 
 def test_who_cannot_be_served_in_time_is_told_so_at_once_and_nobody_else() -> None:
-    world = World([Rate(10, 1.0, 1)], limit=100)
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 1)], limit=100)
+    flow = world.open_flow()
     told, queued = [], []
     for _ in range(200):
         waiter = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 5.0)
-        needed_s = out_of_reach(waiter, world.now)
+        needed_s = unreachable_wait_s(waiter, world.now)
         if needed_s is None:
             queued.append(waiter)
             world.gate.offer(waiter, world.now)
         else:
             told.append(needed_s)
-    world.look()
+    world.dispatch()
     world.run(until=world.now + 5.0)
     served = sum(waiter.granted_at is not None for waiter in queued)
     assert served >= 50  # what could be served was
@@ -324,16 +330,16 @@ def test_who_cannot_be_served_in_time_is_told_so_at_once_and_nobody_else() -> No
 
 
 def test_a_pause_gives_up_those_it_puts_out_of_reach() -> None:
-    world = World([Rate(10, 1.0, 1)], write=lambda: 1e9)
-    flow = world.flow()
+    world = GateSimulation([Rate(10, 1.0, 1)], write_delay=lambda: 1e9)
+    flow = world.open_flow()
     first = world.offer(flow)
     soon = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 5.0)
     late = Waiter(flow, {"requests": 1.0}, Receipt(), deadline=world.now + 60.0)
     for waiter in (late, soon):
         world.gate.offer(waiter, world.now)
-    world.gate.written(first, world.now)
+    world.gate.mark_written(first, world.now)
     world.gate.settle(first, Verdict.THROTTLED, world.now, answered_at=world.now, retry_after_s=20.0)
-    given_up = give_up(world.gate, world.now)
+    given_up = reject_unreachable(world.gate, world.now)
     assert [waiter for waiter, _ in given_up] == [soon]
     assert given_up[0][1] == pytest.approx(20.0, abs=0.2)
     assert world.gate.queued == 1
@@ -349,15 +355,15 @@ def test_what_could_have_been_served_is_never_refused(limit: int, burst: int, it
     """The bound is a lower bound: in a world without any delay, nobody refused would have been granted in time."""
     rate = Rate(limit, 1.0, min(burst, limit))
     payable = [(cost, deadline) for cost, deadline in items if cost <= limit]
-    world = World([rate])
-    flow = world.flow()
+    world = GateSimulation([rate])
+    flow = world.open_flow()
     refused: list[tuple[Waiter, float]] = []
     for cost, deadline_s in payable:
         waiter = Waiter(flow, {"requests": float(cost)}, Receipt(), deadline=world.now + deadline_s)
-        if out_of_reach(waiter, world.now) is not None:
+        if unreachable_wait_s(waiter, world.now) is not None:
             refused.append((waiter, world.now + deadline_s))
         world.gate.offer(waiter, world.now)
-    world.look()
+    world.dispatch()
     world.run()
     for waiter, deadline in refused:
         assert waiter.granted_at is not None

@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.admission.copies import Copies
+from paceline.admission.copies import CopyMemo
 from paceline.admission.lineup import Lane, Waiter
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Cost, Rate, Verdict
-from paceline.rate.learner import Learner
+from paceline.rate.learner import RateLearner
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
 from paceline.telemetry.levels import window_label
 from paceline.upstream.state import state_of
 from support.properties import examples
-from support.simulation import FixedWindows, OtherClient, StrictUpstream, TokenBucketUpstream, World
+from support.simulation import FixedWindowUpstream, GateSimulation, OtherClient, StrictUpstream, TokenBucketUpstream
 
 HUNDRED = Rate(100, 1.0, 10)
 
 KINDS: dict[str, Callable[[Rate], StrictUpstream]] = {
     "sliding": lambda rate: StrictUpstream([rate]),
-    "fixed": FixedWindows,
+    "fixed": FixedWindowUpstream,
     "bucket": TokenBucketUpstream,
 }
 SEEDS = (1, *(pytest.param(seed, marks=pytest.mark.verify) for seed in (2, 3)))
@@ -38,35 +38,35 @@ class Study:
     def __init__(self, kind: str = "sliding", rate: Rate = HUNDRED, seed: int = 1, in_flight: int = 20) -> None:
         draw = random.Random(seed)
         self.upstream = KINDS[kind](rate)
-        self.world = World(
+        self.world = GateSimulation(
             [],
             adaptive_limit=in_flight,
             upstream=self.upstream,
-            there=lambda: draw.uniform(0.005, 0.015),
-            back=lambda: draw.uniform(0.005, 0.015),
-            timer_late=lambda: draw.uniform(0.0001, 0.0015),
+            request_delay=lambda: draw.uniform(0.005, 0.015),
+            response_delay=lambda: draw.uniform(0.005, 0.015),
+            timer_delay=lambda: draw.uniform(0.0001, 0.0015),
         )
-        self.world.on_answer = self._again
+        self.world.on_response = self._again
         self.began_at = self.world.now
         self.refusals: list[float] = []
-        self.flow = self.world.flow()
+        self.flow = self.world.open_flow()
         for _ in range(200):
             self.world.offer(self.flow)
 
     @property
-    def learner(self) -> Learner:
-        return self.world.gate.budgets.known()[0].learner
+    def learner(self) -> RateLearner:
+        return self.world.gate.budgets.snapshot()[0].learner
 
     def change(self, at: float, limit: float) -> None:
         """From so many seconds on the upstream's limit is another."""
 
         def act() -> None:
-            if isinstance(self.upstream, FixedWindows | TokenBucketUpstream):
+            if isinstance(self.upstream, FixedWindowUpstream | TokenBucketUpstream):
                 self.upstream.rate = Rate(limit, 1.0, 10)
             else:
                 self.upstream.rates = [Rate(limit, 1.0, 10)]
 
-        self.world.at(self.began_at + at, act)
+        self.world.schedule(self.began_at + at, act)
 
     def run(self, until: float) -> None:
         self.world.run(until=self.began_at + until)
@@ -123,13 +123,13 @@ def test_a_limit_that_halves_or_doubles_is_followed_within_half_a_minute(kind: s
 
 
 def test_an_upstream_that_never_throttles_is_not_slowed() -> None:
-    world = World([], there=lambda: 0.01)
-    flow = world.flow()
+    world = GateSimulation([], request_delay=lambda: 0.01)
+    flow = world.open_flow()
     for _ in range(5_000):
         world.offer(flow)
     assert len(world.granted) == 5_000
     world.run()
-    assert world.gate.budgets.known()[0].learner.window is None
+    assert world.gate.budgets.snapshot()[0].learner.window is None
 
 
 def test_a_few_a_minute_are_learned_too() -> None:
@@ -142,11 +142,11 @@ def test_a_few_a_minute_are_learned_too() -> None:
 def test_nobody_is_held_for_ever_by_a_rate_below_his_cost() -> None:
     study = Study(rate=Rate(20, 60.0, 20))
     study.run(until=300)
-    assert study.learner.rate < 1
+    assert study.learner.rate_per_s < 1
     world = study.world
     while world.gate.queued:
-        world.withdraw(next(world.gate.budgets.waiters()))
-    world.on_answer = None
+        world.withdraw(next(world.gate.budgets.iter_waiters()))
+    world.on_response = None
     costly = world.offer(study.flow, {"requests": 7.0})
     world.run(until=world.now + 60)
     assert costly.granted_at is not None
@@ -155,12 +155,12 @@ def test_nobody_is_held_for_ever_by_a_rate_below_his_cost() -> None:
 def test_what_was_learned_survives_a_reload_and_is_forgotten_by_a_reset() -> None:
     study = Study()
     study.run(until=10)
-    gate, now, learned = study.world.gate, study.world.now, study.learner.rate
-    gate.budgets.set_declared(0.05, 900.0)
+    gate, now, learned = study.world.gate, study.world.now, study.learner.rate_per_s
+    gate.budgets.set_declared_times(0.05, 900.0)
     gate.retune([], now)
-    assert study.learner.rate == learned
-    gate.forget_learned(now)
-    assert study.learner.rate == inf
+    assert study.learner.rate_per_s == learned
+    gate.reset_learned(now)
+    assert study.learner.rate_per_s == inf
     assert study.learner.window is None
 
 
@@ -177,7 +177,7 @@ def test_a_limit_that_headers_tell_takes_the_place_of_what_was_learned() -> None
     study = Study()
     study.run(until=10)
     told = RateWindowInfo("w", "requests", 60.0, None, None, 1.0)
-    study.world.tell = lambda taken: RateInfo("ietf", windows=(told,))
+    study.world.rate_info_for = lambda taken: RateInfo("ietf", windows=(told,))
     study.run(until=20)
     assert study.learner.window is None
     assert study.used(12, 20) == pytest.approx(60, rel=0.05)
@@ -185,7 +185,7 @@ def test_a_limit_that_headers_tell_takes_the_place_of_what_was_learned() -> None
 
 def test_a_told_wait_is_obeyed_and_the_rate_is_learned_all_the_same() -> None:
     study = Study()
-    study.world.tell = lambda taken: None if taken else RateInfo("ietf", retry_after_s=1.0)
+    study.world.rate_info_for = lambda taken: None if taken else RateInfo("ietf", retry_after_s=1.0)
     study.run(until=60)
     assert study.used(30, 60) >= 0.85 * 100
     assert study.refused(30, 60) <= 0.01
@@ -199,8 +199,8 @@ async def test_its_state_shows_the_learned_rate_as_a_window_of_a_second() -> Non
     study = Study()
     study.run(until=40)
     service = Service(Config.model_validate({"upstreams": {"api": {"base_url": "https://api.example"}}}))
-    upstream = service.registry.named("api")
-    upstream.admitter.gate = study.world.gate
+    upstream = service.registry.get("api")
+    upstream.async_gate.gate = study.world.gate
     (budget,) = state_of(upstream, study.world.now).budgets
     (window,) = budget.windows
     assert (window.source, window.per, window.unit) == ("learned", "1s", "requests")
@@ -215,7 +215,7 @@ def test_the_classic_lane_feeds_it_and_is_not_bound_by_it() -> None:
     study = Study()
     study.run(until=10)
     world = study.world
-    classic = world.flow(lane=Lane.CLASSIC)
+    classic = world.open_flow(lane=Lane.CLASSIC)
     world.gate.adaptive_limit = inf
     burst = [world.offer(classic) for _ in range(50)]
     assert all(waiter.granted_at == world.now for waiter in burst)
@@ -225,62 +225,62 @@ def test_the_classic_lane_feeds_it_and_is_not_bound_by_it() -> None:
 
 def test_one_round_trip_of_refusals_cuts_the_rate_once() -> None:
     learner = learned()
-    before = learner.rate
+    before = learner.rate_per_s
     for tenth in range(30):
-        learner.wrote(1.0, 20.0 + tenth / 10)
-    answered = [learner.refused(1.0, 22.9, 23.0, 0.0) for _ in range(10)]
-    assert 0.97 * before <= learner.rate < before
+        learner.on_written(1.0, 20.0 + tenth / 10)
+    answered = [learner.on_throttled(1.0, 22.9, 23.0, 0.0) for _ in range(10)]
+    assert 0.97 * before <= learner.rate_per_s < before
     assert all(answered)
 
 
 def test_a_second_refusal_with_no_success_between_pauses_the_budget() -> None:
     learner = learned()
-    assert learner.refused(1.0, 20.0, 20.1, 0.0)
-    assert not learner.refused(1.0, 20.2, 20.3, 0.0)
+    assert learner.on_throttled(1.0, 20.0, 20.1, 0.0)
+    assert not learner.on_throttled(1.0, 20.2, 20.3, 0.0)
 
 
 def test_a_refusal_after_a_success_does_not_pause() -> None:
     learner = learned()
-    learner.refused(1.0, 20.0, 20.1, 0.0)
-    learner.passed(20.2, 20.3)
-    assert learner.refused(1.0, 20.4, 20.5, 0.0)
+    learner.on_throttled(1.0, 20.0, 20.1, 0.0)
+    learner.on_accepted(20.2, 20.3)
+    assert learner.on_throttled(1.0, 20.4, 20.5, 0.0)
 
 
 def test_it_climbs_only_while_it_holds_the_queue() -> None:
     learner = learned()
-    before = learner.rate
+    before = learner.rate_per_s
     moment = 20.0
     for _ in range(1_000):
         moment += 0.1
-        learner.take(1.0, moment, held=False, now=moment)
-    assert learner.rate == before
+        learner.take(1.0, moment, rate_bound=False, now=moment)
+    assert learner.rate_per_s == before
     for _ in range(1_500):
         moment += 0.1
-        learner.take(1.0, moment, held=True, now=moment)
-    assert learner.rate > 2 * before
+        learner.take(1.0, moment, rate_bound=True, now=moment)
+    assert learner.rate_per_s > 2 * before
 
 
 def test_a_copy_that_is_run_ahead_keeps_its_rate() -> None:
     study = Study()
     study.run(until=10)
-    fork = study.world.gate.budgets.known()[0].fork(Copies())
-    before = fork.learner.rate
+    fork = study.world.gate.budgets.snapshot()[0].copy(CopyMemo())
+    before = fork.learner.rate_per_s
     for step in range(100):
-        fork.learner.take(1.0, study.world.now + step, held=True, now=study.world.now + step)
-    assert fork.learner.rate == before
+        fork.learner.take(1.0, study.world.now + step, rate_bound=True, now=study.world.now + step)
+    assert fork.learner.rate_per_s == before
     assert fork.learner.window is not study.learner.window
 
 
-def learned() -> Learner:
+def learned() -> RateLearner:
     """Ten a second went through for ten seconds, until one was refused; the rate is that or little less."""
-    learner = Learner()
+    learner = RateLearner()
     for step in range(100):
-        learner.wrote(1.0, 10.0 + step / 10)
-    learner.wrote(1.0, 19.95)
-    assert not learner.refused(1.0, 19.95, 19.96, 0.0)
-    learner.wrote(1.0, 19.97)
-    assert learner.passed(19.97, 19.98)
-    assert 9 <= learner.rate <= 11
+        learner.on_written(1.0, 10.0 + step / 10)
+    learner.on_written(1.0, 19.95)
+    assert not learner.on_throttled(1.0, 19.95, 19.96, 0.0)
+    learner.on_written(1.0, 19.97)
+    assert learner.on_accepted(19.97, 19.98)
+    assert 9 <= learner.rate_per_s <= 11
     return learner
 
 
@@ -294,22 +294,22 @@ def learned() -> Learner:
 def test_whatever_is_answered_the_rate_stays_finite_and_somebody_may_go(
     calls: list[tuple[str, float, float, float]],
 ) -> None:
-    learner, now = Learner(), 100.0
+    learner, now = RateLearner(), 100.0
     for kind, later_s, took_s, amount in calls:
         now += later_s
         if learner.window is not None:
-            learner.take(amount, now, held=True, now=now)
-        learner.wrote(amount, now)
+            learner.take(amount, now, rate_bound=True, now=now)
+        learner.on_written(amount, now)
         written_at, now = now, now + took_s
         if kind == "ok":
-            learner.passed(written_at, now)
+            learner.on_accepted(written_at, now)
         else:
-            learner.refused(amount, written_at, now, 3.0 if kind == "named" else 0.0)
+            learner.on_throttled(amount, written_at, now, 3.0 if kind == "named" else 0.0)
         if learner.window is not None:
-            assert 0.05 <= learner.rate < inf
+            assert 0.05 <= learner.rate_per_s < inf
             assert learner.window.rate.limit >= 1
-            assert learner.window.rate.per_second == pytest.approx(learner.rate)
-            assert learner.window.due(min(amount, learner.window.rate.limit), now, 0.0) >= -inf
+            assert learner.window.rate.per_second == pytest.approx(learner.rate_per_s)
+            assert learner.window.due_at(min(amount, learner.window.rate.limit), now, 0.0) >= -inf
 
 
 def test_a_cost_counts_for_what_it_is() -> None:
@@ -317,8 +317,8 @@ def test_a_cost_counts_for_what_it_is() -> None:
     world = study.world
     cost: Cost = {"requests": 4.0}
     while world.gate.queued:
-        world.withdraw(next(world.gate.budgets.waiters()))
-    world.on_answer = lambda waiter, verdict: world.offer(study.flow, cost) and None
+        world.withdraw(next(world.gate.budgets.iter_waiters()))
+    world.on_response = lambda waiter, verdict: world.offer(study.flow, cost) and None
     for _ in range(50):
         world.offer(study.flow, cost)
     study.run(until=60)

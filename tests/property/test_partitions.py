@@ -7,26 +7,26 @@ import pytest
 from paceline.admission.lineup import Lane
 from paceline.admission.partition import partition_by
 from paceline.model import Exchange, Priority, Rate, Receipt, Request, RetryPolicy, Url, Verdict
-from support.simulation import StrictUpstream, World
+from support.simulation import GateSimulation, StrictUpstream
 
 
-def world_without_an_upstream(rate: Rate) -> World:
+def world_without_an_upstream(rate: Rate) -> GateSimulation:
     """Partitions have a limit each, so the strict upstream of one limit does not apply."""
-    return World([rate], upstream=StrictUpstream([]))
+    return GateSimulation([rate], upstream=StrictUpstream([]))
 
 
 def test_a_queue_in_one_partition_costs_another_nothing() -> None:
     world = world_without_an_upstream(Rate(10, 1.0, 1))
-    busy = world.flow(key="busy")
+    busy = world.open_flow(key="busy")
     for _ in range(10_000):
         world.offer(busy)
     world.run(until=world.now + 3)
-    assert world.offer(world.flow(key="quiet")).granted_at == world.now
+    assert world.offer(world.open_flow(key="quiet")).granted_at == world.now
 
 
 def test_each_partition_has_the_whole_limit() -> None:
     world = world_without_an_upstream(Rate(10, 1.0, 1))
-    flows = [world.flow(key=f"k{n}") for n in range(5)]
+    flows = [world.open_flow(key=f"k{n}") for n in range(5)]
     for flow in flows:
         for _ in range(50):
             world.offer(flow)
@@ -35,8 +35,8 @@ def test_each_partition_has_the_whole_limit() -> None:
 
 
 def test_free_permits_go_in_turn_to_the_partitions_of_a_class() -> None:
-    world = World([], limit=2, serve=lambda: 0.1)
-    flows = [world.flow(key=f"k{n}") for n in range(4)]
+    world = GateSimulation([], limit=2, service_delay=lambda: 0.1)
+    flows = [world.open_flow(key=f"k{n}") for n in range(4)]
     for flow in flows:
         for _ in range(50):
             world.offer(flow)
@@ -46,8 +46,8 @@ def test_free_permits_go_in_turn_to_the_partitions_of_a_class() -> None:
 
 
 def test_free_permits_go_to_the_classes_a_hundred_to_ten_to_one_across_partitions() -> None:
-    world = World([], limit=1, serve=lambda: 0.001)
-    flows = {priority: world.flow(priority, key=priority.value) for priority in Priority}
+    world = GateSimulation([], limit=1, service_delay=lambda: 0.001)
+    flows = {priority: world.open_flow(priority, key=priority.value) for priority in Priority}
     for flow in flows.values():
         for _ in range(2_000):
             world.offer(flow)
@@ -58,10 +58,10 @@ def test_free_permits_go_to_the_classes_a_hundred_to_ten_to_one_across_partition
 
 
 def test_a_throttle_pauses_its_own_partition_only() -> None:
-    world = World([], write=lambda: 1e9)
-    one, other = world.flow(key="one"), world.flow(key="other")
+    world = GateSimulation([], write_delay=lambda: 1e9)
+    one, other = world.open_flow(key="one"), world.open_flow(key="other")
     waiter = world.offer(one)
-    world.gate.written(waiter, world.now)
+    world.gate.mark_written(waiter, world.now)
     world.gate.settle(waiter, Verdict.THROTTLED, world.now, answered_at=world.now, retry_after_s=60.0)
     assert world.offer(one).granted_at is None
     assert world.offer(other).granted_at == world.now
@@ -69,22 +69,22 @@ def test_a_throttle_pauses_its_own_partition_only() -> None:
 
 def test_a_partition_that_is_held_again_and_again_is_remembered_once() -> None:
     world = world_without_an_upstream(Rate(1, 100.0, 1))
-    flows = {key: world.flow(key=key) for key in ("soon", "later")}
+    flows = {key: world.open_flow(key=key) for key in ("soon", "later")}
     for flow in flows.values():
         world.offer(flow)
         world.run(until=world.now + 50)
     world.offer(flows["soon"])
     for _ in range(1_000):
         world.withdraw(world.offer(flows["later"]))
-    assert len(world.gate._standing._held) < 200
+    assert len(world.gate._run_queue._blocked) < 200
     assert world.offer(flows["later"]).granted_at is None
     world.run()
     assert len(world.granted) == 4
 
 
 def test_tenants_share_a_budget_by_their_weights() -> None:
-    world = World([Rate(100, 1.0, 1)])
-    flows = [world.flow(tenant="light", weight=1.0), world.flow(tenant="heavy", weight=3.0)]
+    world = GateSimulation([Rate(100, 1.0, 1)])
+    flows = [world.open_flow(tenant="light", weight=1.0), world.open_flow(tenant="heavy", weight=3.0)]
     for flow in flows:
         for _ in range(1_000):
             world.offer(flow)
@@ -94,8 +94,8 @@ def test_tenants_share_a_budget_by_their_weights() -> None:
 
 
 def test_bulk_at_its_share_of_the_permits_does_not_hide_others_of_the_same_partition() -> None:
-    world = World([], limit=10, serve=lambda: 100.0)
-    bulk, normal = world.flow(Priority.BULK), world.flow(Priority.NORMAL)
+    world = GateSimulation([], limit=10, service_delay=lambda: 100.0)
+    bulk, normal = world.open_flow(Priority.BULK), world.open_flow(Priority.NORMAL)
     for _ in range(30):
         world.offer(bulk)
     assert world.gate.in_flight == 9
@@ -105,8 +105,8 @@ def test_bulk_at_its_share_of_the_permits_does_not_hide_others_of_the_same_parti
 @pytest.mark.parametrize("keys", ["aa", "ab"])
 @pytest.mark.parametrize("limit", [2, 20])
 def test_bulk_has_its_turns_while_others_could_take_every_permit(limit: int, keys: str) -> None:
-    world = World([], limit=limit, serve=lambda: world.random.uniform(0.1, 0.2))
-    normal, bulk = world.flow(key=keys[0]), world.flow(Priority.BULK, key=keys[1])
+    world = GateSimulation([], limit=limit, service_delay=lambda: world.random.uniform(0.1, 0.2))
+    normal, bulk = world.open_flow(key=keys[0]), world.open_flow(Priority.BULK, key=keys[1])
     for flow in (normal, bulk):
         for _ in range(6_000):
             world.offer(flow)
@@ -117,9 +117,9 @@ def test_bulk_has_its_turns_while_others_could_take_every_permit(limit: int, key
 
 def test_bulk_that_takes_long_leaves_a_partition_its_turns_for_others() -> None:
     takes_s = [60.0]
-    world = World([], limit=2, serve=lambda: takes_s[0])
-    slow = world.flow(Priority.BULK, key="one")
-    flows = [world.flow(key=key) for key in ("one", "other")]
+    world = GateSimulation([], limit=2, service_delay=lambda: takes_s[0])
+    slow = world.open_flow(Priority.BULK, key="one")
+    flows = [world.open_flow(key=key) for key in ("one", "other")]
     for _ in range(30):
         world.offer(slow)
     world.run(until=world.now)
@@ -134,8 +134,8 @@ def test_bulk_that_takes_long_leaves_a_partition_its_turns_for_others() -> None:
 
 
 def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
-    world = World([Rate(100, 1.0, 1)])
-    flows = [world.flow(lane=lane) for lane in Lane]
+    world = GateSimulation([Rate(100, 1.0, 1)])
+    flows = [world.open_flow(lane=lane) for lane in Lane]
     for flow in flows:
         for _ in range(300):
             world.offer(flow)
@@ -147,17 +147,17 @@ def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
 def test_partitions_are_bounded_and_only_those_that_remember_nothing_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("paceline.admission.budgets._MOST", 3)
+    monkeypatch.setattr("paceline.admission.budgets._MAX_BUDGETS", 3)
     world = world_without_an_upstream(Rate(10, 1.0, 10))
-    first = world.flow(key="first")
+    first = world.open_flow(key="first")
     for key in ("first", "second", "third"):
-        world.offer(world.flow(key=key))
+        world.offer(world.open_flow(key=key))
     with pytest.raises(LookupError, match="3 partitions are busy"):
-        world.flow(key="fourth")
+        world.open_flow(key="fourth")
     world.run(until=world.now + 2)
-    world.look()
-    world.flow(key="fourth")
-    assert first.lineup.budget.dropped
+    world.dispatch()
+    world.open_flow(key="fourth")
+    assert first.lane_queue.budget.is_evicted
     assert len(world.gate.budgets) == 3
 
 

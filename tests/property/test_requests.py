@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from paceline.api import reading
-from paceline.api.checks import fetch_of
+from paceline.api.checks import build_fetch_batch
 from paceline.api.errors import ApiError, BadRequest, Invalid, TooLarge
-from paceline.api.intake import Intake, Place
-from paceline.config.server import Server
+from paceline.api.intake import LoadShedder, Reservation
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Tenant
 from support.properties import examples
 
-LIMITS = Server(max_items=20)
+LIMITS = ServerConfig(max_items=20)
 
 words = st.text(max_size=6)
 numbers = st.one_of(st.integers(-(2**70), 2**70), st.floats(), st.sampled_from([0, -1, 0.5, 1e308]))
@@ -114,21 +114,21 @@ def request_of(body: bytes, *, chunk: int) -> Request:
     return Request(scope, receive)
 
 
-async def take_batch(request: Request, place: Place) -> Batch:
+async def take_batch(request: Request, place: Reservation) -> Batch:
     return await reading.read_batch(request, place, LIMITS)
 
 
-async def take_fetch(request: Request, place: Place) -> Batch:
-    return fetch_of(await reading.read_fetch(request, place, LIMITS), Tenant(), LIMITS)
+async def take_fetch(request: Request, place: Reservation) -> Batch:
+    return build_fetch_batch(await reading.read_fetch(request, place, LIMITS), Tenant(), LIMITS)
 
 
 def taken(take: Any, body: bytes) -> Batch | ApiError:
     """The batch a body makes, or the refusal; anything else that is raised would be a 500."""
-    intake = Intake()
-    intake.open()
+    intake = LoadShedder()
+    intake.start_accepting()
 
     async def reads() -> Batch:
-        with intake.place(Tenant(), LIMITS) as place:
+        with intake.reserve(Tenant(), LIMITS) as place:
             batch: Batch = await take(request_of(body, chunk=4096), place)
             return batch
 
@@ -137,7 +137,7 @@ def taken(take: Any, body: bytes) -> Batch | ApiError:
     except ApiError as error:
         return error
     finally:
-        assert intake.held.body_bytes == 0
+        assert intake.usage.body_bytes == 0
 
 
 def names_what_is_there(error: Invalid, body: Any) -> bool:
@@ -175,8 +175,8 @@ def read(take: Any, body: Any, *, in_slices: bool) -> Batch | ApiError:
     """What becomes of a body, which is read part by part as a large one would be, or at once."""
     with pytest.MonkeyPatch.context() as patch:
         if in_slices:
-            patch.setattr(reading, "LARGE", 1)
-            patch.setattr(reading, "_AT_ONCE", 1)
+            patch.setattr(reading, "LARGE_REQUEST_BYTES", 1)
+            patch.setattr(reading, "_MAX_SINGLE_PASS_BYTES", 1)
         return taken(take, json.dumps(body).encode())
 
 

@@ -10,27 +10,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.batch.order import in_order
+from paceline.batch.order import topological_order
 from paceline.errors import BodyTooLarge, ConnectFailed, ProtocolError
 from paceline.events import AttemptFinished, BatchFinished, Event, ItemFinished, RetryScheduled
 from paceline.model import Batch, Item, ItemRetry, Outcome, OutcomeKind, Rate, Strategy
-from support.memory import Act, MemoryUpstream, answer, failing, nothing_held, run, serving_from, silent
+from support.memory import (
+    Handler,
+    InMemoryUpstream,
+    fail_with,
+    in_memory_service,
+    is_idle,
+    never_respond,
+    respond_with,
+    run_batch,
+)
 from support.properties import examples
 from support.virtual_clock import virtual_time
 
 SOON = st.sampled_from([0.0, 0.01, 0.3, 2.0])
-ACTS: st.SearchStrategy[Act] = st.one_of(
-    st.builds(lambda after_s: answer(after_s=after_s), SOON),
-    st.builds(lambda status, after_s: answer(status, after_s=after_s), st.sampled_from([404, 500, 501, 503]), SOON),
-    st.builds(lambda wait, after_s: answer(429, ("retry-after-ms", wait), after_s=after_s),
+ACTS: st.SearchStrategy[Handler] = st.one_of(
+    st.builds(lambda after_s: respond_with(after_s=after_s), SOON),
+    st.builds(
+        lambda status, after_s: respond_with(status, after_s=after_s), st.sampled_from([404, 500, 501, 503]), SOON
+    ),
+    st.builds(lambda wait, after_s: respond_with(429, ("retry-after-ms", wait), after_s=after_s),
               st.sampled_from(["0", "200", "3000", "99000"]), SOON),
-    st.builds(lambda after_s: answer(429, after_s=after_s), SOON),
-    st.builds(lambda kind, sent, after_s: failing(kind, sent=sent, after_s=after_s),
+    st.builds(lambda after_s: respond_with(429, after_s=after_s), SOON),
+    st.builds(lambda kind, sent, after_s: fail_with(kind, sent=sent, after_s=after_s),
               st.sampled_from([ConnectFailed, ProtocolError, BodyTooLarge]), st.booleans(), SOON),
-    st.just(silent()),
+    st.just(never_respond()),
 )  # fmt: skip
 
-OWN: dict[Strategy, dict[str, Any]] = {
+STRATEGY_FIELDS: dict[Strategy, dict[str, Any]] = {
     Strategy.SEQUENTIAL: {},
     Strategy.CONCURRENT: {},
     Strategy.BOUNDED: {"max_concurrency": 3},
@@ -60,13 +71,13 @@ def item_lists(draw: st.DrawFn, most: int = 12) -> list[Item]:
     return [made[index] for index in range(count)]
 
 
-class World:
-    def __init__(self, script: list[Act], told: list[Event]) -> None:
-        self.upstream = MemoryUpstream(*script, after_s=0.2)
-        self.told = told
-        self.service = serving_from(
+class RunnerWorld:
+    def __init__(self, script: list[Handler], event_log: list[Event]) -> None:
+        self.upstream = InMemoryUpstream(*script, after_s=0.2)
+        self.event_log = event_log
+        self.service = in_memory_service(
             self.upstream,
-            told=told,
+            event_log=event_log,
             concurrency={"limit": LIMIT},
             rate=[{"limit": 10, "per": "1s"}],
             timeout={"attempt": "5s"},
@@ -77,7 +88,7 @@ class World:
 @given(
     batch_items=item_lists(),
     script=st.lists(ACTS, max_size=25),
-    strategy=st.sampled_from(list(OWN)),
+    strategy=st.sampled_from(list(STRATEGY_FIELDS)),
     attempts=st.integers(1, 3),
     throttles=st.integers(0, 3),
     halt=st.booleans(),
@@ -87,7 +98,7 @@ class World:
 @virtual_time
 async def test_whatever_happens_each_item_has_one_outcome_and_every_bound_holds(
     batch_items: list[Item],
-    script: list[Act],
+    script: list[Handler],
     strategy: Strategy,
     attempts: int,
     throttles: int,
@@ -95,17 +106,19 @@ async def test_whatever_happens_each_item_has_one_outcome_and_every_bound_holds(
     deadline_s: float,
     stop_after_s: float | None,
 ):
-    world = World(script, told := [])
+    world = RunnerWorld(script, event_log := [])
     retry = ItemRetry(attempts=attempts, throttles=throttles)
-    batch = Batch(batch_items, strategy=strategy, halt=halt, deadline_s=deadline_s, retry=retry, **OWN[strategy])
+    batch = Batch(
+        batch_items, strategy=strategy, halt=halt, deadline_s=deadline_s, retry=retry, **STRATEGY_FIELDS[strategy]
+    )
     began_at = time.perf_counter()
     with world.service as service:
         if stop_after_s is not None:
-            asyncio.get_running_loop().call_later(stop_after_s, service.runner.stop)
-        outcomes = await run(service, batch)  # in request order, one for each item: `run` asserts it
-        assert nothing_held(service)
-        assert service.registry._sockets.in_flight == 0
-        assert service.runner.active == 0
+            asyncio.get_running_loop().call_later(stop_after_s, service.runner.stop_all)
+        outcomes = await run_batch(service, batch)  # in request order, one for each item: `run` asserts it
+        assert is_idle(service)
+        assert service.registry._socket_pool.in_flight == 0
+        assert service.runner.active_batches == 0
     assert time.perf_counter() - began_at <= deadline_s + 0.1
     assert [outcome.id for outcome in outcomes] == [item.id for item in batch_items]
     caps = {Strategy.SEQUENTIAL: 1, Strategy.CONCURRENT: LIMIT}
@@ -115,10 +128,10 @@ async def test_whatever_happens_each_item_has_one_outcome_and_every_bound_holds(
     for outcome in outcomes:
         check_receipt(outcome)
         check_shape(outcome)
-    check_told(told, outcomes)
+    check_told(event_log, outcomes)
 
 
-def check_attempts(world: World, outcomes: list[Outcome], attempts: int, throttles: int) -> None:
+def check_attempts(world: RunnerWorld, outcomes: list[Outcome], attempts: int, throttles: int) -> None:
     sent = [each.request.url.target for each in world.upstream.sent]
     for outcome in outcomes:
         most = 1 if attempts == 1 else attempts + throttles
@@ -154,41 +167,43 @@ def check_shape(outcome: Outcome) -> None:
         assert outcome.attempts == 0
 
 
-def check_told(told: list[Event], outcomes: list[Outcome]) -> None:
-    finished = [event.outcome for event in told if isinstance(event, ItemFinished)]
+def check_told(event_log: list[Event], outcomes: list[Outcome]) -> None:
+    finished = [event.outcome for event in event_log if isinstance(event, ItemFinished)]
     assert sorted(finished, key=lambda outcome: outcome.index) == outcomes
-    (batch,) = [event for event in told if isinstance(event, BatchFinished)]
+    (batch,) = [event for event in event_log if isinstance(event, BatchFinished)]
     summary = batch.summary
     assert summary.total == len(outcomes) == summary.succeeded + summary.failed + summary.rejected
     assert summary.attempts == sum(outcome.attempts for outcome in outcomes)
-    assert summary.attempts == len([event for event in told if isinstance(event, AttemptFinished)])
-    assert summary.retries <= len([event for event in told if isinstance(event, RetryScheduled)])
+    assert summary.attempts == len([event for event in event_log if isinstance(event, AttemptFinished)])
+    assert summary.retries <= len([event for event in event_log if isinstance(event, RetryScheduled)])
 
 
 @examples(35)
 @given(
     batch_items=item_lists(),
     script=st.lists(ACTS, max_size=15),
-    strategy=st.sampled_from(list(OWN)),
+    strategy=st.sampled_from(list(STRATEGY_FIELDS)),
     after_s=st.sampled_from([0.0, 0.01, 0.25, 3.0]),
     turns=st.integers(0, 5),
 )
 @virtual_time
 async def test_a_cancelled_batch_lets_go_of_everything_and_the_next_finds_an_idle_upstream(
-    batch_items: list[Item], script: list[Act], strategy: Strategy, after_s: float, turns: int
+    batch_items: list[Item], script: list[Handler], strategy: Strategy, after_s: float, turns: int
 ):
-    world = World(script, [])
+    world = RunnerWorld(script, [])
     with world.service as service:
-        running = asyncio.create_task(run(service, Batch(batch_items, strategy=strategy, **OWN[strategy])))
+        running = asyncio.create_task(
+            run_batch(service, Batch(batch_items, strategy=strategy, **STRATEGY_FIELDS[strategy]))
+        )
         await asyncio.sleep(after_s)
         for _ in range(turns):
             await asyncio.sleep(0)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert world.upstream.in_flight == 0
-        assert nothing_held(service)
-        assert service.registry._sockets.in_flight == 0
-        assert service.runner.active == 0
+        assert is_idle(service)
+        assert service.registry._socket_pool.in_flight == 0
+        assert service.runner.active_batches == 0
 
 
 GRAPHS = st.integers(1, 12).flatmap(
@@ -203,9 +218,9 @@ def test_a_plan_puts_everything_after_what_it_waits_for_or_names_the_circle(grap
     batch_items = [Item(depends_on=[str(need) for need in needs]) for needs in graph]
     if circular(graph):
         with pytest.raises(ValueError, match="circle"):
-            in_order(batch_items)
+            topological_order(batch_items)
         return
-    needs, order = in_order(batch_items)
+    needs, order = topological_order(batch_items)
     assert sorted(order) == list(range(len(graph)))
     place = {index: at for at, index in enumerate(order)}
     for index, wanted in enumerate(graph):
@@ -216,7 +231,7 @@ def test_a_plan_puts_everything_after_what_it_waits_for_or_names_the_circle(grap
 @given(GRAPHS)
 def test_a_plan_keeps_the_requests_own_order_where_nothing_forbids_it(graph: list[list[int]]):
     backwards = [[need for need in needs if need < index] for index, needs in enumerate(graph)]
-    _, order = in_order([Item(depends_on=[str(need) for need in needs]) for needs in backwards])
+    _, order = topological_order([Item(depends_on=[str(need) for need in needs]) for needs in backwards])
     assert list(order) == list(range(len(graph)))
 
 
@@ -231,4 +246,4 @@ def circular(graph: list[list[int]]) -> bool:
 
 def test_an_unknown_id_is_named():
     with pytest.raises(ValueError, match=r"requests\[1\].depends_on names 'x'"):
-        in_order([Item(), Item(dependsOn=["x"])])
+        topological_order([Item(), Item(dependsOn=["x"])])

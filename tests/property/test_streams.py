@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from paceline.api.accept import EVENTS, NDJSON
-from paceline.api.answers import StreamAnswer
-from paceline.api.core import Core
-from paceline.api.intake import Intake
+from paceline.api.accept import EVENT_STREAM, NDJSON
+from paceline.api.answers import StreamingBatchResponse
+from paceline.api.core import ApiContext
+from paceline.api.intake import LoadShedder
 from paceline.app import Service
 from paceline.model import Batch, Item, Rate, Strategy, Tenant
-from support.memory import MemoryUpstream, answer, nothing_held, serving_from
+from support.memory import InMemoryUpstream, in_memory_service, is_idle, respond_with
 from support.properties import examples
 from support.virtual_clock import virtual_time
 
@@ -31,7 +31,7 @@ PATIENT_S = 900.0
 LINE = LARGEST + 2_000
 TICK_S = 0.0625
 """Moments a float tells exactly: on a clock that stands still between them aiolimiter would wait for a rounding."""
-OWN: dict[Strategy, dict[str, Any]] = {
+STRATEGY_FIELDS: dict[Strategy, dict[str, Any]] = {
     Strategy.SEQUENTIAL: {},
     Strategy.CONCURRENT: {},
     Strategy.BOUNDED: {"max_concurrency": 2},
@@ -66,18 +66,18 @@ class Caller:
         return sum(len(line) + framed for line in self.text.split(b"\n") if b'"status":null' in line)
 
 
-class Held(Intake):
+class RecordingLoadShedder(LoadShedder):
     """An intake that remembers the most it held; a subclass because each change is told to it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.most = 0
-        self.open()
+        self.start_accepting()
 
-    def answers_changed(self) -> None:
-        assert self.held.answer_bytes >= 0
-        self.most = max(self.most, self.held.answer_bytes)
-        super().answers_changed()
+    def update_response_memory(self) -> None:
+        assert self.usage.response_bytes >= 0
+        self.most = max(self.most, self.usage.response_bytes)
+        super().update_response_memory()
 
 
 STALLS = st.lists(st.sampled_from([0.0, 0.0, TICK_S, 1.0, 7.0]), max_size=30)
@@ -89,11 +89,11 @@ SIZES = st.lists(st.sampled_from([0, 1_000, 9_000, LARGEST, LARGEST]), min_size=
     sizes=SIZES,
     stalls=st.lists(STALLS, min_size=1, max_size=3),
     needs=st.lists(st.integers(0, 29), max_size=30),
-    strategy=st.sampled_from(list(OWN)),
+    strategy=st.sampled_from(list(STRATEGY_FIELDS)),
     halt=st.booleans(),
     failing=st.booleans(),
     deadline_s=st.sampled_from([0.3, 4.0, PATIENT_S]),
-    form=st.sampled_from([NDJSON, EVENTS]),
+    form=st.sampled_from([NDJSON, EVENT_STREAM]),
     whole=st.booleans(),
 )
 @virtual_time
@@ -108,24 +108,26 @@ async def test_each_item_is_told_once_and_whole_and_what_is_kept_is_bounded(
     form: str,
     whole: bool,
 ):
-    upstream = MemoryUpstream()
+    upstream = InMemoryUpstream()
     for index, size in enumerate(sizes):
         status = 404 if failing and index == len(sizes) // 2 else 200
-        upstream.at_path(f"/{index}", answer(status, ("content-type", "text/plain"), body=b"x" * size, after_s=TICK_S))
+        upstream.script_path(
+            f"/{index}", respond_with(status, ("content-type", "text/plain"), body=b"x" * size, after_s=TICK_S)
+        )
     items = [
         Item(upstream="api", path=f"/{index}", depends_on=[str(need)] if need < index else [])
         for index, need in zip(range(len(sizes)), [*needs, *[29] * 30], strict=False)
     ]
-    batch = Batch(items, strategy=strategy, deadline_s=deadline_s, halt=halt, **OWN[strategy])
+    batch = Batch(items, strategy=strategy, deadline_s=deadline_s, halt=halt, **STRATEGY_FIELDS[strategy])
     config = {"server": {"max_items": 30, "max_in_flight_items": 30 if whole else 90, "max_batch_response": ROOM}}
     callers = [Caller(list(each)) for each in stalls]
-    intake = Held()
-    with serving_from(upstream, config=config, concurrency={"limit": LIMIT}, retry={"attempts": 1}) as service:
+    intake = RecordingLoadShedder()
+    with in_memory_service(upstream, config=config, concurrency={"limit": LIMIT}, retry={"attempts": 1}) as service:
         await asyncio.gather(*(streamed(service, intake, batch, caller, form) for caller in callers))
-        assert nothing_held(service)
-        assert service.runner.active == 0
-    assert intake.held.answer_bytes == 0
-    assert not intake.watching
+        assert is_idle(service)
+        assert service.runner.active_batches == 0
+    assert intake.usage.response_bytes == 0
+    assert not intake.response_memory_listeners
     # What was in flight when it was full, and the call that took the place of the one which filled it.
     beyond = (LIMIT + 1) * LINE
     of_service = (ROOM if whole else 3 * ROOM) + beyond
@@ -135,24 +137,26 @@ async def test_each_item_is_told_once_and_whole_and_what_is_kept_is_bounded(
         check(caller.said(), sizes, deadline_s)
 
 
-@pytest.mark.parametrize("strategy", OWN)
+@pytest.mark.parametrize("strategy", STRATEGY_FIELDS)
 @virtual_time
 async def test_a_caller_that_stalls_gets_everything_and_no_other_waits_for_it(strategy: Strategy):
-    upstream = MemoryUpstream(usual=answer(200, ("content-type", "text/plain"), body=b"x" * LARGEST, after_s=TICK_S))
+    upstream = InMemoryUpstream(
+        default=respond_with(200, ("content-type", "text/plain"), body=b"x" * LARGEST, after_s=TICK_S)
+    )
     items = [Item(upstream="api", path="/") for _ in range(30)]
-    batch = Batch(items, strategy=strategy, deadline_s=PATIENT_S, **OWN[strategy])
+    batch = Batch(items, strategy=strategy, deadline_s=PATIENT_S, **STRATEGY_FIELDS[strategy])
     config = {"server": {"max_items": 30, "max_in_flight_items": 90, "max_batch_response": ROOM}}
-    slow, quick, intake = Caller([7.0] * 100), Caller([]), Held()
-    with serving_from(upstream, config=config, concurrency={"limit": LIMIT}) as service:
+    slow, quick, intake = Caller([7.0] * 100), Caller([]), RecordingLoadShedder()
+    with in_memory_service(upstream, config=config, concurrency={"limit": LIMIT}) as service:
         stalling = asyncio.create_task(streamed(service, intake, batch, slow, NDJSON))
         await asyncio.sleep(20.0)
-        assert ROOM <= intake.held.answer_bytes <= ROOM + (LIMIT + 1) * LINE
+        assert ROOM <= intake.usage.response_bytes <= ROOM + (LIMIT + 1) * LINE
         assert nobody_is_in_flight(service)
         began_at = time.perf_counter()
         await streamed(service, intake, batch, quick, NDJSON)
         assert time.perf_counter() - began_at < 30 * TICK_S + 0.1
         await stalling
-        assert nothing_held(service)
+        assert is_idle(service)
     check(slow.said(), [LARGEST] * 30, PATIENT_S)
     check(quick.said(), [LARGEST] * 30, PATIENT_S)
     assert len(upstream.sent) == 60
@@ -162,13 +166,13 @@ async def test_a_caller_that_stalls_gets_everything_and_no_other_waits_for_it(st
 async def test_who_is_held_as_the_service_is_full_goes_on_when_another_has_read():
     """It keeps nothing itself by then, so nothing of its own would tell it."""
     body, kind = b"x" * LARGEST, ("content-type", "text/plain")
-    upstream = MemoryUpstream(usual=answer(200, kind, body=body, after_s=TICK_S))
-    upstream.at_path("/slow", answer(200, kind, body=body, after_s=5.0))
+    upstream = InMemoryUpstream(default=respond_with(200, kind, body=body, after_s=TICK_S))
+    upstream.script_path("/slow", respond_with(200, kind, body=body, after_s=5.0))
     full = Batch([Item(upstream="api", path="/") for _ in range(30)], deadline_s=PATIENT_S)
     small = Batch([Item(upstream="api", path="/slow") for _ in range(2)], Strategy.SEQUENTIAL, deadline_s=PATIENT_S)
     config = {"server": {"max_items": 30, "max_in_flight_items": 30, "max_batch_response": ROOM}}
-    stalled, other, intake = Caller([0.0] * 50 + [60.0, 0.0]), Caller([]), Held()
-    with serving_from(upstream, config=config, concurrency={"limit": LIMIT}) as service:
+    stalled, other, intake = Caller([0.0] * 50 + [60.0, 0.0]), Caller([]), RecordingLoadShedder()
+    with in_memory_service(upstream, config=config, concurrency={"limit": LIMIT}) as service:
         first = asyncio.create_task(streamed(service, intake, full, stalled, NDJSON))
         began_at = time.perf_counter()
         await streamed(service, intake, small, other, NDJSON)
@@ -179,13 +183,13 @@ async def test_who_is_held_as_the_service_is_full_goes_on_when_another_has_read(
 
 
 def nobody_is_in_flight(service: Service) -> bool:
-    return all(upstream.admitter.gate.in_flight == 0 for upstream in service.registry)
+    return all(upstream.async_gate.gate.in_flight == 0 for upstream in service.registry)
 
 
-async def streamed(service: Service, intake: Intake, batch: Batch, caller: Caller, form: str) -> None:
-    core = Core(service, intake, lambda _: (b"", ""))
-    with intake.place(Tenant(), core.config.server) as place:
-        await StreamAnswer(core, batch, place, form)({}, caller.receive, caller.send)
+async def streamed(service: Service, intake: LoadShedder, batch: Batch, caller: Caller, form: str) -> None:
+    core = ApiContext(service, intake, lambda _: (b"", ""))
+    with intake.reserve(Tenant(), core.config.server) as place:
+        await StreamingBatchResponse(core, batch, place, form)({}, caller.receive, caller.send)
 
 
 def check(said: list[Any], sizes: list[int], deadline_s: float) -> None:

@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.request import Request, urlopen
 
-STARTED = re.compile(r"listening on (https?://\S+)")
-START_WITHIN_S = 60.0
-END_WITHIN_S = 60.0
+LISTENING_PATTERN = re.compile(r"listening on (https?://\S+)")
+START_TIMEOUT_S = 60.0
+EXIT_TIMEOUT_S = 60.0
 
 
-class Child:
+class ChildProcess:
     """One running command. `lines` grows as it prints; stdout and stderr are kept apart."""
 
     def __init__(self, process: Process, argv: Sequence[str], stdin: bytes) -> None:
@@ -27,7 +27,7 @@ class Child:
         self.argv = argv
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self._news = asyncio.Event()
+        self._output_changed = asyncio.Event()
         assert process.stdout is not None
         assert process.stderr is not None
         self._readers = [
@@ -40,35 +40,35 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def logs(self) -> str:
+    def output(self) -> str:
         """Everything printed so far, stdout first."""
         return "\n".join([*self.stdout, *self.stderr])
 
-    async def says(self, pattern: re.Pattern[str], *, within_s: float = START_WITHIN_S) -> re.Match[str]:
+    async def wait_for_output(self, pattern: re.Pattern[str], *, timeout_s: float = START_TIMEOUT_S) -> re.Match[str]:
         """Wait for a line, on either stream, that has `pattern` in it.
 
         Raises:
             AssertionError: it ended, or the time is over; the message holds what it said.
         """
         try:
-            async with asyncio.timeout(within_s):
-                while (match := pattern.search(self.logs())) is None:
+            async with asyncio.timeout(timeout_s):
+                while (match := pattern.search(self.output())) is None:
                     if all(reader.done() for reader in self._readers):
-                        raise AssertionError(f"{' '.join(self.argv)} ended:\n{self.logs()}")
-                    self._news.clear()
-                    await self._news.wait()
+                        raise AssertionError(f"{' '.join(self.argv)} ended:\n{self.output()}")
+                    self._output_changed.clear()
+                    await self._output_changed.wait()
         except TimeoutError:
-            raise AssertionError(f"no {pattern.pattern!r} within {within_s} s:\n{self.logs()}") from None
+            raise AssertionError(f"no {pattern.pattern!r} within {timeout_s} s:\n{self.output()}") from None
         return match
 
-    async def ended(self, *, within_s: float | None = None) -> int:
+    async def wait_for_exit(self, *, timeout_s: float | None = None) -> int:
         """Wait for the end and return the exit code, with everything it printed read."""
-        async with asyncio.timeout(END_WITHIN_S if within_s is None else within_s):
+        async with asyncio.timeout(EXIT_TIMEOUT_S if timeout_s is None else timeout_s):
             code = await self.process.wait()
             await asyncio.gather(*self._readers, self._writer)
         return code
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         if self.process.returncode is None:
             self.process.send_signal(number)
 
@@ -82,11 +82,11 @@ class Child:
     async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
         while line := await stream.readline():
             into.append(line.decode(errors="replace").rstrip("\n"))
-            self._news.set()
-        self._news.set()
+            self._output_changed.set()
+        self._output_changed.set()
 
 
-def environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Ours, without our proxies and PACELINE_* settings."""
     return {
         name: value
@@ -96,7 +96,9 @@ def environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def child(*argv: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> AsyncIterator[Child]:
+async def start_process(
+    *argv: str, stdin: bytes = b"", env: dict[str, str] | None = None
+) -> AsyncIterator[ChildProcess]:
     """Run a command, without our proxies and PACELINE_* settings; whatever happens it is gone afterwards."""
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -104,27 +106,27 @@ async def child(*argv: str, stdin: bytes = b"", env: dict[str, str] | None = Non
         stdout=PIPE,
         stderr=PIPE,
         limit=64 * 1024 * 1024,
-        env={**environment(), "PYTHONUNBUFFERED": "1", **(env or {})},
+        env={**clean_environment(), "PYTHONUNBUFFERED": "1", **(env or {})},
     )
-    running = Child(process, argv, stdin)
+    running = ChildProcess(process, argv, stdin)
     try:
         yield running
     finally:
-        running.signal(signal.SIGTERM)
+        running.send_signal(signal.SIGTERM)
         try:
-            await running.ended()
+            await running.wait_for_exit()
         except TimeoutError:
-            running.signal(signal.SIGKILL)
-            await running.ended()
-            raise AssertionError(f"{' '.join(argv)} ignored SIGTERM:\n{running.logs()}") from None
+            running.send_signal(signal.SIGKILL)
+            await running.wait_for_exit()
+            raise AssertionError(f"{' '.join(argv)} ignored SIGTERM:\n{running.output()}") from None
 
 
 class DemoUpstream:
     """The demo API, running; `url` has no trailing slash."""
 
-    def __init__(self, url: str, running: Child) -> None:
+    def __init__(self, url: str, running: ChildProcess) -> None:
         self.url = url
-        self.child = running
+        self.process = running
 
     async def stats(self) -> dict[str, Any]:
         """What it counted: accepted, refused, first_at, last_at, in_flight_max, arrivals..."""
@@ -157,8 +159,8 @@ async def start_demo(*, limit: int, **options: str | bool) -> AsyncIterator[Demo
             argv.append(flag)
         elif value is not False:
             argv += [flag, str(value)]
-    async with child(*argv) as running:
-        yield DemoUpstream((await running.says(STARTED))[1], running)
-        running.signal(signal.SIGTERM)
-        assert await running.ended() == 0, running.logs()
+    async with start_process(*argv) as running:
+        yield DemoUpstream((await running.wait_for_output(LISTENING_PATTERN))[1], running)
+        running.send_signal(signal.SIGTERM)
+        assert await running.wait_for_exit() == 0, running.output()
         assert running.stderr == []

@@ -26,9 +26,9 @@ import aiohttp
 import yaml
 
 from paceline import __version__
-from support.children import STARTED, Child, child
+from support.children import LISTENING_PATTERN, ChildProcess, start_process
 from support.machine import CA_BUNDLE, apt_settings, pip_settings
-from support.server import Server, until_ready
+from support.server import PacelineServer, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
@@ -78,14 +78,14 @@ class Image:
 
     def argv(self, program: str, *arguments: str) -> tuple[str, ...]:
         """A command of podman or buildah on this storage."""
-        own = ("--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"))
+        storage = ("--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"))
         tmp = ("--tmpdir", str(self.folder / "tmp")) if program == "podman" else ()
-        return (_installed(program), *own, *tmp, *arguments)
+        return (_require_program(program), *storage, *tmp, *arguments)
 
     async def podman(self, *arguments: str, stdin: bytes = b"", both: bool = False) -> str:
         """Run podman to its end, which must be a success; gives its output, or its output and its errors."""
-        ran = await _done(*self.argv("podman", *arguments), stdin=stdin, env=self.env)
-        return ran.logs() if both else "\n".join(ran.stdout)
+        ran = await _run_to_success(*self.argv("podman", *arguments), stdin=stdin, env=self.env)
+        return ran.output() if both else "\n".join(ran.stdout)
 
     async def inspected(self, kind: str, name: str) -> dict[str, Any]:
         (found,) = json.loads(await self.podman(kind, "inspect", name))
@@ -107,7 +107,7 @@ class Container:
 
     name: str
     image: Image
-    server: Server
+    server: PacelineServer
 
     async def pid(self) -> int:
         """Its first process, as this machine sees it."""
@@ -138,10 +138,10 @@ async def built_image() -> AsyncIterator[Image]:
             await image.podman("pod", "rm", "--all", "--force", "--time", "0")
             await image.podman("rm", "--all", "--force", "--time", "0")
     finally:
-        _leave_nothing(folder)
+        _remove_everything(folder)
 
 
-def _leave_nothing(folder: Path) -> None:
+def _remove_everything(folder: Path) -> None:
     shutil.rmtree(folder)
     for parent in Path("/sys/fs/cgroup").glob("**/libpod_parent"):
         for group in (*parent.glob("*/"), parent):
@@ -154,8 +154,8 @@ async def _bootstrap(image: Image) -> None:
     wanted = "python3,python3-venv,ca-certificates"
     acquire = image.folder / "apt.conf"
     acquire.write_text(await apt_settings())
-    command = (_installed("mmdebstrap"), "--quiet", *_SLIM, f"--aptopt={acquire}", f"--include={wanted}")
-    await _done(*command, "bookworm", str(archive), within_s=_BUILD_WITHIN_S)
+    command = (_require_program("mmdebstrap"), "--quiet", *_SLIM, f"--aptopt={acquire}", f"--include={wanted}")
+    await _run_to_success(*command, "bookworm", str(archive), within_s=_BUILD_WITHIN_S)
     await image.podman("import", "--quiet", str(archive), image.base)
     archive.unlink()
 
@@ -164,7 +164,7 @@ async def _build(image: Image, mounts: dict[str, str]) -> None:
     command = ("bud", "--format", "docker", "--isolation", "chroot", "--pull-never", "--quiet")
     volumes = (f"--volume={source}:{target}:ro" for source, target in mounts.items())
     source = ("--tag", IMAGE, "--file", str(DOCKERFILE), str(ROOT))
-    await _done(*image.argv("buildah", *command, *volumes, *source), within_s=_BUILD_WITHIN_S, env=image.env)
+    await _run_to_success(*image.argv("buildah", *command, *volumes, *source), within_s=_BUILD_WITHIN_S, env=image.env)
 
 
 @asynccontextmanager
@@ -172,31 +172,31 @@ async def start_container(
     image: Image, config: dict[str, Any], folder: Path, *options: str
 ) -> AsyncIterator[Container]:
     """Serve a configuration from a container with `options` of `podman run`; it must end well when it is told to."""
-    written(config, folder)
+    write_config(config, folder)
     async with run_container(image, folder, *options) as (name, running):
-        base_url = (await running.says(STARTED))[1].replace("0.0.0.0", "127.0.0.1")
+        base_url = (await running.wait_for_output(LISTENING_PATTERN))[1].replace("0.0.0.0", "127.0.0.1")
         async with aiohttp.ClientSession(base_url, cookie_jar=aiohttp.DummyCookieJar()) as http:
-            await until_ready(http, running)
-            yield Container(name, image, Server(base_url, running, http))
+            await wait_until_ready(http, running)
+            yield Container(name, image, PacelineServer(base_url, running, http))
         if running.process.returncode is None:
             await image.podman("stop", "--time", "60", name)
-        assert await running.ended() == 0, running.logs()
-        assert "Traceback" not in running.logs(), running.logs()
+        assert await running.wait_for_exit() == 0, running.output()
+        assert "Traceback" not in running.output(), running.output()
 
 
 @asynccontextmanager
 async def run_container(
     image: Image, folder: Path | None, *options: str, arguments: Sequence[str] = ()
-) -> AsyncIterator[tuple[str, Child]]:
+) -> AsyncIterator[tuple[str, ChildProcess]]:
     """Run the image, its configuration in `folder`; gives the container's name and what waits for it."""
     name = f"paceline-{secrets.token_hex(4)}"
     mount = () if folder is None else ("--volume", f"{folder}:{Path(CONFIG).parent}:ro")
     command = (*_RUN, "--name", name, *mount, *options, IMAGE, *arguments)
-    async with child(*image.argv("podman", *command), env=image.env) as running:
+    async with start_process(*image.argv("podman", *command), env=image.env) as running:
         yield name, running
 
 
-def written(config: dict[str, Any], folder: Path) -> Path:
+def write_config(config: dict[str, Any], folder: Path) -> Path:
     """The configuration's file in `folder`, both for everybody to read."""
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
@@ -210,13 +210,13 @@ async def pid_of(image: Image, name: str) -> int:
     return int((await image.inspected("container", name))["State"]["Pid"])
 
 
-def status_of(pid: int) -> dict[str, list[str]]:
+def proc_status(pid: int) -> dict[str, list[str]]:
     """The lines of `/proc/PID/status`."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
 
 
-def mounted(pid: int) -> dict[str, list[str]]:
+def mount_options(pid: int) -> dict[str, list[str]]:
     """The options of each mount point that it sees."""
     lines = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     return {words[4]: words[5].split(",") for words in lines}
@@ -233,16 +233,16 @@ def memory_limit_of(pid: int) -> int:
     raise AssertionError(f"no cgroup of {pid} limits memory")
 
 
-async def _done(
+async def _run_to_success(
     *argv: str, within_s: float | None = None, stdin: bytes = b"", env: dict[str, str] | None = None
-) -> Child:
-    async with child(*argv, stdin=stdin, env=env) as running:
-        code = await running.ended(within_s=within_s)
-    assert code == 0, f"{' '.join(argv)}: exit code {code}\n{running.logs()}"
+) -> ChildProcess:
+    async with start_process(*argv, stdin=stdin, env=env) as running:
+        code = await running.wait_for_exit(timeout_s=within_s)
+    assert code == 0, f"{' '.join(argv)}: exit code {code}\n{running.output()}"
     return running
 
 
-def _installed(program: str) -> str:
+def _require_program(program: str) -> str:
     found = shutil.which(program)
     assert found, f"{program} is missing: apt-get install {_PACKAGES}"
     return found

@@ -31,10 +31,10 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-PIECE = 16
+CHUNK_BYTES = 16
 """Bytes that pass at once where the flow is shaped."""
 
-LET_ARRIVE_S = 0.02
+DELIVERY_GRACE_S = 0.02
 """What was let through is given this long to be read: a reset may overtake it."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
@@ -64,7 +64,7 @@ SHAPING = frozenset({Fault.LATENCY, Fault.JITTER, Fault.BANDWIDTH})
 """The faults that everything passes, only later."""
 
 
-class _Strike(NamedTuple):
+class _InjectedFault(NamedTuple):
     fault: Fault
     phase: Phase
     delay_s: float
@@ -77,15 +77,15 @@ class FaultProxy:
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
-        self._fillers: list[socket.socket] = []
-        self._links: dict[asyncio.Task[None], _Link] = {}
-        self._faults: list[BaseException] = []
-        self._opening: asyncio.TimerHandle | None = None
-        self.strike_now: _Strike | None = None
+        self._accept_task: asyncio.Task[None] | None = None
+        self._backlog_fillers: list[socket.socket] = []
+        self._connections_by_task: dict[asyncio.Task[None], _ProxiedConnection] = {}
+        self._proxy_errors: list[BaseException] = []
+        self._unblock_timer: asyncio.TimerHandle | None = None
+        self.active_fault: _InjectedFault | None = None
         self.port = 0
         self.connections = 0
-        self.struck = 0
+        self.injected_count = 0
         """How often a fault has struck a connection."""
 
     async def __aenter__(self) -> Self:
@@ -93,14 +93,14 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._end(close=True)
-        for task, link in list(self._links.items()):
+        await self._stop_accepting(close=True)
+        for task, link in list(self._connections_by_task.items()):
             link.reset()
             task.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        await asyncio.gather(*self._connections_by_task, return_exceptions=True)
         await asyncio.sleep(0)  # transports close their sockets in the loop's next turn
-        if self._faults:
-            raise self._faults[0]
+        if self._proxy_errors:
+            raise self._proxy_errors[0]
 
     @property
     def url(self) -> str:
@@ -108,46 +108,46 @@ class FaultProxy:
 
     @property
     def open_connections(self) -> int:
-        return len(self._links)
+        return len(self._connections_by_task)
 
-    async def strike(self, fault: Fault, phase: Phase, *, delay_s: float = 0.1, bytes_per_s: float = 10_000.0) -> None:
+    async def inject(self, fault: Fault, phase: Phase, *, delay_s: float = 0.1, bytes_per_s: float = 10_000.0) -> None:
         """From now on, until lifted."""
-        await self.lift()
-        self.strike_now = _Strike(fault, phase, delay_s, bytes_per_s)
+        await self.clear()
+        self.active_fault = _InjectedFault(fault, phase, delay_s, bytes_per_s)
         if phase is Phase.CONNECT:
             if fault is Fault.DOWN:
-                await self._end(close=True)
+                await self._stop_accepting(close=True)
             elif fault in (Fault.BLACK_HOLE, Fault.LATENCY):
-                await self._block()
+                await self._fill_backlog()
             if fault is Fault.LATENCY:
-                self._opening = asyncio.get_running_loop().call_later(delay_s, self._unblock)
-        for link in self._links.values():
-            link.now_idle()
+                self._unblock_timer = asyncio.get_running_loop().call_later(delay_s, self._drain_backlog)
+        for link in self._connections_by_task.values():
+            link.break_if_idle()
 
-    async def settled(self) -> None:
+    async def wait_until_idle_broken(self) -> None:
         """Wait until every connection at rest has been struck, where that is what the fault does."""
-        await self.until(lambda it: not any(link.about_to_break for link in it._links.values()))
+        await self.wait_until(lambda it: not any(link.about_to_break for link in it._connections_by_task.values()))
 
-    async def lift(self) -> None:
+    async def clear(self) -> None:
         """Let everything pass again."""
-        self.strike_now = None
+        self.active_fault = None
         if self._listener is None:
             self._listen()
-        elif self._fillers:
-            self._unblock()
+        elif self._backlog_fillers:
+            self._drain_backlog()
 
-    async def until(self, condition: Callable[[Self], bool], *, within_s: float = 10.0) -> None:
+    async def wait_until(self, condition: Callable[[Self], bool], *, timeout_s: float = 10.0) -> None:
         """Wait until it holds; TimeoutError when it never does."""
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(timeout_s):
             while not condition(self):  # noqa: ASYNC110 - the condition is the test's, no event tells of it
                 await asyncio.sleep(0.002)
 
-    def cut(self) -> None:
+    def reset_all(self) -> None:
         """Reset every connection there is now."""
-        for link in self._links.values():
+        for link in self._connections_by_task.values():
             link.reset()
 
-    def go_down(self) -> None:
+    def refuse_connections(self) -> None:
         """Refuse every connection until the fault is lifted."""
         self._cancel_accepting()
         if self._listener is not None:
@@ -162,165 +162,165 @@ class FaultProxy:
         listener.listen(1024)
         self.port = listener.getsockname()[1]
         self._listener = listener
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        self._accept_task = asyncio.get_running_loop().create_task(self._accept(listener))
 
-    async def _end(self, *, close: bool) -> None:
+    async def _stop_accepting(self, *, close: bool) -> None:
         """Take nobody any more."""
-        if self._opening is not None:
-            self._opening.cancel()
-        accepting = self._accepting
+        if self._unblock_timer is not None:
+            self._unblock_timer.cancel()
+        accepting = self._accept_task
         if accepting is not None:
             self._cancel_accepting()
             await asyncio.gather(accepting, return_exceptions=True)
-            self._accepting = None
+            self._accept_task = None
         if close:
-            self.go_down()
-            for filler in self._fillers:
+            self.refuse_connections()
+            for filler in self._backlog_fillers:
                 filler.close()
-            self._fillers = []
+            self._backlog_fillers = []
 
     def _cancel_accepting(self) -> None:
         """The loop would take a caller who came in this very turn of it on behalf of the cancelled call."""
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
-        if self._accepting is not None:
-            self._accepting.cancel()
+        if self._accept_task is not None:
+            self._accept_task.cancel()
 
-    async def _block(self) -> None:
+    async def _fill_backlog(self) -> None:
         """Fill the queue of those who wait to be taken: the system then drops every further caller's SYN."""
-        await self._end(close=False)
+        await self._stop_accepting(close=False)
         assert self._listener is not None
         self._listener.listen(0)
         for _ in range(2):
             filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", self.port))
-            self._fillers.append(filler)
+            self._backlog_fillers.append(filler)
 
-    def _unblock(self) -> None:
+    def _drain_backlog(self) -> None:
         assert self._listener is not None
-        for filler in self._fillers:
+        for filler in self._backlog_fillers:
             filler.close()
-        self._fillers = []
+        self._backlog_fillers = []
         self._listener.listen(1024)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
+        self._accept_task = asyncio.get_running_loop().create_task(self._accept(self._listener))
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             sock, _ = await loop.sock_accept(listener)
             self.connections += 1
-            link = _Link(self, sock)
+            link = _ProxiedConnection(self, sock)
             task = loop.create_task(link.run(self._upstream_port))
-            self._links[task] = link
-            task.add_done_callback(self._gone)
+            self._connections_by_task[task] = link
+            task.add_done_callback(self._on_connection_done)
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        del self._links[task]
+    def _on_connection_done(self, task: asyncio.Task[None]) -> None:
+        del self._connections_by_task[task]
         if not task.cancelled() and (fault := task.exception()) is not None:
-            self._faults.append(fault)
+            self._proxy_errors.append(fault)
 
 
-class _Ended(Exception):
+class _ConnectionBroken(Exception):
     """The fault ends this connection here."""
 
 
-class _Link:
+class _ProxiedConnection:
     """One caller's connection and its own to the upstream."""
 
     def __init__(self, proxy: FaultProxy, sock: socket.socket) -> None:
         self._proxy = proxy
         self._sock = sock
-        self._place = _Place()
-        self._mute = False
-        self._worn: _Strike | None = None
-        self._idle_strike: asyncio.Task[None] | None = None
-        self._caller: asyncio.StreamWriter | None = None
+        self._tracker = _ResponseTracker()
+        self._blackholed = False
+        self._shaping_fault: _InjectedFault | None = None
+        self._idle_break_task: asyncio.Task[None] | None = None
+        self._client_writer: asyncio.StreamWriter | None = None
 
     async def run(self, upstream_port: int) -> None:
         upstream: asyncio.StreamWriter | None = None
         try:
-            strike = self._proxy.strike_now
+            strike = self._proxy.active_fault
             if strike is not None and strike.phase is Phase.CONNECT and strike.fault is not Fault.LATENCY:
                 if strike.fault in SHAPING:
-                    self._struck()
-                    self._worn = strike
+                    self._count_injection()
+                    self._shaping_fault = strike
                 else:
                     await self._break(strike, self._sock)
-            reader, self._caller = await asyncio.open_connection(sock=self._sock)
+            reader, self._client_writer = await asyncio.open_connection(sock=self._sock)
             from_upstream, upstream = await asyncio.open_connection("127.0.0.1", upstream_port)
-            there = asyncio.create_task(self._to_upstream(reader, upstream))
-            back = asyncio.create_task(self._to_caller(from_upstream))
-            both = (there, back)
+            to_upstream = asyncio.create_task(self._to_upstream(reader, upstream))
+            to_client = asyncio.create_task(self._to_client(from_upstream))
+            both = (to_upstream, to_client)
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in both:
                     task.cancel()
                 for ended in await asyncio.gather(*both, return_exceptions=True):
-                    if isinstance(ended, Exception) and not isinstance(ended, (_Ended, ConnectionError)):
+                    if isinstance(ended, Exception) and not isinstance(ended, (_ConnectionBroken, ConnectionError)):
                         raise ended
-        except (_Ended, ConnectionError):
+        except (_ConnectionBroken, ConnectionError):
             pass
         finally:
-            if self._idle_strike is not None:
-                self._idle_strike.cancel()
-                await asyncio.gather(self._idle_strike, return_exceptions=True)
-            for writer in (self._caller, upstream):
+            if self._idle_break_task is not None:
+                self._idle_break_task.cancel()
+                await asyncio.gather(self._idle_break_task, return_exceptions=True)
+            for writer in (self._client_writer, upstream):
                 if writer is not None:
                     writer.close()
-            if self._caller is None:
+            if self._client_writer is None:
                 self._sock.close()
 
     def reset(self) -> None:
         """End it with RST."""
-        if self._caller is not None and self._caller.transport.is_closing():
+        if self._client_writer is not None and self._client_writer.transport.is_closing():
             return
         with suppress(OSError):
-            sock = self._sock if self._caller is None else self._caller.get_extra_info("socket")
+            sock = self._sock if self._client_writer is None else self._client_writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if self._caller is None:
+        if self._client_writer is None:
             self._sock.close()
         else:
-            self._caller.transport.abort()
+            self._client_writer.transport.abort()
 
     async def _to_upstream(self, caller: asyncio.StreamReader, upstream: asyncio.StreamWriter) -> None:
         while chunk := await caller.read(65_536):
-            if self._idle_strike is not None and self.about_to_break:
-                self._idle_strike.cancel()  # not at rest after all
-            self._place.caller_spoke()
-            if not self._mute:
+            if self._idle_break_task is not None and self.about_to_break:
+                self._idle_break_task.cancel()  # not at rest after all
+            self._tracker.on_client_data()
+            if not self._blackholed:
                 upstream.write(chunk)
                 await upstream.drain()
 
-    async def _to_caller(self, upstream: asyncio.StreamReader) -> None:
+    async def _to_client(self, upstream: asyncio.StreamReader) -> None:
         while chunk := await upstream.read(65_536):
-            for phase, part in self._place.split(chunk):
+            for phase, part in self._tracker.split(chunk):
                 await self._pass(phase, part)
-            self.now_idle()
-        if self._mute:
+            self.break_if_idle()
+        if self._blackholed:
             await asyncio.Event().wait()  # the upstream's end does not pass either; the caller's own ends it
 
     async def _pass(self, phase: Phase | None, part: bytes) -> None:
-        strike = self._proxy.strike_now
-        if self._worn is not None:
-            await self._shape(self._worn, part)
-        elif strike is None or strike.phase is not phase or self._mute:
+        strike = self._proxy.active_fault
+        if self._shaping_fault is not None:
+            await self._shape(self._shaping_fault, part)
+        elif strike is None or strike.phase is not phase or self._blackholed:
             await self._write(part)
         elif strike.fault in SHAPING:
-            self._struck()
+            self._count_injection()
             await self._shape(strike, part)
         else:
             await self._write(part[: len(part) // 2])
-            await asyncio.sleep(LET_ARRIVE_S)
+            await asyncio.sleep(DELIVERY_GRACE_S)
             await self._break(strike)
 
-    async def _shape(self, strike: _Strike, part: bytes) -> None:
+    async def _shape(self, strike: _InjectedFault, part: bytes) -> None:
         if strike.fault is Fault.LATENCY:
             await asyncio.sleep(strike.delay_s)
             await self._write(part)
             return
-        pieces = [part[start : start + PIECE] for start in range(0, len(part), PIECE)]
+        pieces = [part[start : start + CHUNK_BYTES] for start in range(0, len(part), CHUNK_BYTES)]
         for piece in pieces:
             if strike.fault is Fault.JITTER:
                 await asyncio.sleep(random.random() * 2 * strike.delay_s / len(pieces))
@@ -328,82 +328,82 @@ class _Link:
             if strike.fault is Fault.BANDWIDTH:
                 await asyncio.sleep(len(piece) / strike.bytes_per_s)
 
-    async def _break(self, strike: _Strike, raw: socket.socket | None = None) -> None:
-        self._struck()
+    async def _break(self, strike: _InjectedFault, raw: socket.socket | None = None) -> None:
+        self._count_injection()
         if strike.fault is Fault.BLACK_HOLE:
-            self._mute = True
+            self._blackholed = True
             return
         if strike.fault is Fault.SLOW_CLOSE:
-            self._mute = True
+            self._blackholed = True
             await asyncio.sleep(strike.delay_s)
         elif strike.fault is not Fault.TRUNCATED:
             if strike.fault is Fault.DOWN:
-                self._proxy.go_down()
+                self._proxy.refuse_connections()
             self.reset()
         if raw is not None:
             with suppress(OSError):  # unread bytes would make a reset of the close
                 while raw.recv(65_536):
                     pass
             raw.close()
-        raise _Ended
+        raise _ConnectionBroken
 
     @property
     def about_to_break(self) -> bool:
-        return self._idle_strike is not None and not self._idle_strike.done() and not self._mute
+        return self._idle_break_task is not None and not self._idle_break_task.done() and not self._blackholed
 
-    def now_idle(self) -> None:
+    def break_if_idle(self) -> None:
         """If it is at rest, the fault that strikes then does."""
-        strike = self._proxy.strike_now
-        if strike is None or strike.phase is not Phase.IDLE or self._mute or not self._place.idle:
+        strike = self._proxy.active_fault
+        if strike is None or strike.phase is not Phase.IDLE or self._blackholed or not self._tracker.idle:
             return
         if strike.fault in SHAPING:
-            self._struck()
-            self._worn = strike
-        elif self._idle_strike is None or self._idle_strike.done():
-            self._idle_strike = asyncio.create_task(self._strike_idle(strike))
+            self._count_injection()
+            self._shaping_fault = strike
+        elif self._idle_break_task is None or self._idle_break_task.done():
+            self._idle_break_task = asyncio.create_task(self._break_after_grace(strike))
 
-    async def _strike_idle(self, strike: _Strike) -> None:
-        await asyncio.sleep(LET_ARRIVE_S)
+    async def _break_after_grace(self, strike: _InjectedFault) -> None:
+        await asyncio.sleep(DELIVERY_GRACE_S)
         try:
             await self._break(strike)
-        except _Ended:
-            if self._caller is not None:
-                self._caller.close()
+        except _ConnectionBroken:
+            if self._client_writer is not None:
+                self._client_writer.close()
 
     async def _write(self, part: bytes) -> None:
-        assert self._caller is not None
-        if not self._mute:
-            self._caller.write(part)
-            await self._caller.drain()
+        assert self._client_writer is not None
+        if not self._blackholed:
+            self._client_writer.write(part)
+            await self._client_writer.drain()
 
-    def _struck(self) -> None:
-        self._proxy.struck += 1
+    def _count_injection(self) -> None:
+        self._proxy.injected_count += 1
 
 
-class _Place:
+class _ResponseTracker:
     """Where in a connection the upstream's bytes are."""
 
     def __init__(self) -> None:
         self._head = b""
         self._body_left = 0
-        self._flights = 0
-        self._spoken = False
-        self._first: int | None = None
+        self._upstream_flights = 0
+        self._upstream_sent_last = False
+        self._first_byte: int | None = None
         self.idle = False
 
-    def caller_spoke(self) -> None:
+    def on_client_data(self) -> None:
         self.idle = False
-        if self._spoken:
-            self._flights += 1
-            self._spoken = False
+        if self._upstream_sent_last:
+            self._upstream_flights += 1
+            self._upstream_sent_last = False
 
     def split(self, chunk: bytes) -> Iterator[tuple[Phase | None, bytes]]:
         """The phase of each part; None where the proxy cannot see it. Heads are kept until they are whole."""
-        self._spoken = True
-        if self._first is None:
-            self._first = chunk[0]
-        if self._first == _TLS:
-            yield (Phase.TLS if self._flights == 0 else None), chunk
+        self._upstream_sent_last = True
+        if self._first_byte is None:
+            self._first_byte = chunk[0]
+        if self._first_byte == _TLS:
+            yield (Phase.TLS if self._upstream_flights == 0 else None), chunk
             return
         while chunk:
             if self._body_left:

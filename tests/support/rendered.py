@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from paceline.config import Config, load
-from support.kubectl import ROOT, documents, template
+from paceline.config import Config, load_config
+from support.kubectl import ROOT, parse_documents, render_chart
 
 _EXAMPLE = "https://api.example.com"
 _PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}, "podSelector": {}}
 _OPERATED = {name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboards")}
-MATRIX: dict[str, dict[str, Any]] = {
+CASES: dict[str, dict[str, Any]] = {
     "as it stands": {},
     "three replicas": {"replicas": 3},
     "long work": {"replicas": 2, "drainSeconds": 900},
@@ -96,22 +96,22 @@ MATRIX: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def text_of(case: str) -> str:
+def render_case(case: str) -> str:
     """What Helm makes of a case's values."""
-    return template(MATRIX[case])
+    return render_chart(CASES[case])
 
 
-def objects(case: str) -> dict[str, dict[str, Any]]:
+def objects_by_kind(case: str) -> dict[str, dict[str, Any]]:
     """The objects of a case by kind; the dashboards, a second ConfigMap, as `Dashboards`."""
     made = {}
-    for document in documents(text_of(case)):
+    for document in parse_documents(render_case(case)):
         dashboards = document["metadata"]["name"].endswith("-dashboards")
         made["Dashboards" if dashboards else document["kind"]] = document
     return made
 
 
 def pod(case: str) -> dict[str, Any]:
-    return dict(objects(case)["Deployment"]["spec"]["template"]["spec"])
+    return dict(objects_by_kind(case)["Deployment"]["spec"]["template"]["spec"])
 
 
 def container(case: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def container(case: str) -> dict[str, Any]:
     return dict(only)
 
 
-def mounted(configmap: dict[str, Any], folder: Path) -> Path:
+def write_config_files(configmap: dict[str, Any], folder: Path) -> Path:
     """The configuration as the pod has it, with every file it refers to, below a folder instead of /etc/paceline."""
     text = configmap["data"]["paceline.yaml"]
     for number, path in enumerate(sorted(set(re.findall(r"/etc/paceline/[^}\s\"]+", text)))):
@@ -133,7 +133,7 @@ def mounted(configmap: dict[str, Any], folder: Path) -> Path:
 
 
 def config_of(case: str, folder: Path) -> Config:
-    return load(mounted(objects(case)["ConfigMap"], folder), {})
+    return load_config(write_config_files(objects_by_kind(case)["ConfigMap"], folder), {})
 
 
 def version() -> str:

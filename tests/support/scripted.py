@@ -25,13 +25,13 @@ from typing import Any, Self, cast
 
 import httptools
 
-FOREVER = None
-EVERY_PATH = "*"
+ALWAYS = None
+ANY_PATH = "*"
 _REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedRequest:
     """One request as it arrived; `at` is `time.perf_counter()` when its head was complete."""
 
     method: str
@@ -54,28 +54,28 @@ class Received:
         return jsonlib.loads(self.body)
 
 
-Act = Callable[[Received, "Peer"], Awaitable[None]]
+Handler = Callable[[ReceivedRequest, "Peer"], Awaitable[None]]
 """What the upstream does about one request; it is cancelled when the connection goes."""
 
 
 @dataclass(slots=True)
-class _Line:
-    act: Act
-    left: int | None
+class _ScriptEntry:
+    handler: Handler
+    remaining: int | None
 
 
 class ScriptedUpstream:
     """Serves on 127.0.0.1 while the context is open; `url` has no trailing slash."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
-        self.requests: list[Received] = []
-        self.in_hand = 0
-        self.in_hand_max = 0
+        self.requests: list[ReceivedRequest] = []
+        self.in_progress = 0
+        self.in_progress_max = 0
         self.connections = 0
         self._host, self._tls = host, tls
-        self._script: dict[str, deque[_Line]] = {}
+        self._entries_by_path: dict[str, deque[_ScriptEntry]] = {}
         self._peers: set[Peer] = set()
-        self._faults: list[Exception] = []
+        self._handler_errors: list[Exception] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -89,10 +89,10 @@ class ScriptedUpstream:
         peers = list(self._peers)
         for peer in peers:
             peer.abort()
-        await asyncio.gather(*(peer.ended() for peer in peers))
+        await asyncio.gather(*(peer.wait_finished() for peer in peers))
         await self._server.wait_closed()
-        if self._faults:
-            raise self._faults[0]
+        if self._handler_errors:
+            raise self._handler_errors[0]
 
     @property
     def port(self) -> int:
@@ -107,9 +107,9 @@ class ScriptedUpstream:
     def open_connections(self) -> int:
         return len(self._peers)
 
-    def answer(
+    def script_response(
         self,
-        path: str = EVERY_PATH,
+        path: str = ANY_PATH,
         *,
         status: int = 200,
         headers: Mapping[str, str] | None = None,
@@ -117,55 +117,55 @@ class ScriptedUpstream:
         json: Any = None,
         delay_s: float = 0.0,
         hold: asyncio.Event | None = None,
-        times: int | None = FOREVER,
+        times: int | None = ALWAYS,
     ) -> None:
         """Script a whole answer; earlier lines for the same path are used up first."""
-        self.play(
+        self.script(
             path,
-            answering(status=status, headers=headers, body=body, json=json, delay_s=delay_s, hold=hold),
+            respond_with(status=status, headers=headers, body=body, json=json, delay_s=delay_s, hold=hold),
             times=times,
         )
 
-    def play(self, path: str, act: Act, *, times: int | None = FOREVER) -> None:
+    def script(self, path: str, handler: Handler, *, times: int | None = ALWAYS) -> None:
         """Script whatever `act` does with the connection."""
-        self._script.setdefault(path, deque()).append(_Line(act, times))
+        self._entries_by_path.setdefault(path, deque()).append(_ScriptEntry(handler, times))
 
-    def received(self, path: str) -> list[Received]:
+    def requests_to(self, path: str) -> list[ReceivedRequest]:
         return [request for request in self.requests if request.path == path]
 
-    def most_within(self, stretch_s: float) -> int:
+    def max_requests_within(self, window_s: float) -> int:
         """The most requests that arrived in any stretch of this length (its end not counted)."""
         recent: deque[float] = deque()
         most = 0
         for moment in sorted(request.at for request in self.requests):
             recent.append(moment)
-            while moment - recent[0] >= stretch_s:
+            while moment - recent[0] >= window_s:
                 recent.popleft()
             most = max(most, len(recent))
         return most
 
-    async def until(self, condition: Callable[[Self], bool], *, within_s: float = 10.0) -> None:
+    async def wait_until(self, condition: Callable[[Self], bool], *, timeout_s: float = 10.0) -> None:
         """Wait until the condition on this upstream holds.
 
         Raises:
             TimeoutError: it did not come true in time.
         """
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(timeout_s):
             while not condition(self):  # noqa: ASYNC110 - the condition is the test's, no event tells of it
                 await asyncio.sleep(0.002)
 
-    def _next_act(self, path: str) -> Act:
-        for key in (path, EVERY_PATH):
-            lines = self._script.get(key)
+    def _next_handler(self, path: str) -> Handler:
+        for key in (path, ANY_PATH):
+            lines = self._entries_by_path.get(key)
             if not lines:
                 continue
             line = lines[0]
-            if line.left is not None:
-                line.left -= 1
-                if line.left == 0:
+            if line.remaining is not None:
+                line.remaining -= 1
+                if line.remaining == 0:
                     lines.popleft()
-            return line.act
-        return answering(json={"path": path})
+            return line.handler
+        return respond_with(json={"path": path})
 
 
 @dataclass(slots=True)
@@ -183,22 +183,22 @@ class Peer(asyncio.Protocol):
         self._upstream = upstream
         self._parser = httptools.HttpRequestParser(self)
         self._head = _Head()
-        self._waiting: asyncio.Queue[Received] = asyncio.Queue()
+        self._pending_requests: asyncio.Queue[ReceivedRequest] = asyncio.Queue()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._gone = asyncio.Event()
+        self._closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
         self._upstream.connections += 1
         self.number = self._upstream.connections
         self._upstream._peers.add(self)
-        self._serving = asyncio.get_running_loop().create_task(self._serve())
+        self._serve_task = asyncio.get_running_loop().create_task(self._serve())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._upstream._peers.discard(self)
-        self._gone.set()
-        self._serving.cancel()
+        self._closed.set()
+        self._serve_task.cancel()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -232,11 +232,11 @@ class Peer(asyncio.Protocol):
     def on_message_complete(self) -> None:
         head = self._head
         method = self._parser.get_method().decode()
-        request = Received(
+        request = ReceivedRequest(
             method, head.target.decode("latin-1"), tuple(head.headers), bytes(head.body), head.at, self.number
         )
         self._upstream.requests.append(request)
-        self._waiting.put_nowait(request)
+        self._pending_requests.put_nowait(request)
 
     def write(self, chunk: bytes) -> None:
         self._transport.write(chunk)
@@ -258,36 +258,36 @@ class Peer(asyncio.Protocol):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the connection is closed, by either side."""
-        await self._gone.wait()
+        await self._closed.wait()
 
-    async def ended(self) -> None:
-        await self._gone.wait()
-        await asyncio.wait([self._serving])
+    async def wait_finished(self) -> None:
+        await self._closed.wait()
+        await asyncio.wait([self._serve_task])
 
     async def _serve(self) -> None:
         upstream = self._upstream
         while True:
-            request = await self._waiting.get()
-            upstream.in_hand += 1
-            upstream.in_hand_max = max(upstream.in_hand_max, upstream.in_hand)
+            request = await self._pending_requests.get()
+            upstream.in_progress += 1
+            upstream.in_progress_max = max(upstream.in_progress_max, upstream.in_progress)
             try:
-                await upstream._next_act(request.path)(request, self)
+                await upstream._next_handler(request.path)(request, self)
             except Exception as fault:
-                upstream._faults.append(fault)
+                upstream._handler_errors.append(fault)
                 self.abort()
             finally:
-                upstream.in_hand -= 1
+                upstream.in_progress -= 1
 
 
-def head(status: int, headers: Mapping[str, str] | None = None) -> bytes:
+def response_head(status: int, headers: Mapping[str, str] | None = None) -> bytes:
     """A status line and these fields, and nothing added."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     return f"HTTP/1.1 {status} {_REASONS.get(status, 'Scripted')}\r\n{fields}\r\n".encode("latin-1")
 
 
-def answering(
+def respond_with(
     *,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -295,7 +295,7 @@ def answering(
     json: Any = None,
     delay_s: float = 0.0,
     hold: asyncio.Event | None = None,
-) -> Act:
+) -> Handler:
     """A whole answer, after `delay_s` and once `hold` is set."""
     fields = dict(headers or {})
     content = body.encode() if isinstance(body, str) else body
@@ -304,9 +304,9 @@ def answering(
         fields.setdefault("content-type", "application/json")
     if status not in (204, 304):
         fields.setdefault("content-length", str(len(content)))
-    whole = head(status, fields)
+    whole = response_head(status, fields)
 
-    async def act(request: Received, peer: Peer) -> None:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         if delay_s:
             await asyncio.sleep(delay_s)
         if hold is not None:
@@ -317,10 +317,10 @@ def answering(
     return act
 
 
-def raw(*chunks: bytes, close: bool = False) -> Act:
+def send_raw(*chunks: bytes, close: bool = False) -> Handler:
     """These bytes exactly, then (if asked) the end of the connection."""
 
-    async def act(request: Received, peer: Peer) -> None:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         for chunk in chunks:
             peer.write(chunk)
             await peer.drain()
@@ -330,48 +330,48 @@ def raw(*chunks: bytes, close: bool = False) -> Act:
     return act
 
 
-def reset(after: bytes = b"") -> Act:
+def reset_connection(after: bytes = b"") -> Handler:
     """A TCP reset, by default before any byte of an answer."""
 
-    async def act(request: Received, peer: Peer) -> None:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         if after:
             peer.write(after)
             await asyncio.sleep(0.02)  # let the bytes arrive: a reset overtakes what is unread
         peer.reset()
-        await peer.gone()
+        await peer.wait_closed()
 
     return act
 
 
-def hangs_up() -> Act:
+def disconnect() -> Handler:
     """An orderly close without an answer."""
-    return raw(close=True)
+    return send_raw(close=True)
 
 
-def truncated(after: int = 10, length: int = 100) -> Act:
+def truncate_body(after: int = 10, length: int = 100) -> Handler:
     """A body that promises `length` bytes and ends with `after`."""
-    return raw(head(200, {"content-length": str(length)}) + b"x" * after, close=True)
+    return send_raw(response_head(200, {"content-length": str(length)}) + b"x" * after, close=True)
 
 
-def garbage() -> Act:
+def send_garbage() -> Handler:
     """Bytes that are not HTTP."""
-    return raw(b"\x00\x16\x03 this is not HTTP at all\r\n\r\n" * 4, close=True)
+    return send_raw(b"\x00\x16\x03 this is not HTTP at all\r\n\r\n" * 4, close=True)
 
 
-def silent() -> Act:
+def never_respond() -> Handler:
     """No answer at all; the connection stays open until the caller gives up."""
 
-    async def act(request: Received, peer: Peer) -> None:
-        await peer.gone()
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
+        await peer.wait_closed()
 
     return act
 
 
-def dripping(every_s: float = 0.05, length: int = 1_000_000) -> Act:
+def drip_body(every_s: float = 0.05, length: int = 1_000_000) -> Handler:
     """A whole head at once, then a body one byte at a time."""
 
-    async def act(request: Received, peer: Peer) -> None:
-        peer.write(head(200, {"content-length": str(length)}))
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(200, {"content-length": str(length)}))
         for _ in range(length):
             peer.write(b"x")
             await asyncio.sleep(every_s)
@@ -379,24 +379,24 @@ def dripping(every_s: float = 0.05, length: int = 1_000_000) -> Act:
     return act
 
 
-def early_hints(every_s: float = 0.0) -> Act:
+def send_early_hints(every_s: float = 0.0) -> Handler:
     """103 after 103 and never an answer."""
 
-    async def act(request: Received, peer: Peer) -> None:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         while True:
-            peer.write(head(103, {"link": "</style.css>; rel=preload"}))
+            peer.write(response_head(103, {"link": "</style.css>; rel=preload"}))
             await peer.drain()
             await asyncio.sleep(every_s)
 
     return act
 
 
-def endless(chunk: bytes = b"x" * 65_536, headers: Mapping[str, str] | None = None) -> Act:
+def stream_forever(chunk: bytes = b"x" * 65_536, headers: Mapping[str, str] | None = None) -> Handler:
     """A chunked body without end, as fast as the caller reads."""
     frame = b"%x\r\n%b\r\n" % (len(chunk), chunk)
 
-    async def act(request: Received, peer: Peer) -> None:
-        peer.write(head(200, {"transfer-encoding": "chunked", **(headers or {})}))
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(200, {"transfer-encoding": "chunked", **(headers or {})}))
         while True:
             peer.write(frame)
             await peer.drain()

@@ -20,30 +20,30 @@ import pytest
 import yaml
 
 from paceline.__main__ import main
-from support.children import START_WITHIN_S, STARTED, Child, child, environment
+from support.children import LISTENING_PATTERN, START_TIMEOUT_S, ChildProcess, clean_environment, start_process
 
 PACELINE = (sys.executable, "-m", "paceline")
 
 
-class Server:
+class PacelineServer:
     """The service, ready. `http` is a session on its base URL: `async with server.http.post("/v1/batch", ...)`."""
 
-    def __init__(self, base_url: str, running: Child, http: aiohttp.ClientSession) -> None:
+    def __init__(self, base_url: str, running: ChildProcess, http: aiohttp.ClientSession) -> None:
         self.base_url = base_url
-        self.child = running
+        self.process = running
         self.http = http
 
-    def logs(self) -> str:
+    def output(self) -> str:
         """Everything it has printed so far."""
-        return self.child.logs()
+        return self.process.output()
 
     def terminate(self) -> None:
         """Ask it to drain and end."""
-        self.child.signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
 
-    async def ended(self) -> int:
+    async def wait_for_exit(self) -> int:
         """Wait for its end and return the exit code."""
-        return await self.child.ended()
+        return await self.process.wait_for_exit()
 
     async def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any]:
         """Send a JSON body; gives the status and the decoded answer, problem documents included."""
@@ -61,23 +61,27 @@ class Server:
 
 
 class StartServer(Protocol):
-    async def __call__(self, config: dict[str, Any], *arguments: str, env: dict[str, str] | None = None) -> Server: ...
+    async def __call__(
+        self, config: dict[str, Any], *arguments: str, env: dict[str, str] | None = None
+    ) -> PacelineServer: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class CommandResult:
     """A command that has ended."""
 
-    code: int
+    exit_code: int
     stdout: str
     stderr: str
 
 
 class RunCommand(Protocol):
-    async def __call__(self, *arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Ran: ...
+    async def __call__(
+        self, *arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None
+    ) -> CommandResult: ...
 
 
-def declared(base_url: str, **policy: Any) -> dict[str, Any]:
+def upstream_config(base_url: str, **policy: Any) -> dict[str, Any]:
     """An upstream's configuration, on loopback and so private."""
     return {"base_url": base_url, "allow_private": True, **policy}
 
@@ -91,66 +95,66 @@ def free_port() -> int:
 @asynccontextmanager
 async def start_server(
     config: dict[str, Any], file: Path, *arguments: str, env: dict[str, str] | None = None
-) -> AsyncIterator[Server]:
+) -> AsyncIterator[PacelineServer]:
     """Serve a configuration; at the end SIGTERM, exit code 0, no traceback."""
-    argv = (*PACELINE, "serve", "--config", _written(config, file), "--port", "0", *arguments)
-    async with child(*argv, env=env) as running:
-        base_url = (await running.says(STARTED))[1]
+    argv = (*PACELINE, "serve", "--config", _write_config(config, file), "--port", "0", *arguments)
+    async with start_process(*argv, env=env) as running:
+        base_url = (await running.wait_for_output(LISTENING_PATTERN))[1]
         async with aiohttp.ClientSession(base_url, cookie_jar=aiohttp.DummyCookieJar()) as http:
-            await until_ready(http, running)
-            yield Server(base_url, running, http)
-        running.signal(signal.SIGTERM)
-        code = await running.ended()
-        assert code == 0, f"exit code {code}:\n{running.logs()}"
-        assert "Traceback" not in running.logs(), running.logs()
+            await wait_until_ready(http, running)
+            yield PacelineServer(base_url, running, http)
+        running.send_signal(signal.SIGTERM)
+        code = await running.wait_for_exit()
+        assert code == 0, f"exit code {code}:\n{running.output()}"
+        assert "Traceback" not in running.output(), running.output()
 
 
-async def run_paceline(*arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Ran:
+async def run_paceline(*arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> CommandResult:
     """Run a command to its end."""
-    async with child(*PACELINE, *arguments, stdin=stdin, env=env) as running:
-        code = await running.ended()
-    return Ran(code, "\n".join(running.stdout), "\n".join(running.stderr))
+    async with start_process(*PACELINE, *arguments, stdin=stdin, env=env) as running:
+        code = await running.wait_for_exit()
+    return CommandResult(code, "\n".join(running.stdout), "\n".join(running.stderr))
 
 
-async def run_here(*arguments: str) -> Ran:
+async def run_in_process(*arguments: str) -> CommandResult:
     """Run a command in a thread of this process: for what it says and does, where how it starts is tested elsewhere.
 
     It costs a tenth of a child; a command that takes signals or the standard input needs one.
     """
 
-    def called() -> Ran:
+    def call_main() -> CommandResult:
         stdout, stderr = StringIO(), StringIO()
         with (
             redirect_stdout(stdout),
             redirect_stderr(stderr),
             mock.patch.object(sys, "argv", ["paceline", *arguments]),
-            mock.patch.dict(os.environ, environment(), clear=True),
+            mock.patch.dict(os.environ, clean_environment(), clear=True),
             pytest.raises(SystemExit) as ended,
         ):
             main()
         assert isinstance(ended.value.code, int)
-        return Ran(ended.value.code, stdout.getvalue(), stderr.getvalue())
+        return CommandResult(ended.value.code, stdout.getvalue(), stderr.getvalue())
 
-    return await asyncio.to_thread(called)
+    return await asyncio.to_thread(call_main)
 
 
-def _written(config: dict[str, Any], file: Path) -> str:
+def _write_config(config: dict[str, Any], file: Path) -> str:
     file.write_text(yaml.safe_dump(config))
     return str(file)
 
 
-async def until_ready(http: aiohttp.ClientSession, running: Child) -> None:
+async def wait_until_ready(http: aiohttp.ClientSession, running: ChildProcess) -> None:
     """Ask `/readyz` until it is 200.
 
     Raises:
         AssertionError: it never was; the message holds what the command said.
     """
     try:
-        async with asyncio.timeout(START_WITHIN_S):
+        async with asyncio.timeout(START_TIMEOUT_S):
             while True:
                 async with http.get("/readyz") as answer:
                     if answer.status == 200:
                         return
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise AssertionError(f"not ready within {START_WITHIN_S} s:\n{running.logs()}") from None
+        raise AssertionError(f"not ready within {START_TIMEOUT_S} s:\n{running.output()}") from None

@@ -16,7 +16,7 @@ from math import inf
 from statistics import median
 from typing import NamedTuple, Protocol
 
-Service = Callable[[float], float]
+ServiceTime = Callable[[float], float]
 
 
 class Limit(Protocol):
@@ -27,7 +27,7 @@ class Limit(Protocol):
     def sample(self, latency_s: float, in_flight: int, now: float, dropped: bool = False) -> None: ...
 
 
-class Fixed:
+class FixedLimit:
     """A limit that never learns."""
 
     def __init__(self, limit: int) -> None:
@@ -37,11 +37,11 @@ class Fixed:
         pass
 
 
-class Server:
+class QueueingServer:
     """`slots` at once, the rest waits; stands still for `pause[1]` seconds every `pause[0]`."""
 
     def __init__(
-        self, slots: float, service: Service, pause: tuple[float, float] | None = None, network_s: float = 0.0005
+        self, slots: float, service: ServiceTime, pause: tuple[float, float] | None = None, network_s: float = 0.0005
     ) -> None:
         self.network_s = network_s
         self._service, self._pause = service, pause
@@ -78,26 +78,26 @@ class Server:
         return max(now, rounds * every + lasts + rest)
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
     at: float
     latency_s: float
     limit: int
     dropped: bool = False
 
 
-def _at(answer: Answer) -> float:
+def _at(answer: Completion) -> float:
     return answer.at
 
 
 @dataclass
-class Run:
+class CallerTrace:
     """What one caller saw, in order of time."""
 
-    answers: list[Answer]
+    completions: list[Completion]
 
-    def between(self, since: float, until: float) -> list[Answer]:
-        first, last = (bisect_left(self.answers, moment, key=_at) for moment in (since, until))
-        return [answer for answer in self.answers[first:last] if not answer.dropped]
+    def between(self, since: float, until: float) -> list[Completion]:
+        first, last = (bisect_left(self.completions, moment, key=_at) for moment in (since, until))
+        return [answer for answer in self.completions[first:last] if not answer.dropped]
 
     def rate(self, since: float, until: float) -> float:
         return len(self.between(since, until)) / (until - since)
@@ -105,57 +105,61 @@ class Run:
     def median_s(self, since: float, until: float) -> float:
         return median(answer.latency_s for answer in self.between(since, until))
 
-    def lowest(self, since: float) -> int:
+    def lowest_limit(self, since: float) -> int:
         """The lowest limit from a moment on."""
-        return min(answer.limit for answer in self.answers if answer.at >= since)
+        return min(answer.limit for answer in self.completions if answer.at >= since)
 
     def mean_limit(self, since: float) -> float:
         """As the answers saw it."""
-        seen = [answer.limit for answer in self.answers if answer.at >= since]
+        seen = [answer.limit for answer in self.completions if answer.at >= since]
         return sum(seen) / len(seen)
 
-    def settled_after(self, change: float, until: float, rate: float, median_s: float, stretch_s: float = 3.0) -> float:
+    def settling_time_s(
+        self, change: float, until: float, rate: float, median_s: float, window_s: float = 3.0
+    ) -> float:
         """Seconds after a change from which on every stretch brings this rate within this median; inf if never."""
         settled = inf
-        since = until - stretch_s
+        since = until - window_s
         while since >= change:
-            if self.rate(since, since + stretch_s) < rate or self.median_s(since, since + stretch_s) > median_s:
+            if self.rate(since, since + window_s) < rate or self.median_s(since, since + window_s) > median_s:
                 break
             settled = since - change
             since -= 0.25
         return settled
 
 
-def drive(
+def simulate(
     limit: Limit,
-    server: Server,
+    server: QueueingServer,
     until: float,
     *,
     demand: Callable[[float], float] = lambda now: inf,
-    changes: Sequence[tuple[float, Callable[[Server, float], None]]] = (),
+    changes: Sequence[tuple[float, Callable[[QueueingServer, float], None]]] = (),
     timeout_s: float = inf,
-) -> Run:
+) -> CallerTrace:
     """Keep the server as busy as limit and demand allow until the time is up."""
-    flying: list[tuple[float, float, int, bool]] = []
-    run = Run([])
-    ahead = sorted(changes, key=lambda change: change[0], reverse=True)
+    in_flight: list[tuple[float, float, int, bool]] = []
+    trace = CallerTrace([])
+    pending_changes = sorted(changes, key=lambda change: change[0], reverse=True)
     tick_s = min(1.0, until / 50)
-    look_at = 0.0
+    next_tick_at = 0.0
     while True:
-        now = min(look_at, ahead[-1][0] if ahead else inf, flying[0][0] if flying else inf)
+        now = min(
+            next_tick_at, pending_changes[-1][0] if pending_changes else inf, in_flight[0][0] if in_flight else inf
+        )
         if now > until:
-            return run
-        if flying and flying[0][0] == now:
-            _, sent_at, among, dropped = heappop(flying)
+            return trace
+        if in_flight and in_flight[0][0] == now:
+            _, sent_at, in_flight_at_send, dropped = heappop(in_flight)
             before = limit.limit
-            limit.sample(now - sent_at, among, now, dropped)
-            run.answers.append(Answer(now, now - sent_at, before, dropped))
-        elif ahead and ahead[-1][0] == now:
-            ahead.pop()[1](server, now)
+            limit.sample(now - sent_at, in_flight_at_send, now, dropped)
+            trace.completions.append(Completion(now, now - sent_at, before, dropped))
+        elif pending_changes and pending_changes[-1][0] == now:
+            pending_changes.pop()[1](server, now)
         else:
-            look_at += tick_s
-        most = min(limit.limit, demand(now))
-        while len(flying) < most:
+            next_tick_at += tick_s
+        allowed = min(limit.limit, demand(now))
+        while len(in_flight) < allowed:
             answered_at = server.answered_at(now)
             over_at = min(answered_at, now + timeout_s)
-            heappush(flying, (over_at, now, len(flying) + 1, over_at < answered_at))
+            heappush(in_flight, (over_at, now, len(in_flight) + 1, over_at < answered_at))

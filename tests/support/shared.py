@@ -18,47 +18,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.scripted import Act, Received, ScriptedUpstream
-from support.server import Server, declared, start_server
+from support.scripted import Handler, ReceivedRequest, ScriptedUpstream
+from support.server import PacelineServer, start_server, upstream_config
 
 ENGINES = ["aiohttp", "httpx"]
-PARTS = ("queue_ms", "rate_wait_ms", "pause_ms", "backoff_ms", "upstream_ms")
+TIMING_PARTS = ("queue_ms", "rate_wait_ms", "pause_ms", "backoff_ms", "upstream_ms")
 
 
 @dataclass(frozen=True, slots=True)
 class SharedService:
     """The service, ready, and the upstream behind every name it knows."""
 
-    server: Server
+    server: PacelineServer
     upstream: ScriptedUpstream
     engine: str
 
-    def named(self, name: str) -> UpstreamOf:
-        return UpstreamOf(self.upstream, name)
+    def upstream_named(self, name: str) -> NamedUpstream:
+        return NamedUpstream(self.upstream, name)
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamOf:
+class NamedUpstream:
     """One test's part of the upstream: its paths start with its name."""
 
-    whole: ScriptedUpstream
+    scripted: ScriptedUpstream
     name: str
 
     def item(self, path: str = "/", **fields: Any) -> dict[str, Any]:
         return {"upstream": self.name, "path": path, **fields}
 
-    def answer(self, path: str, **answer: Any) -> None:
-        self.whole.answer(f"/{self.name}{path}", **answer)
+    def script_response(self, path: str, **answer: Any) -> None:
+        self.scripted.script_response(f"/{self.name}{path}", **answer)
 
-    def play(self, path: str, act: Act, *, times: int | None = None) -> None:
-        self.whole.play(f"/{self.name}{path}", act, times=times)
+    def script(self, path: str, handler: Handler, *, times: int | None = None) -> None:
+        self.scripted.script(f"/{self.name}{path}", handler, times=times)
 
     @property
-    def requests(self) -> list[Received]:
-        return [request for request in self.whole.requests if request.path.startswith(f"/{self.name}/")]
+    def requests(self) -> list[ReceivedRequest]:
+        return [request for request in self.scripted.requests if request.path.startswith(f"/{self.name}/")]
 
-    def received(self, path: str) -> list[Received]:
-        return self.whole.received(f"/{self.name}{path}")
+    def requests_to(self, path: str) -> list[ReceivedRequest]:
+        return self.scripted.requests_to(f"/{self.name}{path}")
 
 
 @asynccontextmanager
@@ -67,29 +67,30 @@ async def shared_service(
     policies: Mapping[str, Mapping[str, Any]],
     folder: Path,
     *,
-    others: Mapping[str, Mapping[str, Any]] | None = None,
+    external: Mapping[str, Mapping[str, Any]] | None = None,
     **sections: Any,
 ) -> AsyncIterator[SharedService]:
     """Serve every policy as an upstream of its name; `others` are upstreams elsewhere, `sections` the rest."""
     async with ScriptedUpstream() as upstream:
         upstreams = {
-            name: declared(f"{upstream.url}/{name}", engine=engine, **policy) for name, policy in policies.items()
+            name: upstream_config(f"{upstream.url}/{name}", engine=engine, **policy)
+            for name, policy in policies.items()
         }
-        upstreams |= {name: {"engine": engine, **policy} for name, policy in (others or {}).items()}
+        upstreams |= {name: {"engine": engine, **policy} for name, policy in (external or {}).items()}
         async with start_server({"upstreams": upstreams, **sections}, folder / "paceline.yaml") as server:
             yield SharedService(server, upstream, engine)
 
 
-async def batch(server: Server, requests: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
+async def send_batch(server: PacelineServer, requests: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
     """The outcomes of a batch, after checking what is true of every batch."""
     status, answer = await server.post("/v1/batch", {"requests": requests, **fields})
     assert status == 200, answer
     outcomes: list[dict[str, Any]] = answer["responses"]
-    check(requests, outcomes, answer["summary"])
+    check_outcomes(requests, outcomes, answer["summary"])
     return outcomes
 
 
-def check(requests: list[dict[str, Any]], outcomes: list[dict[str, Any]], summary: dict[str, int]) -> None:
+def check_outcomes(requests: list[dict[str, Any]], outcomes: list[dict[str, Any]], summary: dict[str, int]) -> None:
     """One outcome per item, in order, by its id; counts and receipts that add up; errors where there is no success."""
     assert [outcome["index"] for outcome in outcomes] == list(range(len(requests)))
     assert [outcome["id"] for outcome in outcomes] == [each.get("id", str(n)) for n, each in enumerate(requests)]
@@ -114,10 +115,10 @@ def check(requests: list[dict[str, Any]], outcomes: list[dict[str, Any]], summar
 def unaccounted_ms(outcome: dict[str, Any]) -> float:
     """What of an item's total is none of its receipt's five parts."""
     timing = outcome["timing"]
-    return float(timing["total_ms"] - sum(timing[part] for part in PARTS))
+    return float(timing["total_ms"] - sum(timing[part] for part in TIMING_PARTS))
 
 
-def told(outcomes: list[dict[str, Any]]) -> list[tuple[str, str | None, bool | None]]:
+def outcome_kinds(outcomes: list[dict[str, Any]]) -> list[tuple[str, str | None, bool | None]]:
     """Kind, code and whether it was sent, of each."""
     return [
         (

@@ -9,8 +9,8 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
-from paceline.admission.allowance import Allowance
-from paceline.admission.budgets import WHOLE
+from paceline.admission.allowance import PermitPool
+from paceline.admission.budgets import DEFAULT_KEY
 from paceline.admission.gate import Gate
 from paceline.admission.lineup import BatchFlow, Lane, Waiter
 from paceline.model import ONE_REQUEST, Cost, Priority, Rate, Receipt, Verdict
@@ -19,7 +19,7 @@ from paceline.rate.rate_info import RateInfo, RateWindowInfo
 Delay = Callable[[], float]
 
 
-def nothing() -> float:
+def no_delay() -> float:
     return 0.0
 
 
@@ -28,37 +28,37 @@ class StrictUpstream:
 
     def __init__(self, rates: Sequence[Rate]) -> None:
         self.rates = rates
-        self._seen: list[deque[tuple[float, float]]] = [deque() for _ in rates]
+        self._recent_by_rate: list[deque[tuple[float, float]]] = [deque() for _ in rates]
         self.refused = 0
         self.arrivals: list[float] = []
 
     def arrive(self, now: float, cost: Cost) -> bool:
-        for rate, seen in zip(self.rates, self._seen, strict=True):
-            while seen and seen[0][0] <= now - rate.per_s:
-                seen.popleft()
-            if sum(amount for _, amount in seen) + cost.get(rate.unit, 0.0) > rate.limit + 1e-9:
+        for rate, recent in zip(self.rates, self._recent_by_rate, strict=True):
+            while recent and recent[0][0] <= now - rate.per_s:
+                recent.popleft()
+            if sum(amount for _, amount in recent) + cost.get(rate.unit, 0.0) > rate.limit + 1e-9:
                 self.refused += 1
                 return False
-        for rate, seen in zip(self.rates, self._seen, strict=True):
+        for rate, recent in zip(self.rates, self._recent_by_rate, strict=True):
             if cost.get(rate.unit):
-                seen.append((now, cost[rate.unit]))
+                recent.append((now, cost[rate.unit]))
         self.arrivals.append(now)
         return True
 
 
-class FixedWindows(StrictUpstream):
+class FixedWindowUpstream(StrictUpstream):
     """Counts from zero again at every multiple of its window; can tell what is left in rate headers."""
 
     def __init__(self, rate: Rate) -> None:
         super().__init__([])
         self.rate = rate
         self.used = 0.0
-        self.began_at = 0.0
+        self.window_start = 0.0
 
     def arrive(self, now: float, cost: Cost) -> bool:
-        began_at = now // self.rate.per_s * self.rate.per_s
-        if began_at != self.began_at:
-            self.began_at, self.used = began_at, 0.0
+        window_start = now // self.rate.per_s * self.rate.per_s
+        if window_start != self.window_start:
+            self.window_start, self.used = window_start, 0.0
         amount = cost.get(self.rate.unit, 0.0)
         if self.used + amount > self.rate.limit:
             self.refused += 1
@@ -67,16 +67,16 @@ class FixedWindows(StrictUpstream):
         self.arrivals.append(now)
         return True
 
-    def told(self, now: float, *, length: bool = True) -> RateInfo:
+    def rate_info(self, now: float, *, include_window: bool = True) -> RateInfo:
         """Limit, remaining and the whole seconds to the reset, with the window's length unless it keeps that."""
-        reset_s = float(int(self.began_at + self.rate.per_s - now))
+        reset_s = float(int(self.window_start + self.rate.per_s - now))
         window = RateWindowInfo(
             "default",
             self.rate.unit,
             self.rate.limit,
             self.rate.limit - self.used,
             reset_s,
-            self.rate.per_s if length else None,
+            self.rate.per_s if include_window else None,
             whole_seconds=True,
         )
         return RateInfo("ietf", windows=(window,))
@@ -107,26 +107,26 @@ class TokenBucketUpstream(StrictUpstream):
 class OtherClient:
     """Takes a part of the same upstream's limit: single requests, not quite in an even beat, never tried again."""
 
-    def __init__(self, world: World, per_second: float, seed: int) -> None:
+    def __init__(self, simulation: GateSimulation, per_second: float, seed: int) -> None:
         self.arrivals: list[float] = []
         self.refused = 0
-        self._world = world
+        self._simulation = simulation
         self._per_second = per_second
         self._random = random.Random(seed)
-        world.at(world.now, self._call)
+        simulation.schedule(simulation.now, self._call)
 
     def _call(self) -> None:
-        world = self._world
-        refused = world.upstream.refused
-        if world.upstream.arrive(world.now, ONE_REQUEST):
-            self.arrivals.append(world.upstream.arrivals.pop())
+        simulation = self._simulation
+        refused = simulation.upstream.refused
+        if simulation.upstream.arrive(simulation.now, ONE_REQUEST):
+            self.arrivals.append(simulation.upstream.arrivals.pop())
         else:
             self.refused += 1
-            world.upstream.refused = refused
-        world.at(world.now + self._random.uniform(0.5, 1.5) / self._per_second, self._call)
+            simulation.upstream.refused = refused
+        simulation.schedule(simulation.now + self._random.uniform(0.5, 1.5) / self._per_second, self._call)
 
 
-class World:
+class GateSimulation:
     """One gate before one upstream; offers, grants, writes, arrivals and answers happen in order of time."""
 
     def __init__(
@@ -135,13 +135,13 @@ class World:
         *,
         limit: float = inf,
         adaptive_limit: float = inf,
-        sockets: Allowance | None = None,
+        socket_pool: PermitPool | None = None,
         upstream: StrictUpstream | None = None,
-        there: Delay = nothing,
-        back: Delay = nothing,
-        serve: Delay = nothing,
-        write: Delay = nothing,
-        timer_late: Delay = nothing,
+        request_delay: Delay = no_delay,
+        response_delay: Delay = no_delay,
+        service_delay: Delay = no_delay,
+        write_delay: Delay = no_delay,
+        timer_delay: Delay = no_delay,
         seed: int = 0,
     ) -> None:
         self.now = 100.0
@@ -152,46 +152,51 @@ class World:
             adaptive_limit=adaptive_limit,
             transit_s=0.05,
             max_pause_s=900.0,
-            sockets=sockets or Allowance(),
-            wake=lambda: self.at(self.now, self.look),
+            socket_pool=socket_pool or PermitPool(),
+            request_dispatch=lambda: self.schedule(self.now, self.dispatch),
         )
         self.upstream = upstream or StrictUpstream(rates)
-        self._there, self._back, self._serve, self._write = there, back, serve, write
-        self._timer_late = timer_late
+        self._request_delay, self._response_delay, self._service_delay, self._write_delay = (
+            request_delay,
+            response_delay,
+            service_delay,
+            write_delay,
+        )
+        self._timer_delay = timer_delay
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = count()
-        self._timer = inf
+        self._timer_at = inf
         self.written: list[float] = []
         self.granted: list[tuple[float, Waiter]] = []
-        self.settled = 0
-        self.most_in_flight = 0
-        self.on_answer: Callable[[Waiter, Verdict], None] | None = None
-        self.tell: Callable[[bool], RateInfo | None] = lambda taken: None
+        self.settled_count = 0
+        self.max_in_flight = 0
+        self.on_response: Callable[[Waiter, Verdict], None] | None = None
+        self.rate_info_for: Callable[[bool], RateInfo | None] = lambda taken: None
         """What the upstream's rate headers say on an answer, as it arrives there."""
 
-    def at(self, moment: float, act: Callable[[], None]) -> None:
-        heappush(self._events, (moment, next(self._sequence), act))
+    def schedule(self, at: float, callback: Callable[[], None]) -> None:
+        heappush(self._events, (at, next(self._sequence), callback))
 
-    def flow(
+    def open_flow(
         self,
         priority: Priority = Priority.NORMAL,
         tenant: str = "t",
         lane: Lane = Lane.ADAPTIVE,
-        own: Allowance | None = None,
-        key: str = WHOLE,
+        batch_pool: PermitPool | None = None,
+        key: str = DEFAULT_KEY,
         weight: float = 1.0,
     ) -> BatchFlow:
-        return self.gate.open(lane, priority, tenant, own, key=key, weight=weight)
+        return self.gate.open_flow(lane, priority, tenant, batch_pool, key=key, weight=weight)
 
     def offer(self, flow: BatchFlow, cost: Cost = ONE_REQUEST, receipt: Receipt | None = None) -> Waiter:
         waiter = Waiter(flow, cost, receipt or Receipt(ready_at=self.now))
         if self.gate.offer(waiter, self.now):
-            self.look()
+            self.dispatch()
         return waiter
 
     def withdraw(self, waiter: Waiter) -> None:
         self.gate.withdraw(waiter, self.now)
-        self.look()
+        self.dispatch()
 
     def run(self, until: float = inf) -> None:
         while self._events and self._events[0][0] <= until:
@@ -200,50 +205,54 @@ class World:
         if until < inf:
             self.now = max(self.now, until)
 
-    def look(self) -> None:
-        granted, again = self.gate.look(self.now)
-        self.most_in_flight = max(self.most_in_flight, self.gate.in_flight)
+    def dispatch(self) -> None:
+        granted, next_wakeup_at = self.gate.dispatch(self.now)
+        self.max_in_flight = max(self.max_in_flight, self.gate.in_flight)
         for waiter in granted:
             self.granted.append((self.now, waiter))
-            self.at(self.now + self._write(), lambda waiter=waiter: self._written(waiter))
-        if again < inf and again != self._timer:
-            self._timer = again
-            self.at(max(again, self.now) + self._timer_late(), lambda again=again: self._ring(again))
+            self.schedule(self.now + self._write_delay(), lambda waiter=waiter: self._on_written(waiter))
+        if next_wakeup_at < inf and next_wakeup_at != self._timer_at:
+            self._timer_at = next_wakeup_at
+            self.schedule(
+                max(next_wakeup_at, self.now) + self._timer_delay(), lambda again=next_wakeup_at: self._on_timer(again)
+            )
 
-    def _ring(self, moment: float) -> None:
-        if moment == self._timer:
-            self._timer = inf
-            self.look()
+    def _on_timer(self, moment: float) -> None:
+        if moment == self._timer_at:
+            self._timer_at = inf
+            self.dispatch()
 
-    def _written(self, waiter: Waiter) -> None:
-        if self.gate.written(waiter, self.now):
-            self.look()
+    def _on_written(self, waiter: Waiter) -> None:
+        if self.gate.mark_written(waiter, self.now):
+            self.dispatch()
         self.written.append(self.now)
-        self.at(self.now + self._there(), lambda: self._arrived(waiter))
+        self.schedule(self.now + self._request_delay(), lambda: self._on_arrival(waiter))
 
-    def _arrived(self, waiter: Waiter) -> None:
-        taken = self.upstream.arrive(self.now, waiter.cost)
-        verdict = Verdict.SUCCESS if taken else Verdict.THROTTLED
-        told = self.tell(taken)
-        answered_at = self.now + (self._serve() if taken else 0.0) + self._back()
-        self.at(answered_at, lambda: self._answered(waiter, verdict, told))
+    def _on_arrival(self, waiter: Waiter) -> None:
+        accepted = self.upstream.arrive(self.now, waiter.cost)
+        verdict = Verdict.SUCCESS if accepted else Verdict.THROTTLED
+        rate_info = self.rate_info_for(accepted)
+        answered_at = self.now + (self._service_delay() if accepted else 0.0) + self._response_delay()
+        self.schedule(answered_at, lambda: self._on_response(waiter, verdict, rate_info))
 
-    def _answered(self, waiter: Waiter, verdict: Verdict, told: RateInfo | None) -> None:
-        wait_s = told.retry_after_s if told is not None and verdict is Verdict.THROTTLED else None
-        self.gate.settle(waiter, verdict, self.now, answered_at=self.now, reused=True, told=told, retry_after_s=wait_s)
-        self.settled += 1
-        if self.on_answer is not None:
-            self.on_answer(waiter, verdict)
-        if self.gate.ready or self._timer <= self.now:
-            self.look()
+    def _on_response(self, waiter: Waiter, verdict: Verdict, rate_info: RateInfo | None) -> None:
+        wait_s = rate_info.retry_after_s if rate_info is not None and verdict is Verdict.THROTTLED else None
+        self.gate.settle(
+            waiter, verdict, self.now, answered_at=self.now, reused=True, rate_info=rate_info, retry_after_s=wait_s
+        )
+        self.settled_count += 1
+        if self.on_response is not None:
+            self.on_response(waiter, verdict)
+        if self.gate.has_ready_queue or self._timer_at <= self.now:
+            self.dispatch()
 
 
-def most_within(moments: Sequence[float], stretch_s: float) -> int:
+def max_within(times: Sequence[float], window_s: float) -> int:
     """The most of these moments in any half-open stretch of this length."""
-    ordered = sorted(moments)
+    ordered = sorted(times)
     most = first = 0
     for last, moment in enumerate(ordered):
-        while moment - ordered[first] >= stretch_s:
+        while moment - ordered[first] >= window_s:
             first += 1
         most = max(most, last - first + 1)
     return most

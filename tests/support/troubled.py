@@ -11,50 +11,50 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from support.scripted import Act, Peer, Received, ScriptedUpstream, answering, hangs_up
-from support.server import Server, declared, start_server
+from support.scripted import Handler, Peer, ReceivedRequest, ScriptedUpstream, disconnect, respond_with
+from support.server import PacelineServer, start_server, upstream_config
 
 STRATEGIES = ("sequential", "concurrent", "bounded", "token_bucket", "adaptive")
-_ENOUGH_TO_BE_FULL = 200
+_MAX_IN_FLIGHT_ITEMS = 200
 
 
 @asynccontextmanager
-async def troubled_service(folder: Path, *, cycle_s: float = 6) -> AsyncIterator[Server]:
+async def faulty_service(folder: Path, *, cycle_s: float = 6) -> AsyncIterator[PacelineServer]:
     """Serve three upstreams and call them until the end: `steady` is limited, `strict` throttles, `shaky` fails.
 
     They throttle for a sixth and fail for a half of each cycle.
     """
     async with ScriptedUpstream() as upstream:
-        upstream.play("/steady/", answering(json={"ok": True}, delay_s=0.03))
-        upstream.play("/strict/", _throttling(cycle_s))
-        upstream.play("/shaky/", _failing(cycle_s))
-        upstream.answer("/shaky/missing", status=404)
-        upstream.play("/shaky/silent", hangs_up())
-        upstream.answer("/shaky/slow", delay_s=2)
+        upstream.script("/steady/", respond_with(json={"ok": True}, delay_s=0.03))
+        upstream.script("/strict/", _throttle_periodically(cycle_s))
+        upstream.script("/shaky/", _fail_periodically(cycle_s))
+        upstream.script_response("/shaky/missing", status=404)
+        upstream.script("/shaky/silent", disconnect())
+        upstream.script_response("/shaky/slow", delay_s=2)
         shaky = {
             "retry": {"attempts": 3, "base": "50ms", "budget_ratio": 0.05, "budget_per_s": 1},
             "breaker": {"min_calls": 10, "window": "2s", "open": "400ms", "max_open": "1s"},
             "timeout": {"attempt": "300ms"},
         }
         config = {
-            "server": {"max_in_flight_items": _ENOUGH_TO_BE_FULL},
+            "server": {"max_in_flight_items": _MAX_IN_FLIGHT_ITEMS},
             "upstreams": {
-                "steady": declared(
+                "steady": upstream_config(
                     f"{upstream.url}/steady", rate=[{"limit": 25, "per": "1s", "burst": 5}], concurrency={"limit": 4}
                 ),
-                "strict": declared(f"{upstream.url}/strict", rate=[{"limit": 30, "per": "1s"}]),
-                "shaky": declared(f"{upstream.url}/shaky", **shaky),
+                "strict": upstream_config(f"{upstream.url}/strict", rate=[{"limit": 30, "per": "1s"}]),
+                "shaky": upstream_config(f"{upstream.url}/shaky", **shaky),
             },
         }
         async with start_server(config, folder / "paceline.yaml") as server, asyncio.TaskGroup() as callers:
-            calling = [callers.create_task(_calls(server, strategy)) for strategy in STRATEGIES]
-            calling.append(callers.create_task(_calls_too_much(server)))
+            calling = [callers.create_task(_send_batches(server, strategy)) for strategy in STRATEGIES]
+            calling.append(callers.create_task(_overload(server)))
             yield server
             for caller in calling:
                 caller.cancel()
 
 
-async def _calls(server: Server, strategy: str) -> None:
+async def _send_batches(server: PacelineServer, strategy: str) -> None:
     """Batches of one strategy, one after the other, to all upstreams and to one that is not allowed."""
     items = [
         *[{"upstream": "steady", "path": "/"}] * 8,
@@ -74,31 +74,31 @@ async def _calls(server: Server, strategy: str) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _calls_too_much(server: Server) -> None:
+async def _overload(server: PacelineServer) -> None:
     """Whole batches that the service has no room for beside the others."""
-    items = [{"upstream": "shaky", "path": "/", "expect": "none"}] * (_ENOUGH_TO_BE_FULL - 10)
+    items = [{"upstream": "shaky", "path": "/", "expect": "none"}] * (_MAX_IN_FLIGHT_ITEMS - 10)
     with suppress(asyncio.CancelledError):
         while True:
             await server.post("/v1/batch", {"deadline": "1s", "requests": items})
             await asyncio.sleep(2)
 
 
-def _throttling(cycle_s: float) -> Act:
+def _throttle_periodically(cycle_s: float) -> Handler:
     """At the beginning of each cycle it refuses whatever comes."""
 
-    async def act(request: Received, peer: Peer) -> None:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         throttled = asyncio.get_running_loop().time() % cycle_s < cycle_s / 6
-        answer = answering(status=429, headers={"retry-after": "2"}) if throttled else answering(delay_s=0.02)
+        answer = respond_with(status=429, headers={"retry-after": "2"}) if throttled else respond_with(delay_s=0.02)
         await answer(request, peer)
 
     return act
 
 
-def _failing(cycle_s: float) -> Act:
+def _fail_periodically(cycle_s: float) -> Handler:
     """Failing for half of each cycle, then well."""
 
-    async def act(request: Received, peer: Peer) -> None:
+    async def act(request: ReceivedRequest, peer: Peer) -> None:
         failing = asyncio.get_running_loop().time() % cycle_s < cycle_s / 2
-        await answering(status=503 if failing else 200, delay_s=0.01)(request, peer)
+        await respond_with(status=503 if failing else 200, delay_s=0.01)(request, peer)
 
     return act

@@ -22,7 +22,7 @@ from unittest import mock
 T = TypeVar("T")
 P = ParamSpec("P")
 
-THREAD_PATIENCE_S = 30.0
+THREAD_TIMEOUT_S = 30.0
 """Real seconds to wait for a thread before it is called stuck."""
 
 TURNS_WITHOUT_PROGRESS = 1_000_000
@@ -99,13 +99,13 @@ class _JumpingSelector(selectors.DefaultSelector):
             return super().select(0)
         self._turns = 0
         if self._loop.waits_for_threads:
-            woken = super().select(THREAD_PATIENCE_S)
+            woken = super().select(THREAD_TIMEOUT_S)
             if not woken:
-                raise Deadlock(f"a thread has not come back within {THREAD_PATIENCE_S} real seconds")
+                raise Deadlock(f"a thread has not come back within {THREAD_TIMEOUT_S} real seconds")
             return woken
         moment = self._loop.next_timer()
         if moment is None:
-            raise Deadlock(_stuck(self._loop))
+            raise Deadlock(_describe_deadlock(self._loop))
         self._loop.jump(moment)
         return super().select(0)
 
@@ -156,6 +156,6 @@ def virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     return run
 
 
-def _stuck(loop: asyncio.AbstractEventLoop) -> str:
+def _describe_deadlock(loop: asyncio.AbstractEventLoop) -> str:
     waiting = "\n".join(f"  {task!r}" for task in asyncio.all_tasks(loop))
     return f"nothing is ready, no timer is set and no thread is at work; waiting:\n{waiting}"

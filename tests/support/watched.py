@@ -19,52 +19,52 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 if TYPE_CHECKING:
-    from support.children import Child
+    from support.children import ChildProcess
 
-EVERY_S = 0.001
+SAMPLE_INTERVAL_S = 0.001
 
 
-class Watch:
+class LoopLagMonitor:
     """Looks at its loop again and again."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, file: Path) -> None:
         self._loop = loop
-        self._file = file
+        self._report_file = file
         self._late_s = self._busy_s = 0.0
-        loop.call_soon(self._begin)
+        loop.call_soon(self._start)
 
-    def _begin(self) -> None:
-        self._loop.add_signal_handler(signal.SIGUSR1, self._tell)
-        self._due, self._cpu_s = time.perf_counter(), time.thread_time()
-        self._look()
+    def _start(self) -> None:
+        self._loop.add_signal_handler(signal.SIGUSR1, self._write_report)
+        self._due_at, self._cpu_s = time.perf_counter(), time.thread_time()
+        self._sample()
 
-    def _look(self) -> None:
-        self._late_s = max(self._late_s, time.perf_counter() - self._due)
+    def _sample(self) -> None:
+        self._late_s = max(self._late_s, time.perf_counter() - self._due_at)
         self._busy_s = max(self._busy_s, time.thread_time() - self._cpu_s)
-        self._due, self._cpu_s = time.perf_counter() + EVERY_S, time.thread_time()
-        self._loop.call_later(EVERY_S, self._look)
+        self._due_at, self._cpu_s = time.perf_counter() + SAMPLE_INTERVAL_S, time.thread_time()
+        self._loop.call_later(SAMPLE_INTERVAL_S, self._sample)
 
-    def _tell(self) -> None:
-        seen = {
+    def _write_report(self) -> None:
+        report = {
             "late_ms": round(self._late_s * 1000, 1),
             "busy_ms": round(self._busy_s * 1000, 1),
             "tasks": len(asyncio.all_tasks(self._loop)),
             "files": len(os.listdir("/proc/self/fd")) - 1,  # the listing's own
         }
         self._late_s = self._busy_s = 0.0
-        whole = self._file.with_suffix(".whole")
-        whole.write_text(json.dumps(seen))
-        whole.replace(self._file)
+        temporary = self._report_file.with_suffix(".whole")
+        temporary.write_text(json.dumps(report))
+        temporary.replace(self._report_file)
 
 
-async def seen(running: Child, file: Path) -> dict[str, Any]:
+async def read_report(running: ChildProcess, file: Path) -> dict[str, Any]:
     """What a watched service has seen since the last time; no connection is open for it."""
-    return await asyncio.to_thread(_seen, running, file)
+    return await asyncio.to_thread(_read_report, running, file)
 
 
-def _seen(running: Child, file: Path) -> dict[str, Any]:
+def _read_report(running: ChildProcess, file: Path) -> dict[str, Any]:
     file.unlink(missing_ok=True)
-    running.signal(signal.SIGUSR1)
+    running.send_signal(signal.SIGUSR1)
     ends_at = time.perf_counter() + 30
     while not file.exists():
         if time.perf_counter() > ends_at:
@@ -75,14 +75,14 @@ def _seen(running: Child, file: Path) -> dict[str, Any]:
 
 def main() -> None:
     file = Path(sys.argv.pop(1))
-    make = uvloop.new_event_loop
+    new_event_loop = uvloop.new_event_loop
 
-    def watched() -> asyncio.AbstractEventLoop:
-        loop = make()
-        Watch(loop, file)
+    def new_monitored_loop() -> asyncio.AbstractEventLoop:
+        loop = new_event_loop()
+        LoopLagMonitor(loop, file)
         return loop
 
-    uvloop.new_event_loop = watched
+    uvloop.new_event_loop = new_monitored_loop
     from paceline.__main__ import main as paceline
 
     paceline()

@@ -8,15 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from paceline.api.checks import batch_of
-from paceline.api.schemas import BatchBody, CompareBody
+from paceline.api.checks import build_batch
+from paceline.api.schemas import BatchRequest, CompareRequest
 from paceline.app import Service
-from paceline.batch.prepare import Preparation
-from paceline.cli.source import Entry, Source
-from paceline.config import load
-from paceline.config.server import Server
+from paceline.batch.prepare import RequestBuilder
+from paceline.cli.source import InputLine, NdjsonReader
+from paceline.config import load_config
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Tenant
-from paceline.units import LONGEST_S
+from paceline.units import MAX_DURATION_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -24,23 +24,25 @@ ENVIRON = {"GITHUB_TOKEN": "x", "OPENAI_API_KEY": "x"}
 
 
 def batch() -> Batch:
-    return Batch(items=(), deadline_s=LONGEST_S)
+    return Batch(items=(), deadline_s=MAX_DURATION_S)
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in EXAMPLES.glob("*.ndjson")))
 async def test_every_line_is_an_item_of_an_upstream_in_the_example_configuration(name: str) -> None:
-    service = Service(load(ROOT / f"config/examples/{name}.yaml", ENVIRON))
-    preparation = Preparation(service.registry, batch(), LONGEST_S)
+    service = Service(load_config(ROOT / f"config/examples/{name}.yaml", ENVIRON))
+    preparation = RequestBuilder(service.registry, batch(), MAX_DURATION_S)
     fd = os.open(EXAMPLES / f"{name}.ndjson", os.O_RDONLY)
-    source = Source(fd)
+    source = NdjsonReader(fd)
     try:
-        entries = await source.take(1000)
+        entries = await source.read_lines(1000)
         assert entries
         for entry in entries:
-            assert isinstance(entry, Entry), entry
-            upstream, _ = preparation.request(entry.item)
+            assert isinstance(entry, InputLine), entry
+            upstream, _ = preparation.build(entry.item)
             assert upstream.name == name
-            assert upstream.admitter.gate.budgets.refusal(preparation.request(entry.item)[1].cost, None) is None
+            assert (
+                upstream.async_gate.gate.budgets.unpayable_reason(preparation.build(entry.item)[1].cost, None) is None
+            )
     finally:
         source.close()
         os.close(fd)
@@ -48,10 +50,10 @@ async def test_every_line_is_an_item_of_an_upstream_in_the_example_configuration
 
 
 def test_the_batch_is_one() -> None:
-    body = msgspec.json.decode((EXAMPLES / "batch.json").read_bytes(), type=BatchBody)
-    assert len(batch_of(body, Tenant(), Server()).items) == 4
+    body = msgspec.json.decode((EXAMPLES / "batch.json").read_bytes(), type=BatchRequest)
+    assert len(build_batch(body, Tenant(), ServerConfig()).items) == 4
 
 
 def test_the_comparison_is_one() -> None:
-    body = msgspec.json.decode((EXAMPLES / "compare.json").read_bytes(), type=CompareBody)
+    body = msgspec.json.decode((EXAMPLES / "compare.json").read_bytes(), type=CompareRequest)
     assert body.unpaced

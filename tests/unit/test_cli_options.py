@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from paceline.cli.options import UsageProblem, read_batch, read_key, read_rate
+from paceline.cli.options import UsageProblem, batch_from_flags, parse_rate_flag, read_api_key
 from paceline.model import Rate, Strategy
-from paceline.units import LONGEST_S
+from paceline.units import MAX_DURATION_S
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from paceline.units import LONGEST_S
     ],
 )
 def test_a_rate_is_read_as_people_write_it(text: str, rate: Rate) -> None:
-    assert read_rate(text) == rate
+    assert parse_rate_flag(text) == rate
 
 
 def test_a_burst_belongs_to_its_rate() -> None:
-    assert read_rate("50/1s", 5) == Rate(50, 1.0, 5)
+    assert parse_rate_flag("50/1s", 5) == Rate(50, 1.0, 5)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_burst_belongs_to_its_rate() -> None:
 )
 def test_what_is_no_rate_is_refused_by_its_flag(text: str) -> None:
     with pytest.raises(UsageProblem, match=r"^--rate: "):
-        read_rate(text)
+        parse_rate_flag(text)
 
 
 @pytest.mark.parametrize(
@@ -51,32 +51,32 @@ def test_what_is_no_rate_is_refused_by_its_flag(text: str) -> None:
 )
 def test_a_flag_that_means_nothing_is_refused_by_name(flags: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageProblem, match=f"^{named}: "):
-        read_batch(**flags)
+        batch_from_flags(**flags)
 
 
 def test_a_run_has_no_deadline_unless_given() -> None:
-    assert read_batch().deadline_s == LONGEST_S
-    assert read_batch(deadline="90").deadline_s == 90
-    assert read_batch(deadline="2m").deadline_s == 120
+    assert batch_from_flags().deadline_s == MAX_DURATION_S
+    assert batch_from_flags(deadline="90").deadline_s == 90
+    assert batch_from_flags(deadline="2m").deadline_s == 120
 
 
 def test_a_key_comes_from_the_variable_or_file_that_is_named(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-a-file\n")
-    assert read_key(None, file, {}) == "from-a-file"
-    assert read_key("MINE", None, {"MINE": "from-mine"}) == "from-mine"
-    assert read_key(None, None, {"PACELINE_KEY": "the-usual"}) == "the-usual"
-    assert read_key(None, None, {}) is None
+    assert read_api_key(None, file, {}) == "from-a-file"
+    assert read_api_key("MINE", None, {"MINE": "from-mine"}) == "from-mine"
+    assert read_api_key(None, None, {"PACELINE_KEY": "the-usual"}) == "the-usual"
+    assert read_api_key(None, None, {}) is None
 
 
 def test_a_key_given_in_place_of_its_variable_is_not_repeated() -> None:
     with pytest.raises(UsageProblem) as told:
-        read_key("the-secret-itself", None, {})
+        read_api_key("the-secret-itself", None, {})
     assert "the-secret-itself" not in str(told.value)
 
 
 @pytest.mark.parametrize("held", ["", "two words", "line\nbreak", "naïve"])
 def test_what_is_no_key_is_refused_and_not_repeated(held: str) -> None:
     with pytest.raises(UsageProblem) as told:
-        read_key("MINE", None, {"MINE": held})
+        read_api_key("MINE", None, {"MINE": held})
     assert not held or held not in str(told.value)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.outlet import Tally
-from paceline.cli.progress import Seen, clock, count_lines, line, show_progress
+from paceline.cli.outlet import RunTotals
+from paceline.cli.progress import ProgressSnapshot, count_lines, format_elapsed, progress_line, show_progress
 from support.virtual_clock import virtual_time
 
 
@@ -19,19 +19,19 @@ class Terminal(io.StringIO):
 
 
 def test_a_line_says_how_far_how_well_how_fast_and_how_long() -> None:
-    seen = Seen(1_200, 10_000, Tally(succeeded=1_180, failed=15, rejected=5))
-    assert line(seen, 50.0) == "1,200 of 10,000 done, 1,180 succeeded, 20 not, 50.0/s, 2m56s left"
+    seen = ProgressSnapshot(1_200, 10_000, RunTotals(succeeded=1_180, failed=15, rejected=5))
+    assert progress_line(seen, 50.0) == "1,200 of 10,000 done, 1,180 succeeded, 20 not, 50.0/s, 2m56s left"
 
 
 def test_without_a_total_there_is_no_time_left() -> None:
-    assert line(Seen(3, None, Tally(succeeded=3)), 1.5) == "3 done, 3 succeeded, 1.5/s"
+    assert progress_line(ProgressSnapshot(3, None, RunTotals(succeeded=3)), 1.5) == "3 done, 3 succeeded, 1.5/s"
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.4, "0s"), (42, "42s"), (59.6, "1m00s"), (190, "3m10s"), (7500, "2h05m")]
 )
 def test_the_clock_reads_like_a_clock(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+    assert format_elapsed(seconds) == said
 
 
 @virtual_time
@@ -45,10 +45,10 @@ async def test_in_a_pipe_it_is_a_plain_line_every_five_seconds() -> None:
 
 
 async def shown(stream: io.StringIO, within_s: float) -> None:
-    tally = Tally(succeeded=5)
+    tally = RunTotals(succeeded=5)
 
-    def seen() -> Seen:
-        return Seen(5, 10, tally)
+    def seen() -> ProgressSnapshot:
+        return ProgressSnapshot(5, 10, tally)
 
     with suppress(TimeoutError):
         async with asyncio.timeout(within_s):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paceline.cli.options import UsageProblem
-from paceline.cli.sink import open_sink
+from paceline.cli.sink import open_output
 
 GOOD = b'{"id":"a","index":0,"outcome":"success"}\n'
 BAD = b'{"id":"b","index":1,"outcome":"timeout"}\n'
@@ -13,7 +13,7 @@ BAD = b'{"id":"b","index":1,"outcome":"timeout"}\n'
 
 def resumed(file: Path) -> set[str]:
     """Which of a, b and c are taken to be done; the file must take another line at once."""
-    sink, done = open_sink(str(file), resume=True)
+    sink, done = open_output(str(file), resume=True)
     assert done is not None
     sink.write(b"next\n")
     sink.close()
@@ -56,7 +56,7 @@ def test_a_file_that_holds_something_is_kept_unless_resumed(tmp_path: Path) -> N
     file = tmp_path / "out"
     file.write_bytes(GOOD)
     with pytest.raises(UsageProblem, match="--resume"):
-        open_sink(str(file), resume=False)
+        open_output(str(file), resume=False)
     assert file.read_bytes() == GOOD
 
 
@@ -65,19 +65,19 @@ def test_a_file_that_is_no_result_is_refused_and_kept(tmp_path: Path, content: b
     file = tmp_path / "out"
     file.write_bytes(content)
     with pytest.raises(UsageProblem, match="no outcome"):
-        open_sink(str(file), resume=True)
+        open_output(str(file), resume=True)
     assert file.read_bytes() == content
 
 
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     file = str(tmp_path / "out")
-    first, _ = open_sink(file, resume=False)
+    first, _ = open_output(file, resume=False)
     with pytest.raises(UsageProblem, match="another run"):
-        open_sink(file, resume=True)
+        open_output(file, resume=True)
     first.close()
-    open_sink(file, resume=True)[0].close()
+    open_output(file, resume=True)[0].close()
 
 
 def test_the_standard_output_cannot_be_resumed() -> None:
     with pytest.raises(UsageProblem, match="-o"):
-        open_sink(None, resume=True)
+        open_output(None, resume=True)

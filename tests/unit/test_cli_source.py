@@ -10,15 +10,15 @@ import pytest
 
 from paceline.cli.ids import IdSet
 from paceline.cli.options import UsageProblem
-from paceline.cli.source import LONGEST_LINE, Entry, Source, Unusable
+from paceline.cli.source import MAX_LINE_BYTES, InputLine, InvalidLine, NdjsonReader
 
 
 @contextmanager
-def reading(tmp_path: Path, content: bytes, done: IdSet | None = None) -> Iterator[Source]:
+def reading(tmp_path: Path, content: bytes, done: IdSet | None = None) -> Iterator[NdjsonReader]:
     file = tmp_path / "in.ndjson"
     file.write_bytes(content)
     fd = os.open(file, os.O_RDONLY)
-    source = Source(fd, done)
+    source = NdjsonReader(fd, done)
     try:
         yield source
     finally:
@@ -26,9 +26,9 @@ def reading(tmp_path: Path, content: bytes, done: IdSet | None = None) -> Iterat
         os.close(fd)
 
 
-async def everything(source: Source, at_once: int = 7) -> list[Entry | Unusable]:
-    entries: list[Entry | Unusable] = []
-    while taken := await source.take(at_once):
+async def everything(source: NdjsonReader, at_once: int = 7) -> list[InputLine | InvalidLine]:
+    entries: list[InputLine | InvalidLine] = []
+    while taken := await source.read_lines(at_once):
         assert len(taken) <= at_once
         entries += taken
     return entries
@@ -38,12 +38,12 @@ async def test_blank_lines_are_skipped_and_do_not_count(tmp_path: Path) -> None:
     with reading(tmp_path, b'\n{"url":"http://a/"}\r\n  \t\n{"url":"http://b/","id":"x"}') as source:
         entries = await everything(source)
     assert [(entry.index, entry.id) for entry in entries] == [(0, "0"), (1, "x")]
-    assert all(isinstance(entry, Entry) for entry in entries)
+    assert all(isinstance(entry, InputLine) for entry in entries)
 
 
 async def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     with reading(tmp_path, b'\xef\xbb\xbf{"url":"http://a/"}\n') as source:
-        assert [type(entry) for entry in await everything(source)] == [Entry]
+        assert [type(entry) for entry in await everything(source)] == [InputLine]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ async def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) ->
         (b'{"id":"first","url":"http://a/"}', "first", "earlier line"),
         (b'{"url":"\xff"}', "line-2", ""),
         (b'{"json":' + b"[" * 100_000, "line-2", "not JSON"),
-        (b'{"body":"' + b"x" * LONGEST_LINE + b'"}', "line-2", "longer than 8MiB"),
+        (b'{"body":"' + b"x" * MAX_LINE_BYTES + b'"}', "line-2", "longer than 8MiB"),
     ],
     ids=lambda value: str(value[:20]),
 )
@@ -70,9 +70,9 @@ async def test_a_line_that_is_no_item_says_why_and_stops_nothing(
     content = b'{"id":"first","url":"http://a/"}\n' + line + b'\n{"id":"last","url":"http://a/"}\n'
     with reading(tmp_path, content) as source:
         first, bad, last = await everything(source)
-    assert isinstance(first, Entry)
-    assert isinstance(last, Entry)
-    assert isinstance(bad, Unusable)
+    assert isinstance(first, InputLine)
+    assert isinstance(last, InputLine)
+    assert isinstance(bad, InvalidLine)
     assert (bad.index, bad.id) == (1, name)
     assert bad.message.startswith("line 2: ")
     assert said in bad.message
@@ -83,16 +83,16 @@ async def test_lines_that_span_many_reads_are_whole(tmp_path: Path) -> None:
     content = "".join(f'{{"url":"http://a/","body":"{body}"}}\n' for body in bodies).encode()
     with reading(tmp_path, content) as source:
         entries = await everything(source)
-    assert [entry.item.body for entry in entries if isinstance(entry, Entry)] == bodies
+    assert [entry.item.body for entry in entries if isinstance(entry, InputLine)] == bodies
 
 
 async def test_a_slow_writer_gets_its_lines_read_as_they_come() -> None:
     read_end, write_end = os.pipe()
-    source = Source(read_end)
+    source = NdjsonReader(read_end)
     try:
         os.write(write_end, b'{"url":"http://a/"}\n{"url":')
-        [first] = await source.take(10)
-        waiting = asyncio.create_task(source.take(10))
+        [first] = await source.read_lines(10)
+        waiting = asyncio.create_task(source.read_lines(10))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         os.write(write_end, b'"http://b/"}\n')
@@ -100,7 +100,7 @@ async def test_a_slow_writer_gets_its_lines_read_as_they_come() -> None:
         assert (first.index, second.index) == (0, 1)
     finally:
         os.close(write_end)
-        assert await source.take(1) == []
+        assert await source.read_lines(1) == []
         source.close()
         os.close(read_end)
 
@@ -111,7 +111,7 @@ async def test_ids_that_are_done_are_skipped_and_keep_their_index(tmp_path: Path
     with reading(tmp_path, b'{"id":"a","url":"http://a/"}\n{"id":"b","url":"http://a/"}\n', done) as source:
         entries = await everything(source)
         assert [(entry.index, entry.id) for entry in entries] == [(1, "b")]
-        assert source.skipped == 1
+        assert source.lines_skipped == 1
 
 
 async def test_a_line_without_an_id_cannot_be_resumed(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from paceline.config import Config, load
-from paceline.config.schema import settings as all_settings
+from paceline.config import Config, load_config
+from paceline.config.schema import iter_settings as all_settings
 from paceline.errors import ConfigError
 from support.properties import examples
 
@@ -42,7 +42,7 @@ DOCUMENTS = st.fixed_dictionaries(
 def outcome(file: Path, text: str) -> Config | ConfigError:
     file.write_text(text, encoding="utf-8")
     try:
-        return load(file, {"A": "secret-of-a"})
+        return load_config(file, {"A": "secret-of-a"})
     except ConfigError as error:
         return error
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.check_config import check_config, print_reference, print_schema, renew_reference
-from paceline.config import json_schema, load, reference
-from paceline.config.schema import settings
+from paceline.cli.check_config import check_config, print_reference, print_schema, replace_reference_table
+from paceline.config import json_schema, load_config, settings_table
+from paceline.config.schema import iter_settings
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "config/paceline.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
@@ -21,11 +21,11 @@ ENVIRON = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_shipped_file_loads(file):
-    load(file, ENVIRON)
+    load_config(file, ENVIRON)
 
 
 def test_the_default_file_needs_no_environment_and_stays_on_loopback():
-    config = load(ROOT / "config/paceline.yaml", {})
+    config = load_config(ROOT / "config/paceline.yaml", {})
     assert config.server.host == "127.0.0.1"
     assert config.upstreams == {}
 
@@ -40,7 +40,7 @@ def test_the_commented_lines_of_the_default_file_work_too(tmp_path):
     ]
     file = tmp_path / "paceline.yaml"
     file.write_text("\n".join(opened))
-    config = load(file, ENVIRON)
+    config = load_config(file, ENVIRON)
     assert list(config.upstreams) == ["example"]
     assert config.compare.target is not None
     assert [key.name for key in config.server.api_keys] == ["reports"]
@@ -53,14 +53,14 @@ def test_the_examples_hold_no_secret():
 
 
 def test_the_examples_say_what_the_vendors_allow():
-    config = {file.stem: load(file, ENVIRON) for file in FILES}
+    config = {file.stem: load_config(file, ENVIRON) for file in FILES}
     github = config["github"].upstreams["github"]
-    assert [(rate.limit, rate.per_s) for rate in github.rates()] == [(5000, 3600), (900, 60)]
+    assert [(rate.limit, rate.per_s) for rate in github.to_rates()] == [(5000, 3600), (900, 60)]
     shopify = config["shopify"].upstreams["shopify"]
     assert shopify.base_url == "https://value-of-shopify-shop.myshopify.com/admin/api/2025-10"
-    assert [rate.per_second for rate in shopify.rates()] == [2.0]
+    assert [rate.per_second for rate in shopify.to_rates()] == [2.0]
     openai = config["openai"].upstreams["openai"]
-    assert [rate.unit for rate in openai.rates()] == ["requests", "tokens"]
+    assert [rate.unit for rate in openai.to_rates()] == ["requests", "tokens"]
 
 
 def test_the_schema_is_fresh():
@@ -77,14 +77,14 @@ def test_every_shipped_file_names_the_schema():
 
 def test_every_setting_is_documented():
     page = (ROOT / "docs/configuration.md").read_text()
-    missing = [key for key, _, _ in settings() if f"`{key}`" not in page]
+    missing = [key for key, _, _ in iter_settings() if f"`{key}`" not in page]
     assert not missing
-    assert reference() in page, "run: paceline schema --table, and put it into docs/configuration.md"
+    assert settings_table() in page, "run: paceline schema --table, and put it into docs/configuration.md"
 
 
 def test_no_setting_is_documented_that_does_not_exist():
     page = (ROOT / "docs/configuration.md").read_text().partition("## Every setting")[2]
-    known = {key for key, _, _ in settings()}
+    known = {key for key, _, _ in iter_settings()}
     named = set(re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE))
     assert named == known
 
@@ -96,7 +96,7 @@ def test_the_example_in_the_docs_works(tmp_path):
     for block in blocks:
         file = tmp_path / "paceline.yaml"
         file.write_text(block)
-        load(file, {name: "value-of-" + name.lower() for name in re.findall(r"\$\{env:(\w+)\}", block)})
+        load_config(file, {name: "value-of-" + name.lower() for name in re.findall(r"\$\{env:(\w+)\}", block)})
 
 
 def test_check_config_prints_what_a_good_file_declares(capsys, monkeypatch):
@@ -129,13 +129,13 @@ def test_schema_and_table_are_printed_as_they_are_stored(capsys):
     print_schema()
     assert capsys.readouterr().out == (ROOT / "config/paceline.schema.json").read_text()
     print_reference()
-    assert capsys.readouterr().out == reference()
+    assert capsys.readouterr().out == settings_table()
 
 
 def test_a_stale_table_is_renewed_in_its_place(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("before\n\n| key | default | meaning |\n|---|---|---|\n| `gone` | 1 | No more. |\n\nafter\n")
-    renew_reference(page)
-    assert page.read_text() == f"before\n\n{reference()}\nafter\n"
-    renew_reference(page)
-    assert page.read_text() == f"before\n\n{reference()}\nafter\n"
+    replace_reference_table(page)
+    assert page.read_text() == f"before\n\n{settings_table()}\nafter\n"
+    replace_reference_table(page)
+    assert page.read_text() == f"before\n\n{settings_table()}\nafter\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paceline.config import load
+from paceline.config import load_config
 from paceline.errors import ConfigError
 
 MISTAKES = sorted((Path(__file__).parents[1] / "config").glob("*.yaml"))
@@ -23,7 +23,7 @@ def told(file: Path) -> str:
 @pytest.mark.parametrize("file", MISTAKES, ids=lambda file: file.stem)
 def test_a_mistake_is_told_with_file_key_and_fix(file):
     with pytest.raises(ConfigError) as refused:
-        load(file, {})
+        load_config(file, {})
     assert str(refused.value) == told(file)
 
 
@@ -34,7 +34,7 @@ def test_the_mistakes_are_there():
 def test_several_mistakes_are_one_error_that_holds_each():
     file = next(file for file in MISTAKES if file.stem == "several_at_once")
     with pytest.raises(ConfigError) as refused:
-        load(file, {})
+        load_config(file, {})
     keys = [each.key for each in (refused.value, *refused.value.others)]
     assert keys == ["server.port", "egress.mode", "upstreams.api.rate[0].limit", "upstreams.api.retry.attempts"]
 
@@ -54,12 +54,12 @@ def test_a_file_that_is_no_document_is_refused(tmp_path, content, problem):
     file = tmp_path / "paceline.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as refused:
-        load(file, {})
+        load_config(file, {})
     assert refused.value.problem == problem
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"paceline\.yaml: no such file or directory\n  fix: name a file that exists"):
-        load(tmp_path / "paceline.yaml", {})
+        load_config(tmp_path / "paceline.yaml", {})
     with pytest.raises(ConfigError, match="is a directory"):
-        load(tmp_path, {})
+        load_config(tmp_path, {})

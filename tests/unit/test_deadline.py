@@ -11,15 +11,15 @@ from msgspec.structs import replace
 
 from paceline.errors import AttemptTimeout, DeadlineExceeded, ItemTimeout, ProtocolError
 from paceline.model import Receipt, Request, Response
-from paceline.resilience.deadline import Alarm, AttemptLimit, Deadline
+from paceline.resilience.deadline import AttemptTimeoutLayer, CancelTimer, DeadlineLayer
 from support.virtual_clock import virtual_time
-from wire import ask
+from wire import build_request
 
 OK = Response(200, (), b"")
 
 
 def request(**fields: Any) -> Request:
-    return replace(ask("http://api.example/"), **fields)
+    return replace(build_request("http://api.example/"), **fields)
 
 
 async def forever(_: Request) -> Response:
@@ -43,7 +43,7 @@ def cancelling() -> int:
 
 @virtual_time
 async def test_what_follows_an_alarm_runs_only_if_it_rang():
-    with Alarm(1.0):
+    with CancelTimer(1.0):
         await asyncio.sleep(5.0)
         raise AssertionError("it was not ended")
     assert time.perf_counter() == pytest.approx(1001.0)
@@ -52,7 +52,7 @@ async def test_what_follows_an_alarm_runs_only_if_it_rang():
 
 @virtual_time
 async def test_an_alarm_that_did_not_ring_leaves_no_timer_behind():
-    with Alarm(1.0):
+    with CancelTimer(1.0):
         await asyncio.sleep(0.5)
     await asyncio.sleep(5.0)
     assert cancelling() == 0
@@ -61,7 +61,7 @@ async def test_an_alarm_that_did_not_ring_leaves_no_timer_behind():
 @virtual_time
 async def test_somebody_elses_cancellation_travels_even_when_the_alarm_rings_with_it():
     async def body() -> None:
-        with Alarm(1.0):
+        with CancelTimer(1.0):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(body())
@@ -74,7 +74,7 @@ async def test_somebody_elses_cancellation_travels_even_when_the_alarm_rings_wit
 @virtual_time
 async def test_an_error_on_the_way_out_is_not_hidden_by_the_alarm():
     async def body() -> None:
-        with Alarm(1.0):
+        with CancelTimer(1.0):
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -87,8 +87,8 @@ async def test_an_error_on_the_way_out_is_not_hidden_by_the_alarm():
 
 @virtual_time
 async def test_two_alarms_at_one_moment_end_both_blocks():
-    with Alarm(1.0):
-        with Alarm(1.0):
+    with CancelTimer(1.0):
+        with CancelTimer(1.0):
             await asyncio.Event().wait()
         raise AssertionError("the outer alarm rang as well")
     assert cancelling() == 0
@@ -97,7 +97,7 @@ async def test_two_alarms_at_one_moment_end_both_blocks():
 @virtual_time
 async def test_an_item_past_its_deadline_does_not_start():
     with pytest.raises(DeadlineExceeded) as caught:
-        await Deadline(never)(request(deadline=time.perf_counter()), at_once)
+        await DeadlineLayer(never)(request(deadline=time.perf_counter()), at_once)
     assert caught.value.sent is False
 
 
@@ -106,14 +106,14 @@ async def test_the_deadline_ends_an_item_and_tells_whether_it_was_sent():
     for sent in (False, True):
         began_at = time.perf_counter()
         with pytest.raises(DeadlineExceeded) as caught:
-            await Deadline(never)(request(deadline=began_at + 3.0, receipt=Receipt(sent=sent)), forever)
+            await DeadlineLayer(never)(request(deadline=began_at + 3.0, receipt=Receipt(sent=sent)), forever)
         assert time.perf_counter() - began_at == pytest.approx(3.0)
         assert caught.value.sent is sent
 
 
 @virtual_time
 async def test_within_the_deadline_the_answer_comes_through():
-    assert await Deadline(never)(request(deadline=time.perf_counter() + 1.0), at_once) is OK
+    assert await DeadlineLayer(never)(request(deadline=time.perf_counter() + 1.0), at_once) is OK
 
 
 @pytest.mark.parametrize(
@@ -137,17 +137,17 @@ async def test_an_attempt_ends_at_its_own_timeout_or_at_what_is_left_of_the_item
 ):
     began_at = time.perf_counter()
     with pytest.raises(error):
-        await AttemptLimit()(request(receipt=Receipt(**spent), **fields), forever)
+        await AttemptTimeoutLayer()(request(receipt=Receipt(**spent), **fields), forever)
     assert time.perf_counter() - began_at == pytest.approx(after_s)
 
 
 @virtual_time
 async def test_a_timeout_tells_whether_the_request_was_written():
     async def written(sent: Request) -> Response:
-        sent.exchange.written(time.perf_counter())
+        sent.exchange.mark_written(time.perf_counter())
         return await forever(sent)
 
     for call_next, expected in ((forever, False), (written, True)):
         with pytest.raises(AttemptTimeout) as caught:
-            await AttemptLimit()(request(), call_next)
+            await AttemptTimeoutLayer()(request(), call_next)
         assert caught.value.sent is expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.rate.dialects import DIALECTS, read
+from paceline.rate.dialects import DIALECT_NAMES, parse_rate_headers
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
 
 NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT
@@ -16,7 +16,7 @@ def told(
     fields: dict[str, str], dialect: str = "auto", *, status: int = 200, most_s: float = LONG_S, body: bytes = b""
 ) -> RateInfo | None:
     headers = (("content-type", "application/json"), ("date", DATE), *fields.items())
-    return read(headers, dialect, status=status, now_epoch_s=NOW, max_reset_s=most_s, body=body)
+    return parse_rate_headers(headers, dialect, status=status, now_epoch_s=NOW, max_reset_s=most_s, body=body)
 
 
 def windows(fields: dict[str, str], dialect: str = "auto", **more: float) -> dict[str, RateWindowInfo]:
@@ -334,13 +334,13 @@ def test_retry_after_takes_the_three_forms_of_a_date(text: str):
 
 def test_moments_are_reckoned_from_the_answers_own_date():
     late = (("date", "Mon, 21 Sep 2026 15:13:20 GMT"), ("x-ratelimit-reset", "1790003605"))
-    info = read(late, status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
+    info = parse_rate_headers(late, status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
     assert info is not None
     assert info.windows[0].reset_after_s == 5
-    undated = read(late[1:], status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
+    undated = parse_rate_headers(late[1:], status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
     assert undated is not None
     assert undated.windows[0].reset_after_s == 3605
-    broken = read((("date", "yesterday"), late[1]), status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
+    broken = parse_rate_headers((("date", "yesterday"), late[1]), status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
     assert broken == undated
 
 
@@ -413,7 +413,7 @@ def test_a_limit_of_nothing_is_no_limit():
 
 def test_the_first_of_a_repeated_field_counts():
     headers = (("x-ratelimit-limit", "5"), ("x-ratelimit-limit", "9"))
-    info = read(headers, status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
+    info = parse_rate_headers(headers, status=200, now_epoch_s=NOW, max_reset_s=LONG_S)
     assert info is not None
     assert info.windows[0].limit == 5
 
@@ -429,13 +429,13 @@ def test_a_dialect_reads_its_own_names_only():
     assert told(GITHUB, "x") is None
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECT_NAMES)
 def test_an_answer_without_rate_headers_tells_nothing(dialect: str):
     assert told({}, dialect, status=200) is None
     assert told({}, dialect, status=429) is None
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECT_NAMES)
 def test_every_dialect_reads_retry_after(dialect: str):
     info = told({"retry-after": "3"}, dialect, status=429)
     assert info is not None

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from paceline.rate.dialects import AUTO, DIALECTS
-from paceline.rate.dialects.reading import WAIT_NAMES
-from paceline.rate.dialects.vendors import ALL
+from paceline.rate.dialects import AUTO, DIALECT_NAMES
+from paceline.rate.dialects.reading import RETRY_AFTER_FIELDS
+from paceline.rate.dialects.vendors import ALL_DIALECTS
 
 PAGE = (Path(__file__).parents[2] / "docs/dialects.md").read_text()
 TABLE = PAGE.partition("|---|---|---|")[2]
@@ -17,16 +17,16 @@ ROWS = {cells[0].strip("` "): cells[1] for cells in re.findall(r"^\| (`\w+`) \| 
 
 
 def test_every_dialect_has_its_row_and_no_other():
-    assert sorted(ROWS) == sorted(DIALECTS)
-    assert DIALECTS[0] == AUTO
-    assert len(set(DIALECTS)) == len(DIALECTS)
+    assert sorted(ROWS) == sorted(DIALECT_NAMES)
+    assert DIALECT_NAMES[0] == AUTO
+    assert len(set(DIALECT_NAMES)) == len(DIALECT_NAMES)
 
 
-@pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("dialect", ALL_DIALECTS, ids=lambda dialect: dialect.name)
 def test_every_header_read_is_named(dialect):
-    assert set(re.findall(r"`([a-z0-9-]+)`", ROWS[dialect.name])) == dialect.names()
+    assert set(re.findall(r"`([a-z0-9-]+)`", ROWS[dialect.name])) == dialect.field_names()
 
 
 def test_every_wait_and_every_sign_is_named():
-    signs = {name for dialect in ALL for name in dialect.signs} | WAIT_NAMES
+    signs = {name for dialect in ALL_DIALECTS for name in dialect.signature_fields} | RETRY_AFTER_FIELDS
     assert not [name for name in sorted(signs) if f"`{name}`" not in PAGE]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.rate.dialects import read
+from paceline.rate.dialects import parse_rate_headers
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
 
 
 def told(fields: dict[str, str], dialect: str = "auto") -> RateInfo | None:
-    return read(tuple(fields.items()), dialect, status=200, now_epoch_s=1_790_000_000.0, max_reset_s=86400.0 * 10)
+    return parse_rate_headers(
+        tuple(fields.items()), dialect, status=200, now_epoch_s=1_790_000_000.0, max_reset_s=86400.0 * 10
+    )
 
 
 def windows(fields: dict[str, str], dialect: str = "auto") -> tuple[RateWindowInfo, ...]:
@@ -56,7 +58,7 @@ def test_partitions_are_kept_apart():
 
 def test_a_list_goes_on_over_several_fields():
     headers = (("ratelimit", '"a";r=1'), ("x", "y"), ("ratelimit", '"b";r=2'))
-    info = read(headers, status=200, now_epoch_s=0.0, max_reset_s=9.0)
+    info = parse_rate_headers(headers, status=200, now_epoch_s=0.0, max_reset_s=9.0)
     assert info is not None
     assert [window.name for window in info.windows] == ["a", "b"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from paceline.errors import DnsFailed, EgressDenied
-from paceline.transport.base import Wire
-from paceline.transport.egress import EgressVerdict, Guard, judge
+from paceline.transport.base import TransportOptions
+from paceline.transport.egress import AddressClass, EgressGuard, classify
 
-V = EgressVerdict
+V = AddressClass
 
 TABLE = {
     V.PUBLIC: [
@@ -64,37 +64,37 @@ TABLE = {
     ("address", "verdict"), [(address, verdict) for verdict, addresses in TABLE.items() for address in addresses]
 )
 def test_each_address_is_what_the_registries_say(address, verdict):
-    assert judge(address) is verdict
+    assert classify(address) is verdict
 
 
 def test_every_verdict_is_in_the_table_with_a_label_and_a_wording_of_its_own():
-    assert set(TABLE) == set(EgressVerdict)
+    assert set(TABLE) == set(AddressClass)
     assert (
-        len({each.label for each in EgressVerdict})
-        == len({each.wording for each in EgressVerdict})
-        == len(EgressVerdict)
+        len({each.label for each in AddressClass})
+        == len({each.description for each in AddressClass})
+        == len(AddressClass)
     )
 
 
 def test_what_is_no_address_has_no_verdict():
     with pytest.raises(ValueError, match=r"127\.1"):
-        judge("127.1")
+        classify("127.1")
 
 
-DECLARED = Wire(declared=True)
-DECLARED_PRIVATE = Wire(declared=True, allow_private=True)
-UNDECLARED = Wire(declared=False)
-UNDECLARED_PRIVATE = Wire(declared=False, allow_private=True)
+DECLARED = TransportOptions(declared=True)
+DECLARED_PRIVATE = TransportOptions(declared=True, allow_private=True)
+UNDECLARED = TransportOptions(declared=False)
+UNDECLARED_PRIVATE = TransportOptions(declared=False, allow_private=True)
 
 
-def guard(*answers: str, **settings: object) -> Guard:
+def guard(*answers: str, **settings: object) -> EgressGuard:
     async def lookup(host: str) -> list[str]:
         return list(answers)
 
-    return Guard(lookup=lookup, **settings)
+    return EgressGuard(resolver=lookup, **settings)
 
 
-async def refused(rules: Guard, host: str, port: int, wire: Wire) -> str:
+async def refused(rules: EgressGuard, host: str, port: int, wire: TransportOptions) -> str:
     with pytest.raises(EgressDenied) as caught:
         await rules.resolve(host, port, wire)
     assert not caught.value.sent
@@ -213,6 +213,6 @@ async def test_a_name_without_addresses_fails_rather_than_passes():
 @pytest.mark.parametrize("entry", ["10.0.0.1/8", "10.0.0.0/33", "300.0.0.0/8"])
 def test_a_malformed_range_is_refused_when_the_rules_are_made(entry):
     with pytest.raises(ValueError, match=entry.partition("/")[0]):
-        Guard(allow=[entry])
+        EgressGuard(allow=[entry])
     with pytest.raises(ValueError, match=entry.partition("/")[0]):
-        Guard(deny=[entry])
+        EgressGuard(deny=[entry])

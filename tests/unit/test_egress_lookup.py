@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from paceline.transport import lookup as module
-from paceline.transport.lookup import SystemLookup
+from paceline.transport.lookup import SystemResolver
 
 
 async def test_a_name_asked_for_many_times_at_once_is_looked_up_once():
@@ -20,7 +20,7 @@ async def test_a_name_asked_for_many_times_at_once_is_looked_up_once():
         go.wait(10)
         return ["8.8.8.8"]
 
-    lookup = SystemLookup(system)
+    lookup = SystemResolver(system)
     calls = [asyncio.create_task(lookup("api.example")) for _ in range(50)]
     await asyncio.sleep(0)
     go.set()
@@ -34,7 +34,7 @@ async def test_the_resolver_s_error_reaches_everybody_who_asked():
     def system(host: str) -> list[str]:
         raise OSError("no such name")
 
-    lookup = SystemLookup(system)
+    lookup = SystemResolver(system)
     results = await asyncio.gather(*(lookup("api.example") for _ in range(3)), return_exceptions=True)
     assert [str(each) for each in results] == ["no such name"] * 3
 
@@ -46,7 +46,7 @@ async def test_an_answer_nobody_waits_for_is_dropped_quietly():
         go.wait(10)
         raise OSError("late")
 
-    lookup = SystemLookup(system)
+    lookup = SystemResolver(system)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
             await lookup("api.example")
@@ -71,7 +71,7 @@ async def test_lookups_beyond_the_bound_wait_for_a_thread(monkeypatch):
             running -= 1
         return [host]
 
-    lookup = SystemLookup(system)
+    lookup = SystemResolver(system)
     calls = [asyncio.create_task(lookup(f"h{n}")) for n in range(6)]
     await asyncio.sleep(0.05)
     go.set()
@@ -80,4 +80,4 @@ async def test_lookups_beyond_the_bound_wait_for_a_thread(monkeypatch):
 
 
 async def test_the_system_knows_localhost():
-    assert "127.0.0.1" in await SystemLookup()("localhost")
+    assert "127.0.0.1" in await SystemResolver()("localhost")

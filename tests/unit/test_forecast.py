@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from paceline.batch.plan import Binding, Plan, plan_batch
+from paceline.batch.plan import Bottleneck, Plan, plan_batch
 from paceline.model import Batch, Item, Priority, Rate, Strategy, Tenant
-from support.memory import MemoryUpstream, answer, items, run, serving_from
+from support.memory import InMemoryUpstream, in_memory_service, items, respond_with, run_batch
 from support.virtual_clock import virtual_time
 
 
@@ -43,14 +43,14 @@ def seen(part: Any, known: dict[int, int]) -> Any:
 async def test_a_plan_leaves_no_trace_in_a_gate_at_work():
     policy: dict[str, Any] = {"rate": [{"limit": 8, "per": "1s"}, {"limit": 60, "per": "10s"}], "partition": "path:1"}
     told = ("ratelimit-limit", "50"), ("ratelimit-remaining", "30"), ("ratelimit-reset", "9")
-    upstream = MemoryUpstream(answer(429, ("retry-after", "1")), *[answer(200, *told, after_s=0.3)] * 200)
-    with serving_from(upstream, **policy) as service:
+    upstream = InMemoryUpstream(respond_with(429, ("retry-after", "1")), *[respond_with(200, *told, after_s=0.3)] * 200)
+    with in_memory_service(upstream, **policy) as service:
         under_way = [
-            asyncio.create_task(run(service, Batch(items(30), priority=priority, max_concurrency=cap)))
+            asyncio.create_task(run_batch(service, Batch(items(30), priority=priority, max_concurrency=cap)))
             for priority, cap in ((Priority.NORMAL, None), (Priority.BULK, 3), (Priority.INTERACTIVE, None))
         ]
         await asyncio.sleep(2.2)
-        gate = next(iter(service.registry)).admitter.gate
+        gate = next(iter(service.registry)).async_gate.gate
         assert gate.queued
         assert gate.in_flight
         batch = Batch(items(100), max_concurrency=4)
@@ -64,7 +64,7 @@ async def test_a_plan_leaves_no_trace_in_a_gate_at_work():
 
 
 async def planned(batch: Batch, **policy: Any) -> Plan:
-    with serving_from(MemoryUpstream(), **policy) as service:
+    with in_memory_service(InMemoryUpstream(), **policy) as service:
         return await plan_batch(service.registry, batch)
 
 
@@ -101,7 +101,7 @@ async def test_the_window_that_binds_is_named(
 ):
     plan = await planned(batch, **policy)
     assert plan.finish_in_ms == pytest.approx(1000 * finish_s, rel=0.08)
-    assert plan.binding == (None if window is None else Binding("api", window))
+    assert plan.binding == (None if window is None else Bottleneck("api", window))
     assert plan.per_upstream[0].window == window
 
 
@@ -112,26 +112,26 @@ async def test_of_several_upstreams_the_last_one_binds():
         "slow": {"base_url": "https://slow.example", "rate": [{"limit": 1, "per": "1s"}]},
     }
     batch = Batch([*items(20), *(Item(upstream="slow", path="/") for _ in range(5))])
-    with serving_from(MemoryUpstream(), upstreams=upstreams) as service:
+    with in_memory_service(InMemoryUpstream(), upstreams=upstreams) as service:
         plan = await plan_batch(service.registry, batch)
-    assert plan.binding == Binding("slow", "1/1s")
+    assert plan.binding == Bottleneck("slow", "1/1s")
     assert {row.upstream: row.items for row in plan.per_upstream} == {"api": 20, "slow": 5}
     assert plan.finish_in_ms == plan.per_upstream[1].finish_in_ms
 
 
 @virtual_time
 async def test_a_throttle_pause_counts_and_an_operator_s_pause_has_no_end():
-    with serving_from(MemoryUpstream(answer(429, ("retry-after", "20")))) as service:
-        waiting = asyncio.create_task(run(service, Batch(items())))
+    with in_memory_service(InMemoryUpstream(respond_with(429, ("retry-after", "20")))) as service:
+        waiting = asyncio.create_task(run_batch(service, Batch(items())))
         await asyncio.sleep(1)
         plan = await plan_batch(service.registry, Batch(items()))
         assert plan.finish_in_ms == pytest.approx(19_200, abs=200)
-        assert plan.binding == Binding("api", "pause")
+        assert plan.binding == Bottleneck("api", "pause")
         await waiting
-        service.registry.named("api").admitter.set_paused(True)
+        service.registry.get("api").async_gate.set_paused(True)
         plan = await plan_batch(service.registry, Batch(items(3)))
     assert plan.finish_in_ms is None
-    assert plan.binding == Binding("api", "pause")
+    assert plan.binding == Bottleneck("api", "pause")
     assert plan.misses_deadline == 3
 
 
@@ -162,20 +162,20 @@ async def test_a_halting_batch_ends_at_the_first_item_that_cannot_be_sent():
 
 @virtual_time
 async def test_calls_are_taken_to_last_as_long_as_they_did():
-    with serving_from(MemoryUpstream(after_s=2.0), concurrency={"limit": 10}) as service:
-        await run(service, Batch(items(10)))
+    with in_memory_service(InMemoryUpstream(after_s=2.0), concurrency={"limit": 10}) as service:
+        await run_batch(service, Batch(items(10)))
         plan = await plan_batch(service.registry, Batch(items(20)))
         assert plan.per_upstream[0].call_ms == 2000.0
         assert plan.finish_in_ms == 4000.0
-        service.registry.named("api").reset()
+        service.registry.get("api").reset()
         plan = await plan_batch(service.registry, Batch(items(20)))
         assert plan.per_upstream[0].call_ms == 100.0
 
 
 @virtual_time
 async def test_a_tenant_s_weight_counts_against_who_waits_already():
-    with serving_from(MemoryUpstream(), rate=[{"limit": 100, "per": "1s", "burst": 1}]) as service:
-        waiting = asyncio.create_task(run(service, Batch(items(600), tenant=Tenant("other"))))
+    with in_memory_service(InMemoryUpstream(), rate=[{"limit": 100, "per": "1s", "burst": 1}]) as service:
+        waiting = asyncio.create_task(run_batch(service, Batch(items(600), tenant=Tenant("other"))))
         await asyncio.sleep(0.5)
         batch = Batch(items(100), tenant=Tenant("heavy", weight=3.0))
         heavy = await plan_batch(service.registry, batch)
@@ -195,7 +195,7 @@ async def test_the_loop_gets_its_turns_while_a_plan_is_made():
             await asyncio.sleep(0)
             stalls_s.append(time.perf_counter() - before)
 
-    with serving_from(MemoryUpstream(), rate=[{"limit": 5000, "per": "1s"}]) as service:
+    with in_memory_service(InMemoryUpstream(), rate=[{"limit": 5000, "per": "1s"}]) as service:
         watching = asyncio.create_task(watch())
         began_at = time.perf_counter()
         await plan_batch(service.registry, Batch(items(10_000)))

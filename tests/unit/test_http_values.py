@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.http_values import http_date, number, wait_s
+from paceline.http_values import number, parse_http_date, parse_retry_after_s
 
 NOW = 1_790_000_000.0
 
@@ -34,11 +34,14 @@ def test_anything_else_is_not(text: str):
     ],
 )
 def test_the_three_forms_of_a_date(text: str, epoch_s: float):
-    assert http_date(text, NOW) == epoch_s
+    assert parse_http_date(text, NOW) == epoch_s
 
 
 def test_two_digits_of_a_year_over_fifty_years_ahead_are_of_the_century_before():
-    near, far = http_date("Monday, 21-Sep-76 14:13:20 GMT", NOW), http_date("Monday, 21-Sep-77 14:13:20 GMT", NOW)
+    near, far = (
+        parse_http_date("Monday, 21-Sep-76 14:13:20 GMT", NOW),
+        parse_http_date("Monday, 21-Sep-77 14:13:20 GMT", NOW),
+    )
     assert near is not None
     assert far is not None
     assert far < NOW < near
@@ -59,17 +62,17 @@ def test_two_digits_of_a_year_over_fifty_years_ahead_are_of_the_century_before()
     ],
 )
 def test_what_is_no_date(text: str):
-    assert http_date(text, NOW) is None
+    assert parse_http_date(text, NOW) is None
 
 
 def test_a_wait_until_a_date_is_reckoned_from_the_answers_own():
     until = "Sun, 06 Nov 1994 08:49:37 GMT"
-    assert wait_s(until, "Sun, 06 Nov 1994 08:49:30 GMT", NOW) == 7
-    assert wait_s(until, None, 784111770.0) == 7
-    assert wait_s(until, "no date", 784111770.0) == 7
-    assert wait_s(until, None, NOW) == 0
+    assert parse_retry_after_s(until, "Sun, 06 Nov 1994 08:49:30 GMT", NOW) == 7
+    assert parse_retry_after_s(until, None, 784111770.0) == 7
+    assert parse_retry_after_s(until, "no date", 784111770.0) == 7
+    assert parse_retry_after_s(until, None, NOW) == 0
 
 
 @pytest.mark.parametrize("text", ["9" * 11, "9" * 20, "-3", "soon", ""])
 def test_an_unusable_wait_is_ignored(text: str):
-    assert wait_s(text, None, NOW) is None
+    assert parse_retry_after_s(text, None, NOW) is None

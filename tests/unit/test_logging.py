@@ -15,7 +15,7 @@ from paceline.app import Service
 from paceline.config import Config
 from paceline.events import AttemptFinished, BatchFinished, BudgetPaused, RetryScheduled
 from paceline.model import Batch, Item, ItemRetry, Strategy, Summary, Verdict
-from paceline.telemetry.logging import BatchLog, configure
+from paceline.telemetry.logging import LoggingListener, configure_logging
 from paceline.telemetry.metrics import Metrics
 from support.virtual_clock import virtual_time
 
@@ -47,7 +47,7 @@ def finished(tenant="ci"):
 
 def test_a_batch_is_one_line_with_its_numbers():
     stream = io.StringIO()
-    BatchLog(configure(stream=stream))(finished())
+    LoggingListener(configure_logging(stream=stream))(finished())
     (line,) = lines(stream)
     assert line.pop("time").endswith("Z")
     assert line == {
@@ -68,7 +68,7 @@ def test_a_batch_is_one_line_with_its_numbers():
 
 def test_a_line_for_people_says_the_same_without_colours_in_a_pipe():
     stream = io.StringIO()
-    BatchLog(configure("info", "console", stream))(finished())
+    LoggingListener(configure_logging("info", "console", stream))(finished())
     (line,) = stream.getvalue().splitlines()
     assert "batch finished" in line
     assert "succeeded=2" in line
@@ -77,7 +77,7 @@ def test_a_line_for_people_says_the_same_without_colours_in_a_pipe():
 
 def test_attempts_and_retries_write_nothing():
     stream = io.StringIO()
-    log = BatchLog(configure("debug", stream=stream))
+    log = LoggingListener(configure_logging("debug", stream=stream))
     log(AttemptFinished(Strategy.ADAPTIVE, "github", Verdict.SUCCESS, 200, 0.1))
     log(RetryScheduled("github", "status"))
     assert stream.getvalue() == ""
@@ -85,14 +85,14 @@ def test_attempts_and_retries_write_nothing():
 
 def test_below_the_level_nothing_is_written():
     stream = io.StringIO()
-    BatchLog(configure("warning", stream=stream))(finished())
+    LoggingListener(configure_logging("warning", stream=stream))(finished())
     assert stream.getvalue() == ""
 
 
 @virtual_time
 async def test_a_pause_is_a_warning_and_the_answers_that_renew_it_are_not():
     stream = io.StringIO()
-    log = BatchLog(configure(stream=stream))
+    log = LoggingListener(configure_logging(stream=stream))
     for _ in range(200):
         log(BudgetPaused("github", 60.0))
         await asyncio.sleep(0.001)
@@ -109,7 +109,7 @@ async def test_a_pause_is_a_warning_and_the_answers_that_renew_it_are_not():
 @virtual_time
 async def test_a_pause_that_grows_is_told_again():
     stream = io.StringIO()
-    log = BatchLog(configure(stream=stream))
+    log = LoggingListener(configure_logging(stream=stream))
     log(BudgetPaused("github", 1.0))
     log(BudgetPaused("github", 60.0))
     assert [line["for_ms"] for line in lines(stream)] == [1_000.0, 60_000.0]
@@ -120,16 +120,16 @@ def test_a_line_that_cannot_be_written_is_lost_and_nothing_else():
         def write(self, text):
             raise BrokenPipeError
 
-    BatchLog(configure(stream=Broken()))(finished())
+    LoggingListener(configure_logging(stream=Broken()))(finished())
     closed = io.StringIO()
-    log = BatchLog(configure(stream=closed))
+    log = LoggingListener(configure_logging(stream=closed))
     closed.close()
     log(finished())
 
 
 def test_a_name_with_a_line_break_stays_one_line():
     stream = io.StringIO()
-    BatchLog(configure(stream=stream))(finished(tenant='a\n{"event": "forged"}'))
+    LoggingListener(configure_logging(stream=stream))(finished(tenant='a\n{"event": "forged"}'))
     (line,) = lines(stream)
     assert line["event"] == "batch finished"
 
@@ -140,7 +140,7 @@ def test_a_name_with_a_line_break_stays_one_line():
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "asyncio", "aiohttp.client", "httpx2"])
 def test_a_librarys_warning_goes_through_the_same_lines(name):
     stream = io.StringIO()
-    configure(stream=stream)
+    configure_logging(stream=stream)
     logging.getLogger(name).warning("%d things", 3)
     (line,) = lines(stream)
     assert (line["level"], line["event"], line["logger"]) == ("warning", "3 things", name)
@@ -148,7 +148,7 @@ def test_a_librarys_warning_goes_through_the_same_lines(name):
 
 def test_the_servers_own_progress_is_heard_and_the_engines_is_not():
     stream = io.StringIO()
-    configure("debug", stream=stream)
+    configure_logging("debug", stream=stream)
     logging.getLogger("uvicorn.error").info("Started server process")
     logging.getLogger("httpx2").info("HTTP Request: GET https://api.example.com/?key=hidden")
     logging.getLogger("aiohttp.client").debug("headers")
@@ -157,15 +157,15 @@ def test_the_servers_own_progress_is_heard_and_the_engines_is_not():
 
 def test_the_access_log_is_silent():
     stream = io.StringIO()
-    configure("debug", stream=stream)
+    configure_logging("debug", stream=stream)
     logging.getLogger("uvicorn.access").error("GET /v1/batch?token=hidden")
     assert stream.getvalue() == ""
 
 
 def test_configuring_twice_writes_each_line_once():
     stream = io.StringIO()
-    configure(stream=io.StringIO())
-    configure(stream=stream)
+    configure_logging(stream=io.StringIO())
+    configure_logging(stream=stream)
     logging.getLogger("uvicorn.error").warning("once")
     assert len(lines(stream)) == 1
 
@@ -175,7 +175,7 @@ def test_what_the_server_set_up_for_itself_is_replaced():
     logging.config.dictConfig(LOGGING_CONFIG)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).addHandler(logging.StreamHandler(theirs))
-    configure("debug", stream=stream)
+    configure_logging("debug", stream=stream)
     logging.getLogger("uvicorn.error").debug("once")
     logging.getLogger("uvicorn.access").info("never")
     assert [line["event"] for line in lines(stream)] == ["once"]
@@ -185,14 +185,14 @@ def test_what_the_server_set_up_for_itself_is_replaced():
 def test_nothing_else_of_the_process_is_touched():
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
-    configure(stream=io.StringIO())
+    configure_logging(stream=io.StringIO())
     assert (list(root.handlers), root.level) == before
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_a_traceback_is_logged_without_local_variables(style):
     stream = io.StringIO()
-    configure("info", style, stream)
+    configure_logging("info", style, stream)
 
     def fails(credential):
         raise RuntimeError("a bug")
@@ -207,7 +207,7 @@ def test_a_traceback_is_logged_without_local_variables(style):
 
 def test_a_record_whose_arguments_do_not_fit_is_still_a_line():
     stream = io.StringIO()
-    configure(stream=stream)
+    configure_logging(stream=stream)
     logging.getLogger("uvicorn.error").log(35, "%d", "no number")
     (line,) = lines(stream)
     assert (line["level"], line["event"]) == ("warning", "%d")
@@ -232,7 +232,7 @@ def test_a_record_whose_arguments_do_not_fit_is_still_a_line():
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_no_query_password_or_credential_is_written(style, text):
     stream = io.StringIO()
-    log = configure("info", style, stream)
+    log = configure_logging("info", style, stream)
     log.info(text)
     log.info("event", field=text, nested={"deep": [text]}, listed=[text], error=RuntimeError(text))
     try:
@@ -257,8 +257,8 @@ async def test_a_batch_full_of_secrets_leaves_none_in_logs_or_metrics():
             }
         }
     )
-    service = Service(config, [metrics.listen, BatchLog(configure("debug", stream=stream))])
-    metrics.watch(list)
+    service = Service(config, [metrics.on_event, LoggingListener(configure_logging("debug", stream=stream))])
+    metrics.set_upstreams_source(list)
     items = [
         Item(id="hidden-id", upstream="closed", path="/hidden-path?key=hidden-query", headers={"cookie": "hidden"}),
         Item(url="https://hidden:hidden@api.example.com/"),

@@ -31,10 +31,10 @@ from paceline.model import (
     Verdict,
     WaitReason,
 )
-from paceline.telemetry.http import METHODS, HttpMetrics
+from paceline.telemetry.http import KNOWN_METHODS, HttpMetricsMiddleware
 from paceline.telemetry.metrics import Metrics
-from paceline.telemetry.tally import BUCKETS_S
-from paceline.upstream.state import BudgetState, UpstreamLevel, WindowState, level_of
+from paceline.telemetry.tally import BUCKET_BOUNDS_S
+from paceline.upstream.state import BudgetState, UpstreamSnapshot, WindowState, snapshot_of
 from support.virtual_clock import virtual_time
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -70,7 +70,7 @@ def batch(strategy=Strategy.ADAPTIVE, elapsed_s=1.5):
 def upstream_state(name="github", windows=(), rate=None, paused_for_ms=0.0, **given):
     whole = {"paused": False, "in_flight": 3, "queued": 5, "concurrency_limit": 20} | given
     budget = BudgetState("upstream", rate, paused_for_ms, list(windows))
-    return UpstreamLevel(name=name, base_url=None, engine="aiohttp", budgets=[budget], **whole)
+    return UpstreamSnapshot(name=name, base_url=None, engine="aiohttp", budgets=[budget], **whole)
 
 
 def samples(metrics):
@@ -99,9 +99,11 @@ def of_everything():
         RetryScheduled("github", "status"),
         BudgetPaused("github", 1.0),
     ):
-        metrics.listen(event)
-    metrics.serve("/healthz", "GET", "2xx", 0.001)
-    metrics.watch(lambda: [upstream_state(windows=[WindowState(80, "1m", "requests", 71)], rate=80 / 60)])
+        metrics.on_event(event)
+    metrics.record_http_request("/healthz", "GET", "2xx", 0.001)
+    metrics.set_upstreams_source(
+        lambda: [upstream_state(windows=[WindowState(80, "1m", "requests", 71)], rate=80 / 60)]
+    )
     return metrics
 
 
@@ -110,9 +112,9 @@ def of_everything():
 
 def test_an_item_is_timed_and_counted_by_strategy_upstream_and_outcome():
     metrics = Metrics()
-    metrics.listen(item())
-    metrics.listen(item())
-    metrics.listen(item(OutcomeKind.TIMEOUT, "item_timeout", strategy=Strategy.BOUNDED))
+    metrics.on_event(item())
+    metrics.on_event(item())
+    metrics.on_event(item(OutcomeKind.TIMEOUT, "item_timeout", strategy=Strategy.BOUNDED))
     adaptive = {"strategy": "adaptive", "upstream": "github", "outcome": "success"}
     assert value(metrics, "paceline_items_total", **adaptive) == 2
     assert value(metrics, "paceline_item_duration_seconds_count", **adaptive) == 2
@@ -122,9 +124,9 @@ def test_an_item_is_timed_and_counted_by_strategy_upstream_and_outcome():
 
 def test_an_attempt_is_timed_by_verdict_and_its_answer_counted_by_class():
     metrics = Metrics()
-    metrics.listen(attempt())
-    metrics.listen(attempt(Verdict.THROTTLED, 429))
-    metrics.listen(attempt(Verdict.TRANSIENT, None))
+    metrics.on_event(attempt())
+    metrics.on_event(attempt(Verdict.THROTTLED, 429))
+    metrics.on_event(attempt(Verdict.TRANSIENT, None))
     for verdict in ("success", "throttled", "transient"):
         labels = {"strategy": "adaptive", "upstream": "github", "verdict": verdict}
         assert value(metrics, "paceline_attempts_total", **labels) == 1
@@ -142,7 +144,7 @@ def test_an_attempt_is_timed_by_verdict_and_its_answer_counted_by_class():
 )
 def test_each_part_of_a_receipt_is_its_own_wait(part, reason):
     metrics = Metrics()
-    metrics.listen(item(**{part: 250.0}))
+    metrics.on_event(item(**{part: 250.0}))
     sums = {
         dict(labels)["reason"]: total
         for (name, labels), total in samples(metrics).items()
@@ -153,48 +155,50 @@ def test_each_part_of_a_receipt_is_its_own_wait(part, reason):
 
 def test_an_item_that_did_not_wait_is_no_wait_of_zero():
     metrics = Metrics()
-    metrics.listen(item())
+    metrics.on_event(item())
     assert not any("wait" in name for name, _ in samples(metrics))
 
 
 def test_a_rejection_is_counted_by_code_and_other_failures_are_none():
     metrics = Metrics()
-    metrics.listen(item(OutcomeKind.REJECTED, "egress_denied", upstream="other"))
-    metrics.listen(item(OutcomeKind.CONNECT_ERROR, "connect_failed"))
+    metrics.on_event(item(OutcomeKind.REJECTED, "egress_denied", upstream="other"))
+    metrics.on_event(item(OutcomeKind.CONNECT_ERROR, "connect_failed"))
     rejections = {labels: count for (name, labels), count in samples(metrics).items() if "rejections" in name}
     assert rejections == {(("code", "egress_denied"), ("upstream", "other")): 1}
 
 
 def test_retries_and_batches_are_counted():
     metrics = Metrics()
-    metrics.listen(RetryScheduled("github", "throttled"))
-    metrics.listen(batch())
+    metrics.on_event(RetryScheduled("github", "throttled"))
+    metrics.on_event(batch())
     assert value(metrics, "paceline_retries_total", upstream="github", reason="throttled") == 1
     assert value(metrics, "paceline_batch_duration_seconds_sum", strategy="adaptive") == 1.5
 
 
 def test_buckets_resolve_a_millisecond_to_a_minute():
-    assert BUCKETS_S[0] == 0.001
-    assert BUCKETS_S[-1] == 60
-    assert all(1 < above / below <= 2.5 for below, above in pairwise(BUCKETS_S))
+    assert BUCKET_BOUNDS_S[0] == 0.001
+    assert BUCKET_BOUNDS_S[-1] == 60
+    assert all(1 < above / below <= 2.5 for below, above in pairwise(BUCKET_BOUNDS_S))
 
 
-@given(st.lists(st.floats(0, 200) | st.sampled_from(BUCKETS_S), min_size=1, max_size=30))
+@given(st.lists(st.floats(0, 200) | st.sampled_from(BUCKET_BOUNDS_S), min_size=1, max_size=30))
 def test_a_bucket_holds_what_is_at_most_its_bound(durations):
     metrics = Metrics()
     for took_s in durations:
-        metrics.listen(attempt(took_s=took_s))
+        metrics.on_event(attempt(took_s=took_s))
     counted = {
         float(dict(labels)["le"]): count
         for (name, labels), count in samples(metrics).items()
         if name == "paceline_attempt_duration_seconds_bucket"
     }
-    assert counted == {bound: sum(took_s <= bound for took_s in durations) for bound in (*BUCKETS_S, float("inf"))}
+    assert counted == {
+        bound: sum(took_s <= bound for took_s in durations) for bound in (*BUCKET_BOUNDS_S, float("inf"))
+    }
 
 
 def test_two_apps_in_one_process_share_nothing():
     one, other = Metrics(), Metrics()
-    one.listen(item())
+    one.on_event(item())
     assert not any("items" in name for name, _ in samples(other))
 
 
@@ -204,7 +208,7 @@ def test_two_apps_in_one_process_share_nothing():
 def test_gauges_are_read_at_the_scrape():
     metrics = Metrics()
     now = [upstream_state(in_flight=1)]
-    metrics.watch(lambda: now)
+    metrics.set_upstreams_source(lambda: now)
     assert value(metrics, "paceline_in_flight", upstream="github") == 1
     now[0] = upstream_state(in_flight=2)
     assert value(metrics, "paceline_in_flight", upstream="github") == 2
@@ -218,7 +222,7 @@ def test_a_window_is_labelled_as_it_was_declared():
         WindowState(0.5, "1s", "requests", 0),
         WindowState(5000, "1h", "requests", 4000, source="header"),
     ]
-    metrics.watch(lambda: [upstream_state(windows=windows)])
+    metrics.set_upstreams_source(lambda: [upstream_state(windows=windows)])
     remaining = {
         dict(labels)["window"]: left
         for (name, labels), left in samples(metrics).items()
@@ -231,7 +235,7 @@ def test_undeclared_hosts_are_added_up_and_the_least_remaining_is_shown():
     metrics = Metrics()
     window = WindowState(10, "1s", "requests", 9)
     nearly_spent = WindowState(10, "1s", "requests", 2)
-    metrics.watch(
+    metrics.set_upstreams_source(
         lambda: [
             upstream_state("other", [window], 10.0),
             upstream_state("other", [nearly_spent], 10.0, paused_for_ms=100.0),
@@ -253,13 +257,13 @@ def test_undeclared_hosts_are_added_up_and_the_least_remaining_is_shown():
 )
 def test_a_pause_shows_whoever_ordered_it(state, paused):
     metrics = Metrics()
-    metrics.watch(lambda: [upstream_state(**state)])
+    metrics.set_upstreams_source(lambda: [upstream_state(**state)])
     assert value(metrics, "paceline_budget_paused", upstream="github") == paused
 
 
 def test_an_upstream_without_a_rate_has_no_rate_gauges():
     metrics = Metrics()
-    metrics.watch(lambda: [upstream_state()])
+    metrics.set_upstreams_source(lambda: [upstream_state()])
     assert not any("rate" in name for name, _ in samples(metrics))
 
 
@@ -328,7 +332,7 @@ def test_every_value_of_a_closed_set_is_documented():
         "reason` of a wait": set(WaitReason),
         "reason` of a retry": {"throttled", "status", *_codes(AttemptError)} - {"body_too_large"},
         "code": _codes(Rejected),
-        "method": {*METHODS, "other"},
+        "method": {*KNOWN_METHODS, "other"},
     }
     for label, values in closed.items():
         (row,) = re.findall(rf"^\| `{re.escape(label)}`? ?\| (.*) \|$", DOCS.read_text(), re.MULTILINE)
@@ -346,8 +350,10 @@ def _codes(error):
 async def test_no_host_id_url_or_upstream_name_becomes_a_series():
     metrics = Metrics()
     config = Config.model_validate({"upstreams": {"known": {"base_url": "https://api.example.com"}}})
-    service = Service(config, [metrics.listen])
-    metrics.watch(lambda: [level_of(each, 0.0) for each in (*service.registry, *service.registry.undeclared)])
+    service = Service(config, [metrics.on_event])
+    metrics.set_upstreams_source(
+        lambda: [snapshot_of(each, 0.0) for each in (*service.registry, *service.registry.undeclared)]
+    )
 
     async def run(start):
         items = []
@@ -377,10 +383,10 @@ def test_the_most_series_there_can_be_are_fixed_by_the_upstreams_declared():
             for strategy, upstream in product(Strategy, ("github", "other")):
                 for kind in OutcomeKind:
                     event = item(kind, "halted", f"{turn}", strategy, upstream, queue_ms=1, pause_ms=1, backoff_ms=1)
-                    metrics.listen(event)
+                    metrics.on_event(event)
                 for verdict in Verdict:
                     for status in (None, *range(0, 1000, 7), 65_535):
-                        metrics.listen(attempt(verdict, status, turn / 3, strategy, upstream))
+                        metrics.on_event(attempt(verdict, status, turn / 3, strategy, upstream))
         return set(samples(metrics))
 
     once = fed(1)
@@ -446,7 +452,7 @@ async def call(app, path, method="GET", receive=None):
 
 async def test_a_request_is_timed_by_its_routes_template():
     metrics = Metrics()
-    app = HttpMetrics(an_api(), metrics.serve)
+    app = HttpMetricsMiddleware(an_api(), metrics.record_http_request)
     await call(app, "/v1/upstreams/github")
     await call(app, "/v1/upstreams/shopify")
     await call(app, "/healthz")
@@ -460,7 +466,7 @@ async def test_a_request_is_timed_by_its_routes_template():
 
 async def test_no_path_or_method_of_a_caller_becomes_a_series():
     metrics = Metrics()
-    app = HttpMetrics(an_api(), metrics.serve)
+    app = HttpMetricsMiddleware(an_api(), metrics.record_http_request)
     for number in range(100):
         await call(app, f"/v1/upstreams/{number}")
         await call(app, f"/nowhere/{number}")
@@ -480,7 +486,7 @@ async def test_a_failure_of_the_app_counts_as_the_500_the_server_sends():
 
     metrics = Metrics()
     with pytest.raises(RuntimeError):
-        await call(HttpMetrics(broken, metrics.serve), "/")
+        await call(HttpMetricsMiddleware(broken, metrics.record_http_request), "/")
     assert served(metrics) == {("unmatched", "GET", "5xx"): 1}
 
 
@@ -491,7 +497,7 @@ async def test_a_failure_after_the_answer_began_keeps_the_status_that_was_sent()
 
     metrics = Metrics()
     with pytest.raises(RuntimeError):
-        await call(HttpMetrics(breaks_off, metrics.serve), "/")
+        await call(HttpMetricsMiddleware(breaks_off, metrics.record_http_request), "/")
     assert served(metrics) == {("unmatched", "GET", "2xx"): 1}
 
 
@@ -505,7 +511,7 @@ async def test_a_caller_that_left_before_an_answer_is_disconnected():
 
     metrics = Metrics()
     with pytest.raises(ConnectionError):
-        await call(HttpMetrics(gives_up, metrics.serve), "/", receive=leave)
+        await call(HttpMetricsMiddleware(gives_up, metrics.record_http_request), "/", receive=leave)
     assert served(metrics) == {("unmatched", "GET", "disconnected"): 1}
 
 
@@ -514,7 +520,7 @@ async def test_a_cancelled_request_is_counted_and_stays_cancelled():
         await asyncio.Event().wait()
 
     metrics = Metrics()
-    task = asyncio.create_task(call(HttpMetrics(waits, metrics.serve), "/"))
+    task = asyncio.create_task(call(HttpMetricsMiddleware(waits, metrics.record_http_request), "/"))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -530,7 +536,7 @@ async def test_a_stream_is_timed_to_its_end():
         await send({"type": "http.response.body", "body": b"x"})
 
     metrics = Metrics()
-    await call(HttpMetrics(drips, metrics.serve), "/")
+    await call(HttpMetricsMiddleware(drips, metrics.record_http_request), "/")
     name = "paceline_http_request_duration_seconds_sum"
     assert value(metrics, name, route="unmatched", method="GET", status_class="2xx") == 3
 
@@ -550,7 +556,7 @@ async def test_bodies_pass_through_as_they_are():
     async def receive():
         return received
 
-    passed = await call(HttpMetrics(echo, Metrics().serve), "/", receive=receive)
+    passed = await call(HttpMetricsMiddleware(echo, Metrics().record_http_request), "/", receive=receive)
     assert all(mine is theirs for mine, theirs in zip(passed, sent, strict=True))
 
 
@@ -561,6 +567,6 @@ async def test_what_is_no_request_is_left_alone():
         seen.append((scope["type"], receive, send))
 
     metrics = Metrics()
-    await HttpMetrics(app, metrics.serve)({"type": "lifespan"}, "receive", "send")
+    await HttpMetricsMiddleware(app, metrics.record_http_request)({"type": "lifespan"}, "receive", "send")
     assert seen == [("lifespan", "receive", "send")]
     assert served(metrics) == {}

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from paceline.batch.outcome import Subject, answered, encode_body, failed, join_headers, refused, timing
+from paceline.batch.outcome import (
+    OutcomeContext,
+    build_timing,
+    encode_body,
+    join_headers,
+    outcome_from_error,
+    outcome_from_response,
+    outcome_without_response,
+)
 from paceline.errors import ConnectFailed, EgressDenied, Overloaded
 from paceline.model import TRANSIENT_STATUSES, Expect, OutcomeKind, Receipt, Response
 
@@ -26,9 +34,9 @@ def encoded(
     return (bytes(value) if isinstance(value, Raw) else value), encoding
 
 
-def subject(**fields: object) -> Subject:
+def subject(**fields: object) -> OutcomeContext:
     whole = {"id": "a", "index": 0, "expect": Expect.AUTO, "start_s": 0.0, "receipt": Receipt()}
-    return Subject(**{**whole, "transient": TRANSIENT_STATUSES, **fields})
+    return OutcomeContext(**{**whole, "transient_statuses": TRANSIENT_STATUSES, **fields})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_the_rest_is_base64(content_type: str | None, body: bytes):
 )
 def test_every_body_under_every_charset_can_be_written_as_json(body: bytes, charset: str, kind: str, expect: Expect):
     response = Response(200, (("content-type", f"{kind}; charset={charset}"),), body)
-    outcome = answered(subject(expect=expect), response, 0.0)
+    outcome = outcome_from_response(subject(expect=expect), response, 0.0)
     json.loads(msgspec.json.encode(outcome))
 
 
@@ -152,13 +160,13 @@ def test_repeated_headers_are_joined_and_set_cookie_is_always_a_list():
 
 @pytest.mark.parametrize("status", [200, 204, 206, 301, 304, 399])
 def test_a_status_below_400_is_a_success(status: int):
-    outcome = answered(subject(), Response(status, (), b""), 0.0)
+    outcome = outcome_from_response(subject(), Response(status, (), b""), 0.0)
     assert (outcome.outcome, outcome.error, outcome.status) == (OutcomeKind.SUCCESS, None, status)
 
 
 def test_a_status_from_400_is_an_http_error_that_keeps_status_headers_and_body():
     response = Response(404, (("content-type", JSON), ("x", "1")), b'{"gone":true}')
-    outcome = answered(subject(), response, 0.0)
+    outcome = outcome_from_response(subject(), response, 0.0)
     assert (outcome.outcome, outcome.status, outcome.headers["x"]) == (OutcomeKind.HTTP_ERROR, 404, "1")
     assert outcome.body == Raw(b'{"gone":true}')
     assert outcome.error is not None
@@ -168,19 +176,19 @@ def test_a_status_from_400_is_an_http_error_that_keeps_status_headers_and_body()
 
 def test_a_refusal_for_rate_has_its_own_code_and_the_wait():
     receipt = Receipt(retry_after_s=1.5)
-    outcome = answered(subject(receipt=receipt), Response(429, (), b""), 0.0)
+    outcome = outcome_from_response(subject(receipt=receipt), Response(429, (), b""), 0.0)
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.retry_after_ms) == ("throttled", 1500.0)
 
 
 def test_a_status_nobody_has_named_is_told_all_the_same():
-    outcome = answered(subject(), Response(599, (), b""), 0.0)
+    outcome = outcome_from_response(subject(), Response(599, (), b""), 0.0)
     assert outcome.error is not None
     assert outcome.error.message == "the upstream answered 599"
 
 
 def test_an_error_of_ours_tells_code_message_and_wait():
-    outcome = refused(subject(), Overloaded("full", retry_after_s=2.0), 0.5)
+    outcome = outcome_from_error(subject(), Overloaded("full", retry_after_s=2.0), 0.5)
     assert (outcome.outcome, outcome.status, outcome.body) == (OutcomeKind.REJECTED, None, None)
     assert outcome.error == msgspec.convert(
         {"code": "overloaded", "message": "full", "sent": False, "retry_after_ms": 2000.0}, type(outcome.error)
@@ -190,7 +198,7 @@ def test_an_error_of_ours_tells_code_message_and_wait():
 
 def test_sent_is_false_only_where_no_attempt_can_have_arrived():
     def told(error: Exception, *, earlier: bool) -> bool:
-        outcome = refused(subject(receipt=Receipt(sent=earlier)), error, 0.0)
+        outcome = outcome_from_error(subject(receipt=Receipt(sent=earlier)), error, 0.0)
         assert outcome.error is not None
         return outcome.error.sent
 
@@ -202,7 +210,7 @@ def test_sent_is_false_only_where_no_attempt_can_have_arrived():
 
 
 def test_an_outcome_encodes_to_the_documented_object():
-    outcome = failed(subject(id="x", index=7), OutcomeKind.REJECTED, "halted", "said", 0.0)
+    outcome = outcome_without_response(subject(id="x", index=7), OutcomeKind.REJECTED, "halted", "said", 0.0)
     assert json.loads(msgspec.json.encode(outcome)) == {
         "id": "x",
         "index": 7,
@@ -240,6 +248,6 @@ def test_an_outcome_encodes_to_the_documented_object():
 def test_an_item_is_limited_by_its_largest_part(part: str, limit: str):
     receipt = Receipt(upstream_s=0.1, rate_wait_s=0.1, queue_s=0.1, pause_s=0.1, backoff_s=0.1)
     setattr(receipt, part, 0.2)
-    told = timing(receipt, 0.0, 0.6)
+    told = build_timing(receipt, 0.0, 0.6)
     assert told.limited_by == limit
     assert told.queue_ms + told.rate_wait_ms + told.pause_ms + told.backoff_ms + told.upstream_ms == pytest.approx(600)

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from paceline.batch.prepare import Preparation
+from paceline.batch.prepare import RequestBuilder
 from paceline.errors import EgressDenied, ForbiddenUpstream, InvalidRequest, Rejected, UnknownUpstream
 from paceline.model import Batch, Defaults, Item, ItemRetry, Request, Tenant
-from support.memory import MemoryUpstream, serving_from
+from support.memory import InMemoryUpstream, in_memory_service
 
 API = {"base_url": "https://api.example/v1"}
 
 
 def prepared(item: Item, *, policy: dict[str, Any] | None = None, config: Any = None, **batch: Any) -> Request:
     upstreams = {"api": {**API, **(policy or {})}, "mate": {"base_url": "https://mate.example"}}
-    with serving_from(MemoryUpstream(), upstreams=upstreams, config=config) as service:
-        return Preparation(service.registry, Batch([item], **batch), 5.0).request(item)[1]
+    with in_memory_service(InMemoryUpstream(), upstreams=upstreams, config=config) as service:
+        return RequestBuilder(service.registry, Batch([item], **batch), 5.0).build(item)[1]
 
 
 def api(**fields: Any) -> Item:
@@ -129,10 +129,10 @@ def test_params_are_appended_to_the_query_and_encoded():
 
 
 def test_a_default_header_that_cannot_be_sent_rejects_items_and_not_the_batch():
-    with serving_from(MemoryUpstream(), upstreams={"api": API}) as service:
-        preparation = Preparation(service.registry, Batch([api()], defaults=Defaults(headers={"a b": "1"})), 5.0)
+    with in_memory_service(InMemoryUpstream(), upstreams={"api": API}) as service:
+        preparation = RequestBuilder(service.registry, Batch([api()], defaults=Defaults(headers={"a b": "1"})), 5.0)
         with pytest.raises(InvalidRequest, match="a b"):
-            preparation.request(api())
+            preparation.build(api())
 
 
 @pytest.mark.parametrize(
@@ -275,10 +275,10 @@ def test_a_key_reaches_its_own_upstreams_only():
 
 def test_a_key_that_may_not_reach_undeclared_hosts_takes_up_no_place_among_them():
     tenant = Tenant("team", upstreams=frozenset({"api"}))
-    with serving_from(MemoryUpstream(), upstreams={"api": API}) as service:
+    with in_memory_service(InMemoryUpstream(), upstreams={"api": API}) as service:
         item = Item(url="https://undeclared.example/")
         with pytest.raises(ForbiddenUpstream):
-            Preparation(service.registry, Batch([item], tenant=tenant), 5.0).request(item)
+            RequestBuilder(service.registry, Batch([item], tenant=tenant), 5.0).build(item)
         assert service.registry.undeclared == []
 
 
@@ -296,9 +296,9 @@ def test_declared_egress_lets_only_declared_upstreams_through():
 
 
 def test_what_items_share_is_worked_out_once():
-    with serving_from(MemoryUpstream(), upstreams={"api": {**API, "headers": {"a": "1"}}}) as service:
-        preparation = Preparation(service.registry, Batch([]), 5.0)
-        first, second = (preparation.request(api())[1] for _ in range(2))
+    with in_memory_service(InMemoryUpstream(), upstreams={"api": {**API, "headers": {"a": "1"}}}) as service:
+        preparation = RequestBuilder(service.registry, Batch([]), 5.0)
+        first, second = (preparation.build(api())[1] for _ in range(2))
     assert first.headers is second.headers
     assert first.retry is second.retry
     assert first.receipt is not second.receipt

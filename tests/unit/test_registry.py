@@ -22,9 +22,9 @@ from paceline.app import Service
 from paceline.config import Config
 from paceline.errors import ConfigError, EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
 from paceline.model import ONE_REQUEST, Batch, Item, Priority, Rate, Receipt, Verdict
-from paceline.upstream.registry import OTHER
+from paceline.upstream.registry import UNDECLARED_UPSTREAM_NAME
 from paceline.upstream.state import state_of
-from support.memory import MemoryUpstream, codes, items, run, serving_from, silent
+from support.memory import InMemoryUpstream, in_memory_service, items, never_respond, outcome_codes, run_batch
 from support.properties import examples
 from support.scripted import ScriptedUpstream
 from support.virtual_clock import virtual_time
@@ -60,13 +60,13 @@ def config(upstreams: Mapping[str, Any], **more: Any) -> Config:
         ("https://a.example/v1/..%2fx", "root", "/x"),
         ("https://a.example/x/../v1/./y?q=..", "v1", "/v1/y?q=.."),
         ("https://a.example:8443/v1", "port", "/v1"),
-        ("http://a.example/v1", OTHER, "/v1"),
-        ("https://b.a.example/v1", OTHER, "/v1"),
+        ("http://a.example/v1", UNDECLARED_UPSTREAM_NAME, "/v1"),
+        ("https://b.a.example/v1", UNDECLARED_UPSTREAM_NAME, "/v1"),
     ],
 )
 def test_a_url_belongs_to_its_longest_prefix_by_origin_and_segment(url: str, name: str, target: str):
-    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
-        upstream, found = service.registry.at(url)
+    with in_memory_service(InMemoryUpstream(), upstreams=NESTED) as service:
+        upstream, found = service.registry.resolve_url(url)
     assert (upstream.name, found.target) == (name, target)
 
 
@@ -100,8 +100,8 @@ def test_a_url_belongs_to_its_longest_prefix_by_origin_and_segment(url: str, nam
     ],
 )
 def test_a_path_is_appended_to_its_upstreams_base_url_and_cannot_leave_it(name: str, path: str, target: str):
-    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
-        upstream, url = service.registry.within(name, path)
+    with in_memory_service(InMemoryUpstream(), upstreams=NESTED) as service:
+        upstream, url = service.registry.resolve_path(name, path)
     assert (upstream.name, url.host, url.target) == (name, "a.example", target)
 
 
@@ -111,8 +111,8 @@ PIECES = ["/", "..", ".", "%2e", "%2E%2e", "%2f", "%5C", "x", "", "?", "#", "@",
 @examples(150)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_no_path_whatever_leaves_its_upstream_even_for_a_server_that_decodes_first(path: str):
-    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
-        upstream, url = service.registry.within("v1", path)
+    with in_memory_service(InMemoryUpstream(), upstreams=NESTED) as service:
+        upstream, url = service.registry.resolve_path("v1", path)
     assert (upstream.name, url.origin) == ("v1", "https://a.example")
     decoded = unquote(url.target.partition("?")[0]).replace("\\", "/")
     depth = 0
@@ -124,71 +124,77 @@ def test_no_path_whatever_leaves_its_upstream_even_for_a_server_that_decodes_fir
 
 @pytest.mark.parametrize("path", ["/a\\b", "/a\nb", "/a\x00b"])
 def test_a_path_no_server_should_see_is_refused(path: str):
-    with serving_from(MemoryUpstream(), upstreams=NESTED) as service, pytest.raises(InvalidRequest):
-        service.registry.within("v1", path)
+    with in_memory_service(InMemoryUpstream(), upstreams=NESTED) as service, pytest.raises(InvalidRequest):
+        service.registry.resolve_path("v1", path)
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():
-    with serving_from(MemoryUpstream(), upstreams=NESTED) as service, pytest.raises(UnknownUpstream, match="root, v1"):
-        service.registry.named("v2")
+    with (
+        in_memory_service(InMemoryUpstream(), upstreams=NESTED) as service,
+        pytest.raises(UnknownUpstream, match="root, v1"),
+    ):
+        service.registry.get("v2")
 
 
 def test_undeclared_hosts_have_a_gate_each_by_scheme_host_and_port_and_one_name():
-    with serving_from(MemoryUpstream(), upstreams=NESTED) as service:
-        at = service.registry.at
+    with in_memory_service(InMemoryUpstream(), upstreams=NESTED) as service:
+        at = service.registry.resolve_url
         assert at("https://x.example/1")[0] is at("https://X.example/2")[0]
         assert at("https://x.example/")[0] is not at("http://x.example/")[0]
-        assert {upstream.name for upstream in service.registry.undeclared} == {OTHER}
+        assert {upstream.name for upstream in service.registry.undeclared} == {UNDECLARED_UPSTREAM_NAME}
 
 
 @virtual_time
 async def test_the_number_of_undeclared_hosts_is_bounded_and_a_busy_one_is_never_dropped():
-    with mock.patch("paceline.upstream.registry._MOST_UNDECLARED", 2), serving_from(MemoryUpstream()) as service:
+    with (
+        mock.patch("paceline.upstream.registry._MAX_UNDECLARED_HOSTS", 2),
+        in_memory_service(InMemoryUpstream()) as service,
+    ):
         registry = service.registry
-        busy = registry.at("https://busy.example/")[0]
-        busy.admitter.set_paused(True)
-        idle = registry.at("https://idle.example/")[0]
-        third = registry.at("https://third.example/")[0]
+        busy = registry.resolve_url("https://busy.example/")[0]
+        busy.async_gate.set_paused(True)
+        idle = registry.resolve_url("https://idle.example/")[0]
+        third = registry.resolve_url("https://third.example/")[0]
         assert registry.undeclared == [busy, third]
         assert idle not in registry.undeclared
-        third.admitter.set_paused(True)
+        third.async_gate.set_paused(True)
         with pytest.raises(Overloaded):
-            registry.at("https://fourth.example/")
+            registry.resolve_url("https://fourth.example/")
 
 
 @virtual_time
 async def test_an_undeclared_host_whose_window_still_counts_is_kept():
-    upstream = MemoryUpstream()
+    upstream = InMemoryUpstream()
     policy = {"defaults": {"rate": [{"limit": 1, "per": "1m"}]}}
     with (
-        mock.patch("paceline.upstream.registry._MOST_UNDECLARED", 1),
-        serving_from(upstream, config=policy) as service,
+        mock.patch("paceline.upstream.registry._MAX_UNDECLARED_HOSTS", 1),
+        in_memory_service(upstream, config=policy) as service,
     ):
-        await run(service, Batch([Item(url="https://a.example/")]))
+        await run_batch(service, Batch([Item(url="https://a.example/")]))
         with pytest.raises(Overloaded):
-            service.registry.at("https://b.example/")
+            service.registry.resolve_url("https://b.example/")
         await asyncio.sleep(61.0)
-        assert service.registry.at("https://b.example/")[0].name == OTHER
+        assert service.registry.resolve_url("https://b.example/")[0].name == UNDECLARED_UPSTREAM_NAME
 
 
 def test_who_finds_all_undeclared_hosts_busy_spares_those_behind_the_search():
     with (
-        mock.patch("paceline.upstream.registry._MOST_UNDECLARED", 3),
-        mock.patch.object(Gate, "idle", return_value=False) as looks,
-        serving_from(MemoryUpstream()) as service,
+        mock.patch("paceline.upstream.registry._MAX_UNDECLARED_HOSTS", 3),
+        mock.patch.object(Gate, "is_idle", return_value=False) as looks,
+        in_memory_service(InMemoryUpstream()) as service,
     ):
         for n in range(3):
-            service.registry.at(f"https://busy{n}.example/")
+            service.registry.resolve_url(f"https://busy{n}.example/")
         for n in range(20):
             with pytest.raises(Overloaded):
-                service.registry.at(f"https://new{n}.example/")
+                service.registry.resolve_url(f"https://new{n}.example/")
         assert looks.call_count == 3
 
 
 def test_declared_egress_opens_no_gate_for_others():
-    with serving_from(MemoryUpstream(), config={"egress": {"mode": "declared"}}) as service:
+    with in_memory_service(InMemoryUpstream(), config={"egress": {"mode": "declared"}}) as service:
         with pytest.raises(EgressDenied):
-            service.registry.at("https://x.example/")
+            service.registry.resolve_url("https://x.example/")
         assert service.registry.undeclared == []
 
 
@@ -198,22 +204,22 @@ def reload(service: Service, **policy: Any) -> None:
 
 @virtual_time
 async def test_a_reload_keeps_what_was_counted_and_what_waits():
-    upstream = MemoryUpstream(after_s=0.1)
-    with serving_from(upstream, rate=[{"limit": 4, "per": "10s"}]) as service:
-        running = asyncio.create_task(run(service, Batch(items(8))))
+    upstream = InMemoryUpstream(after_s=0.1)
+    with in_memory_service(upstream, rate=[{"limit": 4, "per": "10s"}]) as service:
+        running = asyncio.create_task(run_batch(service, Batch(items(8))))
         await asyncio.sleep(1.0)
         reload(service, rate=[{"limit": 4, "per": "10s"}], headers={"x": "1"})
         (known,) = service.registry
-        assert known.admitter.gate.queued == 4
-        assert codes(await running) == ["success"] * 8
-    assert upstream.times[3:5] == pytest.approx([1000.0, 1010.05], abs=0.06)
+        assert known.async_gate.gate.queued == 4
+        assert outcome_codes(await running) == ["success"] * 8
+    assert upstream.sent_times[3:5] == pytest.approx([1000.0, 1010.05], abs=0.06)
 
 
 @virtual_time
 async def test_a_reload_that_raises_a_limit_lets_those_go_who_waited():
-    upstream = MemoryUpstream(after_s=5.0)
-    with serving_from(upstream, concurrency={"limit": 1}) as service:
-        running = asyncio.create_task(run(service, Batch(items(4))))
+    upstream = InMemoryUpstream(after_s=5.0)
+    with in_memory_service(upstream, concurrency={"limit": 1}) as service:
+        running = asyncio.create_task(run_batch(service, Batch(items(4))))
         await asyncio.sleep(1.0)
         reload(service, concurrency={"limit": 4})
         await asyncio.sleep(0.0)
@@ -223,92 +229,92 @@ async def test_a_reload_that_raises_a_limit_lets_those_go_who_waited():
 
 @virtual_time
 async def test_a_retune_refuses_who_can_never_be_paid_any_more():
-    upstream = MemoryUpstream(silent())
-    with serving_from(upstream, rate=[{"limit": 10, "per": "60s"}]) as service:
+    upstream = InMemoryUpstream(never_respond())
+    with in_memory_service(upstream, rate=[{"limit": 10, "per": "60s"}]) as service:
         (known,) = service.registry
         batch = Batch([*items(1, cost=10), *items(1, cost=8), *items(1, cost=2)], deadline_s=200.0)
-        running = asyncio.create_task(run(service, batch))
+        running = asyncio.create_task(run_batch(service, batch))
         await asyncio.sleep(1.0)
-        known.admitter.retune([Rate(5, 60.0, 5)])
+        known.async_gate.retune([Rate(5, 60.0, 5)])
         outcomes = await running
-    assert codes(outcomes) == ["attempt_timeout", "invalid_request", "success"]
+    assert outcome_codes(outcomes) == ["attempt_timeout", "invalid_request", "success"]
     assert "5 per 60 s" in outcomes[1].error.message
 
 
 @virtual_time
 async def test_a_reset_forgets_a_retune_and_a_pause_by_hand():
-    with serving_from(MemoryUpstream(), rate=[{"limit": 10, "per": "60s"}]) as service:
+    with in_memory_service(InMemoryUpstream(), rate=[{"limit": 10, "per": "60s"}]) as service:
         (known,) = service.registry
-        declared = known.policy.rates()
-        known.admitter.retune([Rate(5, 60.0, 5)])
-        known.admitter.set_paused(True)
-        assert known.admitter.gate.budgets.rates[0].limit == 5
+        declared = known.policy.to_rates()
+        known.async_gate.retune([Rate(5, 60.0, 5)])
+        known.async_gate.set_paused(True)
+        assert known.async_gate.gate.budgets.rates[0].limit == 5
         known.reset()
-        assert known.admitter.gate.budgets.rates == declared
-        assert known.admitter.gate.paused is False
+        assert known.async_gate.gate.budgets.rates == declared
+        assert known.async_gate.gate.paused is False
 
 
 @virtual_time
 async def test_a_reload_that_drops_an_upstream_lets_its_work_end_and_takes_no_more():
-    upstream = MemoryUpstream(after_s=5.0)
-    with serving_from(upstream, concurrency={"limit": 1}) as service:
-        running = asyncio.create_task(run(service, Batch(items(3))))
+    upstream = InMemoryUpstream(after_s=5.0)
+    with in_memory_service(upstream, concurrency={"limit": 1}) as service:
+        running = asyncio.create_task(run_batch(service, Batch(items(3))))
         await asyncio.sleep(1.0)
         service.apply(config({}))
-        assert codes(await running) == ["success"] * 3
-        assert codes(await run(service, Batch(items(1)))) == ["unknown_upstream"]
+        assert outcome_codes(await running) == ["success"] * 3
+        assert outcome_codes(await run_batch(service, Batch(items(1)))) == ["unknown_upstream"]
 
 
 @virtual_time
 async def test_a_pause_by_hand_holds_everybody_until_it_is_lifted_and_is_on_their_receipts():
-    upstream = MemoryUpstream()
-    with serving_from(upstream) as service:
+    upstream = InMemoryUpstream()
+    with in_memory_service(upstream) as service:
         (known,) = service.registry
-        known.admitter.set_paused(True)
-        running = asyncio.create_task(run(service, Batch(items(3))))
+        known.async_gate.set_paused(True)
+        running = asyncio.create_task(run_batch(service, Batch(items(3))))
         await asyncio.sleep(7.0)
         assert (upstream.sent, state_of(known, time.perf_counter()).queued) == ([], 3)
-        known.admitter.set_paused(False)
+        known.async_gate.set_paused(False)
         outcomes = await running
     assert [outcome.timing.pause_ms for outcome in outcomes] == pytest.approx([7000.0] * 3)
 
 
 @virtual_time
 async def test_two_windows_bind_together_and_costs_are_paid_in_their_own_unit():
-    upstream = MemoryUpstream(after_s=0.01)
+    upstream = InMemoryUpstream(after_s=0.01)
     rate = [{"limit": 100, "per": "1s"}, {"limit": 1000, "per": "10s", "unit": "tokens"}]
-    with serving_from(upstream, rate=rate) as service:
-        outcomes = await run(service, Batch(items(9, cost={"tokens": 250}), deadline_s=100.0))
-        assert codes(outcomes) == ["success"] * 9
-    seconds = [round(moment - 1000.0) for moment in upstream.times]
+    with in_memory_service(upstream, rate=rate) as service:
+        outcomes = await run_batch(service, Batch(items(9, cost={"tokens": 250}), deadline_s=100.0))
+        assert outcome_codes(outcomes) == ["success"] * 9
+    seconds = [round(moment - 1000.0) for moment in upstream.sent_times]
     assert seconds == [0] * 4 + [10] * 4 + [20]
-    assert all(later >= earlier for earlier, later in pairwise(upstream.times))
+    assert all(later >= earlier for earlier, later in pairwise(upstream.sent_times))
 
 
 @virtual_time
 async def test_a_cost_above_any_of_the_windows_is_refused_and_the_others_run():
-    upstream = MemoryUpstream()
+    upstream = InMemoryUpstream()
     rate = [{"limit": 100, "per": "1s"}, {"limit": 1000, "per": "10s", "unit": "tokens"}]
-    with serving_from(upstream, rate=rate) as service:
+    with in_memory_service(upstream, rate=rate) as service:
         costs = [{"tokens": 1001}, 101, {"tokens": 1000}, {"other": 1e9}]
-        outcomes = await run(service, Batch([items(1, cost=cost)[0] for cost in costs]))
-    assert codes(outcomes) == ["invalid_request", "invalid_request", "success", "success"]
+        outcomes = await run_batch(service, Batch([items(1, cost=cost)[0] for cost in costs]))
+    assert outcome_codes(outcomes) == ["invalid_request", "invalid_request", "success", "success"]
     assert len(upstream.sent) == 2
 
 
 def test_engines_are_shared_by_all_who_are_reached_in_the_same_way():
     opened: list[tuple[Any, ...]] = []
 
-    def open_engine(*what: Any) -> MemoryUpstream:
+    def open_engine(*what: Any) -> InMemoryUpstream:
         opened.append(what)
-        return MemoryUpstream()
+        return InMemoryUpstream()
 
     with mock.patch("paceline.upstream.registry.open_engine", open_engine):
         service = Service(config({**NESTED, "big": {"base_url": "https://b.example", "max_response": "1GiB"}}))
-        names = [upstream.transport() for upstream in service.registry]
+        names = [upstream.get_transport() for upstream in service.registry]
         assert len({id(transport) for transport in names}) == 2
-        big = service.registry.named("big")
-        assert big.transport("httpx") is not big.transport()
+        big = service.registry.get("big")
+        assert big.get_transport("httpx") is not big.get_transport()
     assert len(opened) == 3
 
 
@@ -326,18 +332,18 @@ async def test_closing_closes_every_engine_also_those_of_before_a_reload():
 @pytest.mark.parametrize("engine", ["aiohttp", "httpx"])
 async def test_an_engine_of_before_a_reload_is_gone_with_the_last_who_uses_it(upstream: ScriptedUpstream, engine: str):
     hold = asyncio.Event()
-    upstream.answer("/0", hold=hold, headers={"keep-alive": "timeout=1"})
+    upstream.script_response("/0", hold=hold, headers={"keep-alive": "timeout=1"})
     service = Service(config({"api": {"base_url": upstream.url, "allow_private": True, "engine": engine}}))
-    old = weakref.ref(service.registry.named("api").transport())
-    running = asyncio.create_task(run(service, Batch(items(1))))
-    await upstream.until(lambda it: it.in_hand == 1)
+    old = weakref.ref(service.registry.get("api").get_transport())
+    running = asyncio.create_task(run_batch(service, Batch(items(1))))
+    await upstream.wait_until(lambda it: it.in_progress == 1)
     reload(service)
     gc.collect()
     assert old() is not None
     with mock.patch("paceline.transport.aiohttp.KEEP_ALIVE_S", 0.01):
         hold.set()
-        assert codes(await running) == ["success"]
-        await upstream.until(lambda it: gc.collect() >= 0 and old() is None)
+        assert outcome_codes(await running) == ["success"]
+        await upstream.wait_until(lambda it: gc.collect() >= 0 and old() is None)
     await service.close()
 
 
@@ -348,21 +354,21 @@ async def test_a_configuration_that_cannot_be_opened_changes_nothing():
     with pytest.raises(ConfigError, match=r"upstreams\.api: "):
         service.apply(bad)
     assert [upstream.name for upstream in service.registry] == ["api"]
-    assert service.registry.named("api").wire.ca_file is None
+    assert service.registry.get("api").transport_options.ca_file is None
     await service.close()
 
 
 async def test_an_upstream_that_is_declared_again_goes_on_counting():
     declared = {"upstreams": {"api": {"base_url": "https://api.example", "rate": [{"limit": 5, "per": "1h"}]}}}
     service = Service(Config.model_validate(declared))
-    gate = service.registry.named("api").admitter.gate
+    gate = service.registry.get("api").async_gate.gate
     now = time.perf_counter()
-    gate.offer(waiter := Waiter(gate.open(Lane.ADAPTIVE, Priority.NORMAL, "t", None), ONE_REQUEST, Receipt()), now)
-    gate.look(now)
-    gate.written(waiter, now)
+    gate.offer(waiter := Waiter(gate.open_flow(Lane.ADAPTIVE, Priority.NORMAL, "t", None), ONE_REQUEST, Receipt()), now)
+    gate.dispatch(now)
+    gate.mark_written(waiter, now)
     gate.settle(waiter, Verdict.SUCCESS, now, answered_at=now)
     service.apply(Config.model_validate({}))
     service.apply(Config.model_validate(declared))
-    assert service.registry.named("api").admitter.gate is gate
-    assert gate.budgets.known()[0].windows[0].remaining(time.perf_counter(), 0.05) == 4
+    assert service.registry.get("api").async_gate.gate is gate
+    assert gate.budgets.snapshot()[0].windows[0].remaining(time.perf_counter(), 0.05) == 4
     await service.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from paceline.config import Config
-from paceline.config.replicas import share_of
+from paceline.config.replicas import share_for_replica
 from paceline.model import Rate
 
 
 def one_of(replicas: int, **policy: object) -> object:
     config = Config.model_validate({"upstreams": {"api": {"base_url": "https://api.example", **policy}}})
-    return share_of(config, replicas).upstreams["api"]
+    return share_for_replica(config, replicas).upstreams["api"]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def one_of(replicas: int, **policy: object) -> object:
     ],
 )
 def test_a_replica_keeps_its_share_of_a_rate(declared: dict[str, object], replicas: int, share: Rate) -> None:
-    (rate,) = one_of(replicas, rate=[declared]).rates()
+    (rate,) = one_of(replicas, rate=[declared]).to_rates()
     assert (rate.limit, rate.per_s, rate.burst) == pytest.approx((share.limit, share.per_s, share.burst))
 
 
@@ -35,11 +35,11 @@ def test_a_replica_keeps_its_share_of_the_concurrency(limit: int, replicas: int,
 
 
 def test_defaults_are_shared_too() -> None:
-    config = share_of(Config.model_validate({"defaults": {"rate": [{"limit": 10, "per": "1s"}]}}), 5)
-    assert config.policy_for_undeclared.rates() == (Rate(2, 1, 2),)
+    config = share_for_replica(Config.model_validate({"defaults": {"rate": [{"limit": 10, "per": "1s"}]}}), 5)
+    assert config.policy_for_undeclared.to_rates() == (Rate(2, 1, 2),)
 
 
 @pytest.mark.parametrize("replicas", range(1, 30))
 def test_all_shares_together_never_pass_the_limit(replicas: int) -> None:
-    (rate,) = one_of(replicas, rate=[{"limit": 7, "per": "1s"}]).rates()
+    (rate,) = one_of(replicas, rate=[{"limit": 7, "per": "1s"}]).to_rates()
     assert replicas * int(rate.limit) / rate.per_s <= 7 + 1e-9

@@ -27,10 +27,10 @@ from paceline.errors import (
 )
 from paceline.events import Event, RetryScheduled
 from paceline.model import Request, Response, RetryPolicy
-from paceline.resilience.retry import Retry
+from paceline.resilience.retry import RetryLayer
 from paceline.resilience.retry_budget import RetryBudget
 from support.virtual_clock import virtual_time
-from wire import ask
+from wire import build_request
 
 Answer = Response | BaseException
 TRANSIENT = (408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
@@ -72,13 +72,17 @@ def status(code: int, *headers: tuple[str, str]) -> Response:
 def item(method: str = "GET", *, repeatable: bool = True, **fields: Any) -> Request:
     policy = {name: fields.pop(name) for name in list(fields) if name in RetryPolicy.__struct_fields__}
     return replace(
-        ask("http://api.example/", method), repeatable=repeatable, **{"retry": RetryPolicy(**policy), **fields}
+        build_request("http://api.example/", method),
+        repeatable=repeatable,
+        **{"retry": RetryPolicy(**policy), **fields},
     )
 
 
 async def tried(request: Request, attempts: Attempts, told: list[Event] | None = None) -> Answer:
     try:
-        return await Retry("api", RetryBudget(per_s=1e6), (told if told is not None else []).append)(request, attempts)
+        return await RetryLayer("api", RetryBudget(retries_per_s=1e6), (told if told is not None else []).append)(
+            request, attempts
+        )
     except PacelineError as error:
         return error
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from paceline.model import Response
-from paceline.resilience.retry_after import retry_after_s
+from paceline.resilience.retry_after import parse_retry_after
 from support.virtual_clock import virtual_time
 
 DATE = ("date", "Sun, 06 Nov 1994 08:49:37 GMT")
 
 
 def named(*headers: tuple[str, str]) -> float | None:
-    return retry_after_s(Response(429, headers, b""))
+    return parse_retry_after(Response(429, headers, b""))
 
 
 @pytest.mark.parametrize(

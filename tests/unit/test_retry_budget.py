@@ -11,7 +11,7 @@ from support.properties import examples
 
 
 def spent(budget: RetryBudget, now: float, wanted: int = 10_000) -> int:
-    return sum(budget.allow(now) for _ in range(wanted))
+    return sum(budget.try_spend(now) for _ in range(wanted))
 
 
 def test_an_idle_upstream_has_one_seconds_retries() -> None:
@@ -21,7 +21,7 @@ def test_an_idle_upstream_has_one_seconds_retries() -> None:
 def test_sends_earn_a_fifth() -> None:
     budget = RetryBudget()
     for _ in range(100):
-        budget.sent(100.0)
+        budget.on_first_send(100.0)
     assert budget.remaining(100.0) == pytest.approx(23)
     assert spent(budget, 100.0) == 23
     assert budget.remaining(100.0) == pytest.approx(0, abs=1e-6)
@@ -30,7 +30,7 @@ def test_sends_earn_a_fifth() -> None:
 def test_what_was_earned_is_lost_after_ten_seconds() -> None:
     budget = RetryBudget()
     for _ in range(100):
-        budget.sent(100.0)
+        budget.on_first_send(100.0)
     assert budget.remaining(109.4) == pytest.approx(23)
     assert budget.remaining(110.0) == pytest.approx(3)
 
@@ -38,45 +38,45 @@ def test_what_was_earned_is_lost_after_ten_seconds() -> None:
 def test_three_come_back_each_second_and_no_more_are_kept() -> None:
     budget = RetryBudget()
     spent(budget, 100.0)
-    assert not budget.allow(100.3)
-    assert budget.allow(100.34)
+    assert not budget.try_spend(100.3)
+    assert budget.try_spend(100.34)
     assert spent(budget, 200.0) == 3
 
 
 def test_the_seconds_retries_are_spent_before_the_earned_ones() -> None:
     budget = RetryBudget()
     for _ in range(50):
-        budget.sent(100.0)
+        budget.on_first_send(100.0)
     assert spent(budget, 100.0, 3) == 3
     assert budget.remaining(101.0) == pytest.approx(13)
 
 
 def test_parts_of_a_retry_add_up() -> None:
-    budget = RetryBudget(per_s=0.0)
+    budget = RetryBudget(retries_per_s=0.0)
     for _ in range(4):
-        budget.sent(100.0)
-    assert not budget.allow(100.0)
-    budget.sent(103.0)
-    assert budget.allow(103.0)
+        budget.on_first_send(100.0)
+    assert not budget.try_spend(100.0)
+    budget.on_first_send(103.0)
+    assert budget.try_spend(103.0)
 
 
 def test_a_rate_below_one_a_second_still_gives_whole_retries() -> None:
-    budget = RetryBudget(ratio=0.0, per_s=0.1)
+    budget = RetryBudget(ratio=0.0, retries_per_s=0.1)
     assert spent(budget, 100.0) == 1
-    assert not budget.allow(109.0)
-    assert budget.allow(110.01)
+    assert not budget.try_spend(109.0)
+    assert budget.try_spend(110.01)
 
 
 def test_nothing_is_allowed_where_nothing_is_given() -> None:
-    budget = RetryBudget(ratio=0.0, per_s=0.0)
-    budget.sent(100.0)
+    budget = RetryBudget(ratio=0.0, retries_per_s=0.0)
+    budget.on_first_send(100.0)
     assert spent(budget, 1000.0) == 0
 
 
 def test_retune_keeps_what_was_earned_and_reset_forgets_it() -> None:
     budget = RetryBudget()
     for _ in range(100):
-        budget.sent(100.0)
+        budget.on_first_send(100.0)
     budget.retune(0.5, 1.0)
     assert budget.remaining(100.0) == pytest.approx(21)
     budget.reset()
@@ -87,9 +87,9 @@ def test_a_total_outage_under_steady_load_costs_a_fifth_and_three_a_second() -> 
     budget, sends, retries, now = RetryBudget(), 0, 0, 100.0
     for _ in range(20_000):
         now += 0.001
-        budget.sent(now)
+        budget.on_first_send(now)
         sends += 1
-        retries += budget.allow(now) + budget.allow(now)
+        retries += budget.try_spend(now) + budget.try_spend(now)
     assert retries <= 0.2 * sends + 3 * (20 + 1)
     assert retries >= 0.2 * sends + 3 * 20 - 1, "what is allowed is also given"
 
@@ -114,11 +114,11 @@ def test_in_any_stretch_retries_stay_within_their_share(
     for step_s, sent, wanted in steps:
         now += step_s
         for _ in range(sent):
-            budget.sent(now)
+            budget.on_first_send(now)
             sends.append(now)
         for _ in range(wanted):
             remaining = budget.remaining(now)
-            allowed = budget.allow(now)
+            allowed = budget.try_spend(now)
             assert allowed == (remaining >= 1 - 1e-9)
             retries += [now] if allowed else []
         assert budget.remaining(now) >= -1e-6

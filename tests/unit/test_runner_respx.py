@@ -13,7 +13,7 @@ import pytest
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, Item
-from support.memory import codes, run
+from support.memory import outcome_codes, run_batch
 
 _TAKEN_OVER = ("httpx", "httpcore", "respx")
 
@@ -53,7 +53,7 @@ def api(path: str, **fields: Any) -> Item:
 async def test_a_mocked_answer_becomes_an_outcome(respx: ModuleType, service: Service):
     with respx.mock:
         route = respx.post("https://api.example/v1/things").respond(201, json={"id": 7})
-        (outcome,) = await run(service, Batch([api("/things", method="POST", body="hello")]))
+        (outcome,) = await run_batch(service, Batch([api("/things", method="POST", body="hello")]))
     assert (outcome.status, bytes(outcome.body)) == (201, b'{"id":7}')
     assert route.calls.last.request.content == b"hello"
 
@@ -62,7 +62,7 @@ async def test_a_mocked_failure_is_tried_again(respx: ModuleType, service: Servi
     with respx.mock:
         route = respx.get("https://api.example/v1/flaky")
         route.side_effect = [httpx2.ConnectError("refused"), httpx2.Response(503), httpx2.Response(200, text="ok")]
-        (outcome,) = await run(service, Batch([api("/flaky")]))
+        (outcome,) = await run_batch(service, Batch([api("/flaky")]))
     assert (outcome.body, outcome.attempts, route.call_count) == ("ok", 3, 3)
 
 
@@ -78,15 +78,15 @@ async def test_a_mocked_failure_is_tried_again(respx: ModuleType, service: Servi
 async def test_a_mocked_error_has_its_code(respx: ModuleType, service: Service, error: type[Exception], code: str):
     with respx.mock:
         respx.get("https://api.example/v1/x").mock(side_effect=error)
-        assert codes(await run(service, Batch([api("/x")]))) == [code]
+        assert outcome_codes(await run_batch(service, Batch([api("/x")]))) == [code]
 
 
 async def test_a_mocked_batch_has_an_outcome_for_each_item(respx: ModuleType, service: Service):
     with respx.mock:
         respx.get(path__regex=r"/v1/\d+").respond(200, text="fine")
         respx.get("https://api.example/v1/bad").respond(404)
-        outcomes = await run(service, Batch([*(api(f"/{number}") for number in range(9)), api("/bad")]))
-    assert codes(outcomes) == ["success"] * 9 + ["http_status"]
+        outcomes = await run_batch(service, Batch([*(api(f"/{number}") for number in range(9)), api("/bad")]))
+    assert outcome_codes(outcomes) == ["success"] * 9 + ["http_status"]
 
 
 def test_outside_the_fixture_httpx_is_itself():

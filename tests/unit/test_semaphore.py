@@ -9,9 +9,9 @@ import pytest
 
 from paceline.errors import ProtocolError
 from paceline.model import Request, Response
-from paceline.resilience.semaphore import ConcurrencyCap
+from paceline.resilience.semaphore import SemaphoreLayer
 from support.virtual_clock import virtual_time
-from wire import ask
+from wire import build_request
 
 
 class Inside:
@@ -42,8 +42,8 @@ async def breaks() -> None:
 
 @virtual_time
 async def test_no_more_than_the_cap_are_inside():
-    cap, inside = ConcurrencyCap(3), Inside(a_second)
-    requests = [ask(f"http://api.example/{number}") for number in range(9)]
+    cap, inside = SemaphoreLayer(3), Inside(a_second)
+    requests = [build_request(f"http://api.example/{number}") for number in range(9)]
     await asyncio.gather(*(cap(request, inside) for request in requests))
     assert inside.most == 3
     waits = [request.receipt.queue_s for request in requests]
@@ -52,17 +52,17 @@ async def test_no_more_than_the_cap_are_inside():
 
 @virtual_time
 async def test_an_error_inside_gives_the_place_back():
-    cap = ConcurrencyCap(1)
+    cap = SemaphoreLayer(1)
     for _ in range(3):
         with pytest.raises(ProtocolError):
-            await cap(ask("http://api.example/"), Inside(breaks))
-    assert (await cap(ask("http://api.example/"), Inside(a_second))).status == 200
+            await cap(build_request("http://api.example/"), Inside(breaks))
+    assert (await cap(build_request("http://api.example/"), Inside(a_second))).status == 200
 
 
 @virtual_time
 async def test_cancelled_inside_or_while_waiting_a_place_is_not_lost():
-    cap, inside = ConcurrencyCap(2), Inside(a_second)
-    tasks = [asyncio.create_task(cap(ask("http://api.example/"), inside)) for _ in range(6)]
+    cap, inside = SemaphoreLayer(2), Inside(a_second)
+    tasks = [asyncio.create_task(cap(build_request("http://api.example/"), inside)) for _ in range(6)]
     await asyncio.sleep(0.5)
     tasks[0].cancel()  # inside
     tasks[3].cancel()  # waiting
@@ -70,16 +70,16 @@ async def test_cancelled_inside_or_while_waiting_a_place_is_not_lost():
     assert [isinstance(each, Response) for each in done] == [False, True, True, False, True, True]
     assert inside.most == 2
     again = Inside(a_second)
-    await asyncio.gather(*(cap(ask("http://api.example/"), again) for _ in range(4)))
+    await asyncio.gather(*(cap(build_request("http://api.example/"), again) for _ in range(4)))
     assert again.most == 2
 
 
 @virtual_time
 async def test_cancelled_in_the_turn_its_place_came_free_it_passes_the_place_on():
-    cap, inside = ConcurrencyCap(1), Inside(a_second)
-    first = asyncio.create_task(cap(ask("http://api.example/"), inside))
+    cap, inside = SemaphoreLayer(1), Inside(a_second)
+    first = asyncio.create_task(cap(build_request("http://api.example/"), inside))
     await asyncio.sleep(0.5)
-    second, third = (asyncio.create_task(cap(ask("http://api.example/"), inside)) for _ in range(2))
+    second, third = (asyncio.create_task(cap(build_request("http://api.example/"), inside)) for _ in range(2))
     first.add_done_callback(lambda _: second.cancel())
     await asyncio.gather(first, second, third, return_exceptions=True)
     assert second.cancelled()
@@ -88,10 +88,10 @@ async def test_cancelled_in_the_turn_its_place_came_free_it_passes_the_place_on(
 
 @virtual_time
 async def test_a_wait_that_was_cancelled_is_on_the_receipt():
-    cap = ConcurrencyCap(1)
-    first = asyncio.create_task(cap(ask("http://api.example/"), Inside(a_second)))
+    cap = SemaphoreLayer(1)
+    first = asyncio.create_task(cap(build_request("http://api.example/"), Inside(a_second)))
     await asyncio.sleep(0)
-    request = ask("http://api.example/")
+    request = build_request("http://api.example/")
     second = asyncio.create_task(cap(request, Inside(a_second)))
     await asyncio.sleep(0.25)
     second.cancel()

@@ -2,9 +2,16 @@
 
 import pytest
 
-from paceline.config import ApiKey, Config, Server
+from paceline.config import ApiKeyConfig, Config, ServerConfig
 from paceline.errors import ConfigError
-from paceline.settings import Settings, check_listen, config_file, is_loopback, read_config, read_settings
+from paceline.settings import (
+    Settings,
+    find_config_file,
+    is_loopback,
+    read_config,
+    read_settings,
+    require_api_keys_beyond_loopback,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +24,7 @@ def _alone(monkeypatch, tmp_path):
 def test_nothing_said_is_the_built_in_defaults():
     settings = read_settings()
     assert (settings.log_level, settings.log_format, settings.insecure) == ("info", "json", False)
-    assert config_file(settings) is None
+    assert find_config_file(settings) is None
     assert read_config(settings, {}) == Config()
 
 
@@ -72,16 +79,16 @@ def test_a_flag_may_not_make_both_ports_the_same():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_loopback_needs_no_key(host):
-    check_listen(Config(), host, insecure=False)
+    require_api_keys_beyond_loopback(Config(), host, insecure=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.5", "paceline.internal", "127.0.0.1.example.com"])
 def test_beyond_loopback_a_key_is_needed_or_it_is_said_to_be_meant(host):
-    keys = Server(api_keys=(ApiKey(name="a", key="k" * 16),))
+    keys = ServerConfig(api_keys=(ApiKeyConfig(name="a", key="k" * 16),))
     assert not is_loopback(host)
     with pytest.raises(ConfigError) as refused:
-        check_listen(Config(), host, insecure=False)
+        require_api_keys_beyond_loopback(Config(), host, insecure=False)
     assert refused.value.key == "server.api_keys"
     assert "--insecure" in refused.value.fix
-    check_listen(Config(), host, insecure=True)
-    check_listen(Config(server=keys), host, insecure=False)
+    require_api_keys_beyond_loopback(Config(), host, insecure=True)
+    require_api_keys_beyond_loopback(Config(server=keys), host, insecure=False)

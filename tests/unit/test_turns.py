@@ -7,17 +7,17 @@ from itertools import pairwise
 
 import pytest
 
-from paceline.batch.turns import Turns
+from paceline.batch.turns import BodyWorkQueue
 
 KIB = 1024
 
 
 async def test_bodies_that_arrive_together_are_spread_over_turns_of_the_loop():
-    turns = Turns()
+    turns = BodyWorkQueue()
     went: list[int] = []
 
     async def look(number: int) -> None:
-        await turns.turn(200 * KIB)
+        await turns.wait_turn(200 * KIB)
         went.append(number)
 
     tasks = [asyncio.create_task(look(number)) for number in range(9)]
@@ -31,22 +31,22 @@ async def test_bodies_that_arrive_together_are_spread_over_turns_of_the_loop():
 
 
 async def test_past_what_may_wait_a_body_goes_on_at_once():
-    turns = Turns()
-    waiting = [asyncio.create_task(turns.turn(4096 * KIB)) for _ in range(4)]
+    turns = BodyWorkQueue()
+    waiting = [asyncio.create_task(turns.wait_turn(4096 * KIB)) for _ in range(4)]
     await asyncio.sleep(0)
     with pytest.raises(StopIteration):
-        turns.turn(1).send(None)  # it ends without having waited
+        turns.wait_turn(1).send(None)  # it ends without having waited
     assert not any(task.done() for task in waiting)
     await asyncio.gather(*waiting)
 
 
 async def test_one_that_is_cancelled_makes_room_and_keeps_nobody_waiting():
-    turns = Turns()
-    first, second = (asyncio.create_task(turns.turn(9000 * KIB)) for _ in range(2))
+    turns = BodyWorkQueue()
+    first, second = (asyncio.create_task(turns.wait_turn(9000 * KIB)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait_for(second, 5)
-    again = asyncio.create_task(turns.turn(9000 * KIB))
+    again = asyncio.create_task(turns.wait_turn(9000 * KIB))
     await asyncio.sleep(0)
     assert not again.done()  # the room is free again, so it waits for its turn
     await again

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.units import LONGEST_S, parse_duration, parse_size, write_duration, write_size
+from paceline.units import MAX_DURATION_S, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,22 @@ def test_a_duration_is_read(written, seconds):
     "written",
     [
         *("", "s", "10", "10 s", " 10s", "10s\n", "-1s", "+1s", "1e3s", "1_0s", "٣s", "1h30m", "inf", "nan", "10S"),
-        *(-1, -0.001, math.nan, math.inf, -math.inf, 10**400, LONGEST_S + 1, "367d", True, False, None, [], {}, b"1s"),
+        *(
+            -1,
+            -0.001,
+            math.nan,
+            math.inf,
+            -math.inf,
+            10**400,
+            MAX_DURATION_S + 1,
+            "367d",
+            True,
+            False,
+            None,
+            [],
+            {},
+            b"1s",
+        ),
     ],
 )
 def test_what_is_no_duration_is_refused_with_a_fix(written):
@@ -65,16 +80,16 @@ def test_what_is_no_size_is_refused_with_a_fix(written):
 
 @given(st.integers(0, 31_000_000_000))
 def test_a_written_duration_reads_back(milliseconds):
-    assert parse_duration(write_duration(milliseconds / 1000)) == milliseconds / 1000
+    assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
 
 
 @given(st.integers(0, 1 << 40))
 def test_a_written_size_reads_back(size):
-    assert parse_size(write_size(size)) == size
+    assert parse_size(format_size(size)) == size
 
 
 def test_units_are_written_as_people_would():
-    assert [write_duration(each) for each in (0.05, 0.25, 1, 90, 60, 900, 3600, 86400)] == [
+    assert [format_duration(each) for each in (0.05, 0.25, 1, 90, 60, 900, 3600, 86400)] == [
         *("50ms", "250ms", "1s", "90s", "1m", "15m", "1h", "1d")
     ]
-    assert [write_size(each) for each in (8 << 20, 10_000_000, 1536, 0)] == ["8MiB", "10MB", "1536B", "0B"]
+    assert [format_size(each) for each in (8 << 20, 10_000_000, 1536, 0)] == ["8MiB", "10MB", "1536B", "0B"]

@@ -20,13 +20,13 @@ from paceline.errors import (
     TlsFailed,
 )
 from paceline.model import TRANSIENT_STATUSES, Response, Verdict
-from paceline.resilience.verdict import safe_to_repeat, verdict_of
+from paceline.resilience.verdict import classify_attempt, is_safe_to_repeat
 
 WAIT = ("retry-after", "1")
 
 
 def judged(status: int, *headers: tuple[str, str]) -> Verdict:
-    return verdict_of(Response(status, headers, b""), TRANSIENT_STATUSES)
+    return classify_attempt(Response(status, headers, b""), TRANSIENT_STATUSES)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_503_and_403_that_name_a_wait_are_throttles_and_others_are_not():
     ],
 )
 def test_each_error_has_its_verdict(error: BaseException, verdict: Verdict):
-    assert verdict_of(error, TRANSIENT_STATUSES) is verdict
+    assert classify_attempt(error, TRANSIENT_STATUSES) is verdict
 
 
 def test_a_throttled_503_may_have_been_acted_on_and_a_429_was_not():
-    assert safe_to_repeat(False, Response(429, (), b""), Verdict.THROTTLED)
-    assert safe_to_repeat(False, Response(403, (WAIT,), b""), Verdict.THROTTLED)
-    assert not safe_to_repeat(False, Response(503, (WAIT,), b""), Verdict.THROTTLED)
-    assert safe_to_repeat(True, Response(503, (WAIT,), b""), Verdict.THROTTLED)
+    assert is_safe_to_repeat(False, Response(429, (), b""), Verdict.THROTTLED)
+    assert is_safe_to_repeat(False, Response(403, (WAIT,), b""), Verdict.THROTTLED)
+    assert not is_safe_to_repeat(False, Response(503, (WAIT,), b""), Verdict.THROTTLED)
+    assert is_safe_to_repeat(True, Response(503, (WAIT,), b""), Verdict.THROTTLED)

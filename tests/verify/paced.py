@@ -20,16 +20,16 @@ from typing import Any
 
 import aiohttp
 
-from support.children import STARTED, child
-from support.server import Server, declared, start_server
+from support.children import LISTENING_PATTERN, start_process
+from support.server import PacelineServer, start_server, upstream_config
 
-BATCH = 1000
+BATCH_ITEMS = 1000
 """Items in a batch: the most that the service takes unless it is told otherwise."""
 CALLERS = 4
-_TRIES = 3
-_VOID_TRIES = 3
-_LATE_S = 0.04
-_FAR_S = 600
+_MAX_TRIES = 3
+_MAX_VOID_TRIES = 3
+_MAX_API_LAG_S = 0.04
+_TIMEOUT_S = 600
 _JSON = {"content-type": "application/json"}
 
 Arrivals = Sequence[float]
@@ -54,13 +54,13 @@ class Case:
     policy: Fields = field(default_factory=dict)
     """More of the upstream's configuration."""
     item: Callable[[int], Fields] = at_path
-    trusting: ssl.SSLContext | None = None
-    share: Callable[[Arrivals], float] | None = None
+    ssl_context: ssl.SSLContext | None = None
+    usage_of: Callable[[Arrivals], float] | None = None
     """How much was used, where it is not counted in beats of the first limit."""
 
     def used(self, arrivals: Arrivals) -> float:
-        if self.share is not None:
-            return self.share(arrivals)
+        if self.usage_of is not None:
+            return self.usage_of(arrivals)
         return (len(arrivals) - 1) * self.per_s / self.limit / (arrivals[-1] - arrivals[0])
 
     def config(self, url: str) -> Fields:
@@ -70,7 +70,7 @@ class Case:
             "timeout": {"attempt": "60s", "item": "120s"},
             "retry": {"attempts": 1},
         }
-        return declared(url, **{**usual, **self.policy})
+        return upstream_config(url, **{**usual, **self.policy})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Drain:
 
     @property
     def void(self) -> bool:
-        return self.refused > 0 and self.late_s > _LATE_S
+        return self.refused > 0 and self.late_s > _MAX_API_LAG_S
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Result:
 
     @property
     def settled(self) -> bool:
-        return self.used >= self.case.least_used or len(self.valid) >= _TRIES
+        return self.used >= self.case.least_used or len(self.valid) >= _MAX_TRIES
 
     def __str__(self) -> str:
         case = self.case
@@ -124,12 +124,12 @@ class Result:
         return f"{case.limit} per {case.per_s} s {' '.join(case.api)}: {shown}"
 
 
-class Api:
+class StrictApi:
     """A strict API in a process of its own."""
 
-    def __init__(self, url: str, trusting: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, ssl_context: ssl.SSLContext | None = None) -> None:
         self.url = url
-        self._ssl: ssl.SSLContext | bool = trusting or True
+        self._ssl: ssl.SSLContext | bool = ssl_context or True
 
     async def stats(self) -> Fields:
         return await self._call("GET", "/stats")
@@ -144,36 +144,36 @@ class Api:
 
 
 @asynccontextmanager
-async def strict_api(case: Case) -> AsyncIterator[Api]:
+async def start_strict_api(case: Case) -> AsyncIterator[StrictApi]:
     limit = ("--limit", str(case.limit), "--per", f"{case.per_s}s")
-    async with child(sys.executable, "-m", "paceline.cli.demo_upstream", *limit, *case.api) as running:
-        yield Api((await running.says(STARTED))[1], case.trusting)
+    async with start_process(sys.executable, "-m", "paceline.cli.demo_upstream", *limit, *case.api) as running:
+        yield StrictApi((await running.wait_for_output(LISTENING_PATTERN))[1], case.ssl_context)
 
 
 @asynccontextmanager
-async def served(cases: Sequence[Case], folder: Path) -> AsyncIterator[tuple[Server, list[Api]]]:
+async def serve_cases(cases: Sequence[Case], folder: Path) -> AsyncIterator[tuple[PacelineServer, list[StrictApi]]]:
     """One service, and an API for each case, declared as `api0`, `api1` and so on."""
     async with AsyncExitStack() as stack:
-        apis = [await stack.enter_async_context(strict_api(case)) for case in cases]
+        apis = [await stack.enter_async_context(start_strict_api(case)) for case in cases]
         upstreams = {f"api{n}": case.config(api.url) for n, (case, api) in enumerate(zip(cases, apis, strict=True))}
         server = await stack.enter_async_context(start_server({"upstreams": upstreams}, folder / "paceline.yaml"))
         yield server, apis
 
 
-async def send(server: Server, name: str, case: Case) -> Fields:
+async def send_items(server: PacelineServer, name: str, case: Case) -> Fields:
     """Send a case's items through, in batches of which a few wait at any time; the summaries added up."""
-    starts = iter(range(0, case.items, BATCH))
+    starts = iter(range(0, case.items, BATCH_ITEMS))
     total: Fields = {"succeeded": 0, "failed": 0, "rejected": 0, "attempts": 0}
 
     async def caller() -> None:
         for first in starts:
-            items = range(first, min(first + BATCH, case.items))
+            items = range(first, min(first + BATCH_ITEMS, case.items))
             body = {
                 "requests": [case.item(index) for index in items],
-                "defaults": {"upstream": name, "expect": "none", "timeout": f"{_FAR_S}s"},
-                "deadline": f"{_FAR_S}s",
+                "defaults": {"upstream": name, "expect": "none", "timeout": f"{_TIMEOUT_S}s"},
+                "deadline": f"{_TIMEOUT_S}s",
             }
-            far = aiohttp.ClientTimeout(total=_FAR_S)
+            far = aiohttp.ClientTimeout(total=_TIMEOUT_S)
             async with server.http.post("/v1/batch", data=json.dumps(body), headers=_JSON, timeout=far) as answer:
                 assert answer.status == 200, await answer.text()
                 summary = json.loads(await answer.read())["summary"]
@@ -184,25 +184,25 @@ async def send(server: Server, name: str, case: Case) -> Fields:
     return total
 
 
-async def drain(server: Server, name: str, api: Api, case: Case) -> Drain:
+async def drain(server: PacelineServer, name: str, api: StrictApi, case: Case) -> Drain:
     """Send a case's items through, and ask its API what it saw."""
-    total = await send(server, name, case)
+    total = await send_items(server, name, case)
     stats = await api.stats()
     assert stats["accepted"] == total["succeeded"], total
     assert stats["accepted"] + stats["refused"] == case.items, total
     return Drain(case.used(stats["arrivals"]), stats["refused"], stats["late_max_s"])
 
 
-async def drained(folder: Path, *cases: Case) -> list[Result]:
+async def drain_all(folder: Path, *cases: Case) -> list[Result]:
     """Drain all cases at one time, and again those that were too slow."""
     results = [Result(case) for case in cases]
-    for number in range(_TRIES + _VOID_TRIES):
+    for number in range(_MAX_TRIES + _MAX_VOID_TRIES):
         open_ones = [result for result in results if not result.settled]
         if not open_ones:
             break
-        place = folder / str(number)
-        place.mkdir()
-        async with served([result.case for result in open_ones], place) as (server, apis):
+        folder_of_try = folder / str(number)
+        folder_of_try.mkdir()
+        async with serve_cases([result.case for result in open_ones], folder_of_try) as (server, apis):
             drains = await asyncio.gather(
                 *(
                     drain(server, f"api{n}", api, result.case)

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from paceline.admission.health import Health
+from paceline.admission.health import UpstreamHealth
 from paceline.model import EngineName
-from support.api import Api, start_api, upstreams
-from support.memory import nothing_held
-from support.scripted import Peer, Received, ScriptedUpstream, head
+from support.api import InProcessApi, one_upstream_config, start_api
+from support.memory import is_idle
+from support.scripted import Peer, ReceivedRequest, ScriptedUpstream, response_head
 
 ITEMS = 50
 LIMIT, PER_S = 4000, 0.5
@@ -43,7 +43,7 @@ ENDS = ("deadline", "leave", "halt")
 class Rounds:
     """Rounds against one service, and what came of them."""
 
-    def __init__(self, api: Api, upstream: ScriptedUpstream, chosen: random.Random) -> None:
+    def __init__(self, api: InProcessApi, upstream: ScriptedUpstream, chosen: random.Random) -> None:
         self._api = api
         self._upstream = upstream
         self._chosen = chosen
@@ -64,7 +64,7 @@ class Rounds:
             else:
                 body["on_failure"] = "halt"
                 body["requests"][self._chosen.randrange(ITEMS)]["path"] = "/fails"
-            self._count(end, await self._api.send("POST", "/v1/batch", body))
+            self._count(end, await self._api.request("POST", "/v1/batch", body))
         await self._all_is_back()
 
     def _item(self) -> dict[str, Any]:
@@ -97,48 +97,48 @@ class Rounds:
 
     async def _all_is_back(self) -> None:
         service = self._api.service
-        assert await self._api.intake.emptied(10)
-        await until(lambda: service.runner.active == 0)
-        assert nothing_held(service)
-        assert service.registry._sockets.in_flight == 0
+        assert await self._api.load_shedder.wait_idle(10)
+        await wait_until(lambda: service.runner.active_batches == 0)
+        assert is_idle(service)
+        assert service.registry._socket_pool.in_flight == 0
         for health in healths(self._api):
-            assert health.breaker._unanswered == 0
+            assert health.breaker._trials_in_flight == 0
             self.trips = max(self.trips, health.breaker._period)
-        held = self._api.intake.held
-        assert (held.items, held.body_bytes, held.answer_bytes) == (0, 0, 0)
+        held = self._api.load_shedder.usage
+        assert (held.items, held.body_bytes, held.response_bytes) == (0, 0, 0)
 
 
-def healths(api: Api) -> list[Health]:
-    return [each.admitter.gate.health for each in api.service.registry if each.admitter.gate.health is not None]
+def healths(api: InProcessApi) -> list[UpstreamHealth]:
+    return [each.async_gate.gate.health for each in api.service.registry if each.async_gate.gate.health is not None]
 
 
-async def until(true: Callable[[], bool]) -> None:
+async def wait_until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - a condition of any kind
             await asyncio.sleep(0.002)
 
 
 def scripted(upstream: ScriptedUpstream, chosen: random.Random) -> None:
-    async def slow(request: Received, peer: Peer) -> None:
+    async def slow(request: ReceivedRequest, peer: Peer) -> None:
         await asyncio.sleep(chosen.uniform(0, 0.02))
-        peer.write(head(200, {"content-length": "2"}) + b"ok")
+        peer.write(response_head(200, {"content-length": "2"}) + b"ok")
 
-    async def half(request: Received, peer: Peer) -> None:
-        peer.write(head(200, {"content-length": "4"}) + b"ha")
+    async def half(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(200, {"content-length": "4"}) + b"ha")
         await asyncio.sleep(chosen.uniform(0, 0.02))
         peer.write(b"lf")
 
-    async def fails(request: Received, peer: Peer) -> None:
+    async def fails(request: ReceivedRequest, peer: Peer) -> None:
         await asyncio.sleep(chosen.uniform(0, 0.01))
-        peer.write(head(404, {"content-length": "0"}))
+        peer.write(response_head(404, {"content-length": "0"}))
 
-    async def again(request: Received, peer: Peer) -> None:
+    async def again(request: ReceivedRequest, peer: Peer) -> None:
         status = 503 if chosen.random() < 0.3 else 200
-        peer.write(head(status, {"content-length": "0"}))
+        peer.write(response_head(status, {"content-length": "0"}))
 
     for path, act in {"/slow": slow, "/half": half, "/fails": fails, "/again": again}.items():
-        upstream.play(path, act)
-        upstream.play(f"/nervous{path}", act)
+        upstream.script(path, act)
+        upstream.script(f"/nervous{path}", act)
 
 
 def counted() -> tuple[int, int]:
@@ -152,7 +152,7 @@ async def rounds(count: int, engine: EngineName, seed: int) -> Counter[str]:
     async with ScriptedUpstream() as upstream:
         scripted(upstream, chosen)
         before = counted()
-        config = upstreams(upstream.url, engine=engine, **POLICY)
+        config = one_upstream_config(upstream.url, engine=engine, **POLICY)
         config["upstreams"]["nervous"] = {
             **config["upstreams"]["api"],
             "base_url": f"{upstream.url}/nervous",
@@ -162,15 +162,15 @@ async def rounds(count: int, engine: EngineName, seed: int) -> Counter[str]:
             running = Rounds(api, upstream, chosen)
             for _ in range(count):
                 await running.one()
-            await upstream.until(lambda it: it.in_hand == 0)
+            await upstream.wait_until(lambda it: it.in_progress == 0)
             for each in api.service.registry:
-                (window,) = each.admitter.gate.budgets.known()[0].windows
-                await until(lambda window=window: window.remaining(time.perf_counter(), 0.05) == LIMIT)
-                whole = await api.batch(*[{"upstream": each.name, "path": "/quick"}] * 2 * AT_ONCE)
+                (window,) = each.async_gate.gate.budgets.snapshot()[0].windows
+                await wait_until(lambda window=window: window.remaining(time.perf_counter(), 0.05) == LIMIT)
+                whole = await api.send_batch(*[{"upstream": each.name, "path": "/quick"}] * 2 * AT_ONCE)
                 assert whole["summary"]["succeeded"] == 2 * AT_ONCE
             assert running.trips > count / 10
-        await upstream.until(lambda it: it.open_connections == 0)
-        await until(lambda: counted() == before)
+        await upstream.wait_until(lambda it: it.open_connections == 0)
+        await wait_until(lambda: counted() == before)
     return running.seen
 
 

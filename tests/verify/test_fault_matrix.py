@@ -21,7 +21,7 @@ from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, EngineName, Item, Outcome
 from support.fault_proxy import SHAPING, Fault, FaultProxy, Phase
-from support.memory import codes, nothing_held, run
+from support.memory import is_idle, outcome_codes, run_batch
 from support.scripted import ScriptedUpstream
 
 pytestmark = pytest.mark.verify
@@ -122,7 +122,7 @@ async def through_a_proxy(
         CA.cert_pem.write_to_path(str(folder / "ca.pem"))
         extra["tls"] = {"ca_file": str(folder / "ca.pem")}
     async with ScriptedUpstream(tls=tls) as upstream, FaultProxy(upstream.port) as proxy:
-        upstream.answer(body=BODY, headers={"content-type": "text/plain"})
+        upstream.script_response(body=BODY, headers={"content-type": "text/plain"})
         await asyncio.sleep(0)
         before = left_open()
         policy = {
@@ -138,13 +138,13 @@ async def through_a_proxy(
         service = Service(Config.model_validate({"upstreams": {"api": policy}}))
         try:
             yield service, proxy
-            assert nothing_held(service)
-            assert service.registry._sockets.in_flight == 0
+            assert is_idle(service)
+            assert service.registry._socket_pool.in_flight == 0
             await every_token_is_back(service)
         finally:
             await service.close()
-        await proxy.until(lambda it: it.open_connections == 0)
-        await upstream.until(lambda it: it.open_connections == 0)
+        await proxy.wait_until(lambda it: it.open_connections == 0)
+        await upstream.wait_until(lambda it: it.open_connections == 0)
         await asyncio.sleep(0)
         assert left_open() == before
 
@@ -156,7 +156,7 @@ def left_open() -> tuple[int, int]:
 
 async def every_token_is_back(service: Service) -> None:
     """No later than a window after the last of them was written."""
-    (window,) = next(iter(service.registry)).admitter.gate.budgets.known()[0].windows
+    (window,) = next(iter(service.registry)).async_gate.gate.budgets.snapshot()[0].windows
     ends_at = time.perf_counter() + 10 * PER_S
     while window.remaining(time.perf_counter(), 0.05) < LIMIT:
         assert time.perf_counter() < ends_at, window.remaining(time.perf_counter(), 0.05)
@@ -164,7 +164,9 @@ async def every_token_is_back(service: Service) -> None:
 
 
 async def fetch(service: Service, count: int, method: str = "GET") -> list[Outcome]:
-    outcomes = await run(service, Batch([Item(upstream="api", path=f"/{n}", method=method) for n in range(count)]))
+    outcomes = await run_batch(
+        service, Batch([Item(upstream="api", path=f"/{n}", method=method) for n in range(count)])
+    )
     for outcome in outcomes:
         if outcome.outcome == "success":
             assert outcome.body == BODY
@@ -182,21 +184,21 @@ async def test_a_fault_costs_its_items_what_it_must_and_leaves_nothing(
     async with through_a_proxy(phase, engine, tmp_path, timeouts) as (service, proxy):
         if phase is Phase.IDLE:
             await fetch(service, AT_ONCE)
-            await proxy.until(lambda it: it.open_connections == (AT_ONCE if engine == "aiohttp" else 0))
-        await proxy.strike(fault, phase)
-        await proxy.settled()
+            await proxy.wait_until(lambda it: it.open_connections == (AT_ONCE if engine == "aiohttp" else 0))
+        await proxy.inject(fault, phase)
+        await proxy.wait_until_idle_broken()
 
         safe = await fetch(service, AT_ONCE)
-        assert set(codes(safe)) <= wanted.safe, codes(safe)
+        assert set(outcome_codes(safe)) <= wanted.safe, outcome_codes(safe)
         assert [outcome.attempts for outcome in safe] == [wanted.attempts] * AT_ONCE
-        await proxy.settled()
+        await proxy.wait_until_idle_broken()
         (once,) = await fetch(service, 1, "POST")
-        assert set(codes([once])) <= wanted.once, once
+        assert set(outcome_codes([once])) <= wanted.once, once
         if wanted.once_attempts:
             assert once.attempts == wanted.once_attempts
         if once.error is not None:
             # What may have been sent is tried once and says so; what certainly was not, again.
             assert once.error.sent == (once.attempts == 1)
 
-        await proxy.lift()
-        assert codes(await fetch(service, AT_ONCE)) == ["success"] * AT_ONCE
+        await proxy.clear()
+        assert outcome_codes(await fetch(service, AT_ONCE)) == ["success"] * AT_ONCE

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from verify.outages import ATTEMPT_S, CAPACITY, MOST, SCRAPE_S, Api, Outage, Record, suffer
+from verify.outages import (
+    ATTEMPT_TIMEOUT_S,
+    CAPACITY,
+    MAX_ADAPTIVE_LIMIT,
+    SCRAPE_INTERVAL_S,
+    Outage,
+    OutageRecord,
+    OutageUpstream,
+    run_outages,
+)
 
 pytestmark = pytest.mark.verify
 
@@ -23,14 +32,14 @@ LEAST = 0.95
 
 
 def over_after_s(outage: Outage) -> float:
-    return FOUND_S + (ATTEMPT_S if outage is Outage.SILENT else 0.0)
+    return FOUND_S + (ATTEMPT_TIMEOUT_S if outage is Outage.SILENT else 0.0)
 
 
 @pytest.mark.parametrize("load", [0.5, 0.9])
 async def test_an_outage_costs_few_sends_and_is_over_in_time(load: float, tmp_path: Path) -> None:
     left = list(Outage)
     for tries_left in (1, 0):
-        suffered = await suffer(
+        suffered = await run_outages(
             left, tmp_path, per_s=load * CAPACITY, healthy_s=HEALTHY_S, down_s=DOWN_S, after_s=AFTER_S
         )
         for _, record in suffered:
@@ -47,60 +56,60 @@ async def test_an_outage_costs_few_sends_and_is_over_in_time(load: float, tmp_pa
             return
 
 
-def sends_little(record: Record) -> None:
+def sends_little(record: OutageRecord) -> None:
     assert record.opened_at is not None
     lasted_s = record.up_at - record.down_at
-    during = record.sends_by(record.up_at) - record.sends_by(record.down_at)
+    during = record.sends_until(record.up_at) - record.sends_until(record.down_at)
     assert during <= 1.2 * record.offered_in(record.down_at, record.up_at) + 3 * lasted_s, shown(record)
     # Nor at any moment of it, counted from the beginning.
-    for seen in record.seen:
-        offered = record.offered_in(record.began_at, seen.at) + len(record.urgent)
+    for seen in record.samples:
+        offered = record.offered_in(record.began_at, seen.at) + len(record.interactive_results)
         assert seen.sends <= 1.2 * offered + 3 * (seen.at - record.began_at + 1), shown(record)
     open_s = record.up_at - record.opened_at
-    assert record.sends_by(record.up_at) - record.sends_by(record.opened_at) <= 2 + open_s, "more than its trials"
+    assert record.sends_until(record.up_at) - record.sends_until(record.opened_at) <= 2 + open_s, "more than its trials"
 
 
-def loses_nothing(record: Record) -> None:
-    assert len(record.done) == len(record.offered)
+def loses_nothing(record: OutageRecord) -> None:
+    assert len(record.results) == len(record.offered)
 
 
-def tells_urgent_calls_at_once(record: Record) -> None:
+def tells_urgent_calls_at_once(record: OutageRecord) -> None:
     assert record.opened_at is not None
-    told = [one for one in record.urgent if one.offered_at > record.opened_at]
+    told = [one for one in record.interactive_results if one.offered_at > record.opened_at]
     refused = [one for one in told if one.code == "circuit_open"]
     assert len(refused) >= 0.8 * len(told), "more than now and then one is a trial"
     for one in refused:
         assert one.attempts == 0
         assert one.retry_after_ms is not None
         assert 0 < one.retry_after_ms <= 1000 * FOUND_S
-        assert one.took_s < 0.1 * ATTEMPT_S
+        assert one.total_s < 0.1 * ATTEMPT_TIMEOUT_S
 
 
-def closes_in_time(record: Record) -> bool:
+def closes_in_time(record: OutageRecord) -> bool:
     assert record.closed_at is not None
-    return record.closed_at <= record.up_at + over_after_s(record.outage) + 2 * SCRAPE_S
+    return record.closed_at <= record.up_at + over_after_s(record.outage) + 2 * SCRAPE_INTERVAL_S
 
 
-def goodput_is_back(record: Record) -> bool:
+def goodput_is_back(record: OutageRecord) -> bool:
     """And stays; also of what is offered from then on, as far as it can have its outcome before the stream ends."""
     over_at, ends_at = record.up_at + over_after_s(record.outage), record.offered[-1]
     moments = [over_at + second for second in range(int(ends_at - over_at) - STRETCH_S)]
     assert len(moments) >= 4
     return all(record.goodput(at, at + STRETCH_S) > LEAST for at in moments) and all(
-        record.fate(at, at + 1) > LEAST for at in moments
+        record.success_ratio(at, at + 1) > LEAST for at in moments
     )
 
 
-def keeps_to_its_limit(api: Api, record: Record) -> None:
-    assert 0 < api.upstream.in_hand_max <= MOST
+def keeps_to_its_limit(api: OutageUpstream, record: OutageRecord) -> None:
+    assert 0 < api.upstream.in_progress_max <= MAX_ADAPTIVE_LIMIT
     # A limit that falls does not call back what is on its way: so much may be in flight as its highest of late.
-    highest = [max(seen.limit for seen in record.seen[max(0, n - 15) : n + 1]) for n in range(len(record.seen))]
-    assert all(seen.in_flight <= 1.25 * most for seen, most in zip(record.seen, highest, strict=True))
+    highest = [max(seen.limit for seen in record.samples[max(0, n - 15) : n + 1]) for n in range(len(record.samples))]
+    assert all(seen.in_flight <= 1.25 * most for seen, most in zip(record.samples, highest, strict=True))
 
 
-def counts_right(api: Api, record: Record) -> None:
-    outcomes = record.done + record.urgent
-    last = record.seen[-1]
+def counts_right(api: OutageUpstream, record: OutageRecord) -> None:
+    outcomes = record.results + record.interactive_results
+    last = record.samples[-1]
     assert last.breaker == "closed"
     assert last.in_flight == 0
     assert last.sends == sum(one.attempts for one in outcomes)
@@ -111,11 +120,11 @@ def counts_right(api: Api, record: Record) -> None:
         assert last.sends > len(api.upstream.requests)
 
 
-def shown(record: Record, load: float | None = None) -> str:
+def shown(record: OutageRecord, load: float | None = None) -> str:
     """The figures of one outage, in one line."""
     lasted_s = record.up_at - record.down_at
     offered = record.offered_in(record.down_at, record.up_at)
-    during = record.sends_by(record.up_at) - record.sends_by(record.down_at)
+    during = record.sends_until(record.up_at) - record.sends_until(record.down_at)
     opened_s = (record.opened_at or record.up_at) - record.down_at
     closed_s = (record.closed_at or record.offered[-1]) - record.up_at
     goodput = " ".join(f"{record.goodput(record.up_at + s, record.up_at + s + 1):.0%}" for s in range(12))

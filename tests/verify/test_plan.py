@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.children import StartDemo
-from support.server import declared, start_server
+from support.server import start_server, upstream_config
 
 pytestmark = pytest.mark.verify
 
@@ -50,7 +50,7 @@ async def test_a_plan_is_within_three_percent(
 ) -> None:
     demos = {name: await demo_upstream(limit=100_000, latency="40ms") for name in MIXED}
     config = {
-        "upstreams": {name: declared(demos[name].url, **policy) for name, policy in MIXED.items()},
+        "upstreams": {name: upstream_config(demos[name].url, **policy) for name, policy in MIXED.items()},
         "server": {"max_items": 10_000},
     }
     names = list(MIXED)

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-UNSEEN_S = 0.1
+DEFAULT_LATENCY_S = 0.1
 """Assumed where no call was seen yet."""
 
-_REMEMBERED = 512
+_MAX_SAMPLES = 512
 
 
-class CallTime:
+class MeanLatency:
     """The mean time from a grant to its settlement: plain over the first 512 calls, then moving by a 512th each.
 
     The mean and not the median: under a cap of C calls in flight, C / mean is what gets through (Little, 1961).
     """
 
-    __slots__ = ("_mean_s", "_reused", "_seen")
+    __slots__ = ("_mean_s", "_reused_share", "_samples")
 
     def __init__(self) -> None:
-        self._seen = 0
-        self._mean_s = UNSEEN_S
-        self._reused = 1.0
+        self._samples = 0
+        self._mean_s = DEFAULT_LATENCY_S
+        self._reused_share = 1.0
 
     @property
     def mean_s(self) -> float:
         return self._mean_s
 
     @property
-    def reuses(self) -> bool:
+    def mostly_reuses_connections(self) -> bool:
         """Most calls go over connections that were used before, so that their round trips can be told."""
-        return self._reused > 0.5
+        return self._reused_share > 0.5
 
     def add(self, duration_s: float, *, reused: bool) -> None:
         """A call is over."""
-        self._seen = min(self._seen + 1, _REMEMBERED)
-        self._mean_s += (duration_s - self._mean_s) / self._seen
-        self._reused += (reused - self._reused) / self._seen
+        self._samples = min(self._samples + 1, _MAX_SAMPLES)
+        self._mean_s += (duration_s - self._mean_s) / self._samples
+        self._reused_share += (reused - self._reused_share) / self._samples

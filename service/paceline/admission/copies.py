@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paceline.rate.window import Holds, Window
+from paceline.rate.window import HoldMemo, RateWindow
 
 if TYPE_CHECKING:
-    from paceline.admission.allowance import Allowance
-    from paceline.admission.lineup import BatchFlow, Lineup
-    from paceline.admission.queue import Share
+    from paceline.admission.allowance import PermitPool
+    from paceline.admission.lineup import BatchFlow, LaneQueue
+    from paceline.admission.queue import FairNode
 
 
-class Copies:
+class CopyMemo:
     """Each original with its copy."""
 
-    __slots__ = ("allowances", "flows", "holds", "lineups", "shares", "windows")
+    __slots__ = ("flows", "holds", "lane_queues", "nodes", "pools", "windows")
 
     def __init__(self) -> None:
-        self.allowances: dict[Allowance, Allowance] = {}
+        self.pools: dict[PermitPool, PermitPool] = {}
         self.flows: dict[BatchFlow, BatchFlow] = {}
-        self.holds: Holds = {}
-        self.lineups: dict[Lineup, Lineup] = {}
-        self.shares: dict[Share, Share] = {}
-        self.windows: dict[Window, Window] = {}
+        self.holds: HoldMemo = {}
+        self.lane_queues: dict[LaneQueue, LaneQueue] = {}
+        self.nodes: dict[FairNode, FairNode] = {}
+        self.windows: dict[RateWindow, RateWindow] = {}

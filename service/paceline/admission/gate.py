@@ -23,20 +23,20 @@ from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from math import inf
 
-from paceline.admission.allowance import Allowance
-from paceline.admission.budgets import WHOLE, Budgets
-from paceline.admission.copies import Copies
-from paceline.admission.health import Health, past_hope
-from paceline.admission.lineup import BatchFlow, Lane, Lineup, State, Waiter
-from paceline.admission.standing import Standing
+from paceline.admission.allowance import PermitPool
+from paceline.admission.budgets import DEFAULT_KEY, BudgetTable
+from paceline.admission.copies import CopyMemo
+from paceline.admission.health import UpstreamHealth, is_deadline_infeasible
+from paceline.admission.lineup import BatchFlow, Lane, LaneQueue, QueueState, Waiter
+from paceline.admission.standing import RunQueue
 from paceline.model import Priority, Rate, Verdict, WaitReason
 from paceline.rate.rate_info import RateInfo
 
-_HELD = State.HELD
+_BLOCKED = QueueState.BLOCKED
 _BULK = Priority.BULK
 _RATE, _CONCURRENCY, _PAUSE = WaitReason.RATE, WaitReason.CONCURRENCY, WaitReason.PAUSE
 
-_LATEST_S = 0.1
+_MAX_TIMER_LAG_S = 0.1
 """A timer later than this is a stall of ours: its capacity is lost rather than written as one burst."""
 
 
@@ -51,124 +51,132 @@ class Gate:
         adaptive_limit: float,
         transit_s: float,
         max_pause_s: float,
-        sockets: Allowance,
-        wake: Callable[[], None],
-        health: Health | None = None,
+        socket_pool: PermitPool,
+        request_dispatch: Callable[[], None],
+        health: UpstreamHealth | None = None,
     ) -> None:
         self.limit = limit
         self.adaptive_limit = adaptive_limit
         self.health = health
-        self.tripped = False
+        self.breaker_changed = False
         """The last settlement opened the breaker, or was a trial that left it open: who waits may have to be told."""
-        self.quickest_s = 0.0
+        self.min_latency_s = 0.0
         """As its health told, for a copy that goes without."""
-        self.past_hope: list[Waiter] = []
+        self.infeasible_waiters: list[Waiter] = []
         """Withdrawn by the last look, as their time was too short to be served; the shell tells them."""
         self.in_flight = 0
         self._bulk_in_flight = 0
         self.queued = 0
         self.paused = False
-        self._sockets = sockets
-        self._wake = wake
-        self.budgets = Budgets(rates, transit_s, max_pause_s)
-        self._standing = Standing(wake)
-        self._blocked_at = -inf
+        self._socket_pool = socket_pool
+        self._request_dispatch = request_dispatch
+        self.budgets = BudgetTable(rates, transit_s, max_pause_s)
+        self._run_queue = RunQueue(request_dispatch)
+        self._last_non_rate_wait_at = -inf
         """When a ready lineup last had to wait for something else than its rate."""
 
-    def open(
+    def open_flow(
         self,
         lane: Lane,
         priority: Priority,
         tenant: str,
-        own: Allowance | None,
+        batch_pool: PermitPool | None,
         *,
         weight: float = 1.0,
-        key: str = WHOLE,
+        key: str = DEFAULT_KEY,
     ) -> BatchFlow:
         """A place in the queue for one batch; good until its budget is `dropped`.
 
         Raises:
             LookupError: see `Budgets.of`.
         """
-        return self.budgets.of(key, self._standing.now).lineups[lane].open(priority, tenant, weight, own)
+        return (
+            self.budgets.get_or_create(key, self._run_queue.accrued_at)
+            .lane_queues[lane]
+            .open_flow(priority, tenant, weight, batch_pool)
+        )
 
     def offer(self, waiter: Waiter, now: float) -> bool:
         """Join the queue. False: somebody of the same batch waits already, so nothing can have changed."""
         flow = waiter.flow
-        lineup = flow.lineup
-        self._standing.fold(flow, now)
-        waiter.arrived = flow.waited()
+        lane_queue = flow.lane_queue
+        self._run_queue.accrue_waits(flow, now)
+        waiter.arrival_waits = flow.read_waits()
         waiter.offered_at = min(waiter.offered_at, now)
         self.queued += 1
-        first = not flow.waiters
-        flow.join(waiter)
-        if first:
-            lineup.flows.add(flow)
-            flow.enter()
-            if lineup.state is not _HELD or lineup.reason is _RATE:
+        is_first = not flow.waiters
+        flow.add(waiter)
+        if is_first:
+            lane_queue.flows.add(flow)
+            flow.activate()
+            if lane_queue.state is not _BLOCKED or lane_queue.block_reason is _RATE:
                 # A head of another cost may be payable sooner.
-                self._standing.place(lineup, now)
-        return first
+                self._run_queue.mark_ready(lane_queue, now)
+        return is_first
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
         """Leave the queue ungranted; what it waited is on its receipt."""
-        self._standing.fold(waiter.flow, now)
+        self._run_queue.accrue_waits(waiter.flow, now)
         self._dequeue(waiter)
-        self._standing.place(waiter.flow.lineup, now)
+        self._run_queue.mark_ready(waiter.flow.lane_queue, now)
 
-    def look(self, now: float) -> tuple[list[Waiter], float]:
+    def dispatch(self, now: float) -> tuple[list[Waiter], float]:
         """Grant all that may go now. Returns them, and when to look again (`inf`: when something happens)."""
-        standing = self._standing
-        standing.accrue(now)
-        classic, adaptive = standing.turns.of
-        if adaptive.reason is not None or classic.reason is not None:
-            self._blocked_at = now
-        standing.release(now)
+        run_queue = self._run_queue
+        run_queue.accrue_lane_waits(now)
+        classic, adaptive = run_queue.scheduler.by_lane
+        if adaptive.wait_reason is not None or classic.wait_reason is not None:
+            self._last_non_rate_wait_at = now
+        run_queue.unblock_due(now)
         granted: list[Waiter] = []
-        while (chosen := self._next_lineup(now)) is not None:
-            lineup, bulk = chosen
-            head = lineup.head_flow(bulk)
-            assert head is not None
-            waiter = head.head()
-            own = head.own
-            if own is not None:
-                own_due = own.due(waiter.cost, now)
-                if not own.free or own_due > now:
-                    standing.park(head, own_due, now)
+        while (selection := self._select_lane_queue(now)) is not None:
+            lane_queue, include_bulk = selection
+            flow = lane_queue.head_flow(include_bulk)
+            assert flow is not None
+            waiter = flow.head()
+            batch_pool = flow.batch_pool
+            if batch_pool is not None:
+                batch_due_at = batch_pool.due_at(waiter.cost, now)
+                if not batch_pool.has_capacity or batch_due_at > now:
+                    run_queue.park(flow, batch_due_at, now)
                     continue
-            due, reason = lineup.budget.due(waiter, now)
-            if due > now:
-                standing.hold(lineup, due, reason, now)
+            due_at, reason = lane_queue.budget.due_at(waiter, now)
+            if due_at > now:
+                run_queue.block(lane_queue, due_at, reason, now)
                 continue
-            if self.health.past_hope(waiter, now) if self.health else past_hope(waiter, self.quickest_s, now):
+            if (
+                self.health.is_deadline_infeasible(waiter, now)
+                if self.health
+                else is_deadline_infeasible(waiter, self.min_latency_s, now)
+            ):
                 self.withdraw(waiter, now)
-                self.past_hope.append(waiter)
+                self.infeasible_waiters.append(waiter)
                 continue
-            self._grant(waiter, lineup, now)
+            self._grant(waiter, lane_queue, now)
             granted.append(waiter)
-        until, release_at = self._note_reasons(now), standing.next_release()
-        return granted, until if until < release_at else release_at
+        breaker_retry_at, unblock_at = self._record_wait_reasons(now), run_queue.next_unblock_at()
+        return granted, breaker_retry_at if breaker_retry_at < unblock_at else unblock_at
 
-    def put_off(self) -> None:
+    def defer_dispatch(self) -> None:
         """Somebody came and there is no look yet, as what is left is scarce: they wait for the rate."""
-        adaptive = self._standing.turns.adaptive
-        if adaptive.reason is None:
-            adaptive.reason = _RATE
+        adaptive = self._run_queue.scheduler.adaptive
+        if adaptive.wait_reason is None:
+            adaptive.wait_reason = _RATE
 
-    def written(self, waiter: Waiter, now: float) -> bool:
+    def mark_written(self, waiter: Waiter, now: float) -> bool:
         """Its head went to the socket. True: somebody waited for just that, so it is time to look."""
         waiter.written_at = now
         flow = waiter.flow
-        flow.lineup.budget.written(waiter, now)
-        if waiter.own_hold is not None and flow.own is not None:
-            flow.own.written(waiter.own_hold, now)
-        placed = False
-        for lineup in flow.lineup.budget.lineups:
-            if lineup.state is _HELD and lineup.until == inf:
-                self._standing.accrue(now)
-                self._standing.place(lineup, now)
-                placed = True
-        return placed
+        flow.lane_queue.budget.mark_written(waiter, now)
+        if waiter.batch_hold is not None and flow.batch_pool is not None:
+            flow.batch_pool.mark_written(waiter.batch_hold, now)
+        unblocked = False
+        for lane_queue in flow.lane_queue.budget.lane_queues:
+            if lane_queue.state is _BLOCKED and lane_queue.blocked_until == inf:
+                self._run_queue.accrue_lane_waits(now)
+                self._run_queue.mark_ready(lane_queue, now)
+                unblocked = True
+        return unblocked
 
     def settle(
         self,
@@ -179,7 +187,7 @@ class Gate:
         answered_at: float | None = None,
         reused: bool = False,
         retry_after_s: float | None = None,
-        told: RateInfo | None = None,
+        rate_info: RateInfo | None = None,
         healthy: bool | None = None,
         timed_out: bool = False,
     ) -> float | None:
@@ -189,155 +197,164 @@ class Gate:
         """
         assert not waiter.settled, "a grant is settled exactly once"
         waiter.settled = True
-        self._standing.accrue(now)
+        self._run_queue.accrue_lane_waits(now)
         self.in_flight -= 1
         if waiter.flow.priority is _BULK:
             self._bulk_in_flight -= 1
-        budget = waiter.flow.lineup.budget
-        steady = budget.steady
-        if told is not None:
-            budget.hear(waiter, told, now)
-        back_at = budget.settle(waiter, answered_at, reused)
-        pause_s = budget.feed(waiter, verdict, now, retry_after_s)
-        for lineup in budget.lineups:
-            if lineup.state is _HELD and (
-                back_at <= lineup.until or lineup.root.live > 1 or not steady or not budget.steady
+        budget = waiter.flow.lane_queue.budget
+        was_declared_only = budget.has_only_declared_limits
+        if rate_info is not None:
+            budget.apply_rate_info(waiter, rate_info, now)
+        tokens_free_at = budget.settle(waiter, answered_at, reused)
+        pause_s = budget.record_verdict(waiter, verdict, now, retry_after_s)
+        for lane_queue in budget.lane_queues:
+            if lane_queue.state is _BLOCKED and (
+                tokens_free_at <= lane_queue.blocked_until
+                or lane_queue.root.active_children > 1
+                or not was_declared_only
+                or not budget.has_only_declared_limits
             ):
-                self._standing.place(lineup, now)
+                self._run_queue.mark_ready(lane_queue, now)
         if self.health is not None:
-            self.tripped = self.health.settled(waiter, healthy, timed_out, answered_at, now)
+            self.breaker_changed = self.health.on_result(waiter, healthy, timed_out, answered_at, now)
             self.adaptive_limit = self.health.limit
-        own = waiter.flow.own
-        if own is not None:
-            own.settle(waiter.own_hold, answered_at)
-            own.wake()
-        self._sockets.settle(None, answered_at)
-        self._sockets.wake()
+        batch_pool = waiter.flow.batch_pool
+        if batch_pool is not None:
+            batch_pool.settle(waiter.batch_hold, answered_at)
+            batch_pool.notify()
+        self._socket_pool.settle(None, answered_at)
+        self._socket_pool.notify()
         return pause_s
 
     def retune(self, rates: Sequence[Rate], now: float) -> list[Waiter]:
         """Change the windows and keep what was counted. Returns the waiters that can never be paid now, withdrawn."""
         self.budgets.retune(rates, now)
-        unpayable = [each for each in self.budgets.waiters() if self.budgets.refusal(each.cost, None) is not None]
+        unpayable = [
+            each for each in self.budgets.iter_waiters() if self.budgets.unpayable_reason(each.cost, None) is not None
+        ]
         for waiter in unpayable:
             self.withdraw(waiter, now)
-        self.reconsider(now)
+        self.unblock_all(now)
         return unpayable
 
-    def set_health(self, fresh: Health, now: float) -> None:
+    def set_health(self, new_health: UpstreamHealth, now: float) -> None:
         """Take new settings for breaker and limit; what was learned stays as far as they allow."""
-        known = self.health
-        if known is None:
-            self.health = fresh
+        current = self.health
+        if current is None:
+            self.health = new_health
         else:
-            known.retune(fresh, now)
-        self.adaptive_limit = fresh.limit if known is None else known.limit
+            current.retune(new_health, now)
+        self.adaptive_limit = new_health.limit if current is None else current.limit
 
-    def forget_learned(self, now: float) -> None:
+    def reset_learned(self, now: float) -> None:
         """Back to the configuration. Counted sends stay counted."""
-        self.budgets.forget_learned()
+        self.budgets.reset_learned()
         if self.health is not None:
             self.health.reset()
             self.adaptive_limit = self.health.limit
-        self.reconsider(now)
+        self.unblock_all(now)
 
-    def reconsider(self, now: float) -> None:
+    def unblock_all(self, now: float) -> None:
         """What held the lineups may not hold any more."""
-        self._standing.accrue(now)
+        self._run_queue.accrue_lane_waits(now)
         for budget in self.budgets:
-            for lineup in budget.lineups:
-                lineup.rate_due = None
-                self._standing.place(lineup, now)
+            for lane_queue in budget.lane_queues:
+                lane_queue.rate_due_at = None
+                self._run_queue.mark_ready(lane_queue, now)
 
     @property
-    def ready(self) -> bool:
+    def has_ready_queue(self) -> bool:
         """Somebody waits whom no budget is known to hold: it may be worth a look."""
-        return self._standing.turns.any
+        return self._run_queue.scheduler.has_ready
 
-    def idle(self, now: float, longest_s: float = inf) -> bool:
+    def is_idle(self, now: float, max_window_s: float = inf) -> bool:
         """Nobody waits or is in flight, nothing is paused, and every window (of at most `longest_s`) is free.
 
         With every window, nothing would be forgotten by dropping this gate.
         """
-        return not self.paused and self.budgets.idle(now, longest_s)
+        return not self.paused and self.budgets.is_idle(now, max_window_s)
 
-    def fork(self, copies: Copies, keys: Collection[str], wake: Callable[[], None]) -> Gate:
+    def copy(self, memo: CopyMemo, keys: Collection[str], request_dispatch: Callable[[], None]) -> Gate:
         """A copy to be run ahead of time by itself, with the budgets of `keys` and those where anybody waits or flies.
 
         Its batches have their places but none of their waiters yet: `copies.flows` says whose these are.
         """
-        fork = copy(self)
+        clone = copy(self)
         if self.health is not None:
-            health, fork.quickest_s = self.health.fork(), self.health.quickest_s
-            fork.past_hope = []
-            fork.health = health if isinstance(health, Health) else None
-            fork.adaptive_limit = health.limit if isinstance(health, Health) else health
-        fork._wake, fork._sockets = wake, self._sockets.fork(copies)
-        fork.budgets = self.budgets.fork(copies, keys)
-        fork._standing = self._standing.fork(copies, fork.budgets, wake)
-        return fork
+            health, clone.min_latency_s = self.health.copy(), self.health.min_latency_s
+            clone.infeasible_waiters = []
+            clone.health = health if isinstance(health, UpstreamHealth) else None
+            clone.adaptive_limit = health.limit if isinstance(health, UpstreamHealth) else health
+        clone._request_dispatch, clone._socket_pool = request_dispatch, self._socket_pool.copy(memo)
+        clone.budgets = self.budgets.copy(memo, keys)
+        clone._run_queue = self._run_queue.copy(memo, clone.budgets, request_dispatch)
+        return clone
 
-    def _next_lineup(self, now: float) -> tuple[Lineup, bool] | None:
+    def _select_lane_queue(self, now: float) -> tuple[LaneQueue, bool] | None:
         """The lineup whose turn it is, and whether bulk may go; None when nobody may."""
-        turns = self._standing.turns
-        if not (turns.adaptive.count or turns.classic.count) or self.paused or self.in_flight >= self.limit:
+        scheduler = self._run_queue.scheduler
+        if (
+            not (scheduler.adaptive.ready_count or scheduler.classic.ready_count)
+            or self.paused
+            or self.in_flight >= self.limit
+        ):
             return None
-        if not self._sockets.free:
-            self._sockets.block(self, self._wake)
+        if not self._socket_pool.has_capacity:
+            self._socket_pool.add_waiter(self, self._request_dispatch)
             return None
         adaptive_limit = self.limit if self.limit < self.adaptive_limit else self.adaptive_limit
-        if self.health is not None and turns.adaptive.count and self.health.closed_until(now) > now:
+        if self.health is not None and scheduler.adaptive.ready_count and self.health.blocked_until(now) > now:
             adaptive_limit = 0.0
-        return turns.next(self.in_flight, self._bulk_in_flight, self.limit, adaptive_limit)
+        return scheduler.select(self.in_flight, self._bulk_in_flight, self.limit, adaptive_limit)
 
-    def _note_reasons(self, now: float) -> float:
+    def _record_wait_reasons(self, now: float) -> float:
         """Note why each lane's ready lineups were not served. Until when, where it is for the breaker."""
-        classic, adaptive = self._standing.turns.of
+        classic, adaptive = self._run_queue.scheduler.by_lane
         reason = _PAUSE if self.paused else _CONCURRENCY
-        classic.reason = reason if classic.count else None
-        adaptive.reason = reason if adaptive.count else None
-        if self.health is None or not adaptive.count or self.paused:
+        classic.wait_reason = reason if classic.ready_count else None
+        adaptive.wait_reason = reason if adaptive.ready_count else None
+        if self.health is None or not adaptive.ready_count or self.paused:
             return inf
-        until = self.health.closed_until(now)
-        if until <= now:
+        retry_at = self.health.blocked_until(now)
+        if retry_at <= now:
             return inf
-        adaptive.reason = _PAUSE
-        return until
+        adaptive.wait_reason = _PAUSE
+        return retry_at
 
-    def _grant(self, waiter: Waiter, lineup: Lineup, now: float) -> None:
+    def _grant(self, waiter: Waiter, lane_queue: LaneQueue, now: float) -> None:
         flow = waiter.flow
-        moment, held = now, False
-        if lineup.rate_due is not None and self._blocked_at <= lineup.rate_due <= now:
-            moment, held = max(lineup.rate_due, now - _LATEST_S), True
-        lineup.budget.take(waiter, moment, held, now)
-        if flow.own is not None:
-            own_moment = max(flow.own_due, now - _LATEST_S) if flow.unparked_at == now else now
-            waiter.own_hold = flow.own.take(waiter.cost, own_moment)
-        self._sockets.take(waiter.cost, now)
+        allowed_at, rate_bound = now, False
+        if lane_queue.rate_due_at is not None and self._last_non_rate_wait_at <= lane_queue.rate_due_at <= now:
+            allowed_at, rate_bound = max(lane_queue.rate_due_at, now - _MAX_TIMER_LAG_S), True
+        lane_queue.budget.take(waiter, allowed_at, rate_bound, now)
+        if flow.batch_pool is not None:
+            batch_allowed_at = max(flow.batch_due_at, now - _MAX_TIMER_LAG_S) if flow.unparked_at == now else now
+            waiter.batch_hold = flow.batch_pool.take(waiter.cost, batch_allowed_at)
+        self._socket_pool.take(waiter.cost, now)
         self.in_flight += 1
         if flow.priority is _BULK:
             self._bulk_in_flight += 1
         if self.health is not None:
-            self.health.granted(waiter, self.in_flight, now)
+            self.health.on_grant(waiter, self.in_flight, now)
         waiter.granted_at = now
-        turns = self._standing.turns
-        lane = turns.of[lineup.lane]
-        lineup.fold(now, lane.waits)
+        scheduler = self._run_queue.scheduler
+        lane_scheduler = scheduler.by_lane[lane_queue.lane]
+        lane_queue.accrue_waits(now, lane_scheduler.waits)
         cost = waiter.cost["requests"]
         flow.charge(cost)
-        turns.virtual = lane.served(lineup, flow.priority, cost, turns.virtual)
+        scheduler.virtual_time = lane_scheduler.charge(lane_queue, flow.priority, cost, scheduler.virtual_time)
         self._dequeue(waiter)
-        self._standing.place(lineup, now)
+        self._run_queue.mark_ready(lane_queue, now)
 
     def _dequeue(self, waiter: Waiter) -> None:
-        flow, arrived, receipt = waiter.flow, waiter.arrived, waiter.receipt
-        rate_s, concurrency_s, pause_s = flow.waited()
-        receipt.rate_wait_s += rate_s - arrived[0]
-        receipt.queue_s += concurrency_s - arrived[1]
-        receipt.pause_s += pause_s - arrived[2]
-        flow.part(waiter)
+        flow, arrival_waits, receipt = waiter.flow, waiter.arrival_waits, waiter.receipt
+        rate_s, concurrency_s, pause_s = flow.read_waits()
+        receipt.rate_wait_s += rate_s - arrival_waits[0]
+        receipt.queue_s += concurrency_s - arrival_waits[1]
+        receipt.pause_s += pause_s - arrival_waits[2]
+        flow.remove(waiter)
         self.queued -= 1
         if not flow.waiters:
-            flow.lineup.flows.discard(flow)
-            flow.leave()
-            self._standing.forget(flow)
+            flow.lane_queue.flows.discard(flow)
+            flow.deactivate()
+            self._run_queue.remove_flow(flow)

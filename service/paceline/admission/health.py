@@ -20,27 +20,27 @@ from paceline.model import Priority
 from paceline.resilience.adaptive_limit import AdaptiveLimit
 from paceline.resilience.breaker import Breaker, BreakerState
 
-_REMEMBERED = 32
-_SILENT = 4
+_SAMPLES = 32
+_SILENCE_FACTOR = 4
 """An upstream is silent when it has answered nobody for so many times as long as its good answers take."""
-_SPARE_S = 0.3
+_TRIAL_MARGIN_S = 0.3
 """What a trial has to have left beyond the time a call takes: for a new connection, and a first answer that is slow."""
-_MOST_DOUBLED = 4
-_EARLY_S = 0.005
+_MAX_DOUBLINGS = 4
+_TIMER_TOLERANCE_S = 0.005
 """Event loops may ring that much early."""
 
 
-class Health:
+class UpstreamHealth:
     """One upstream's breaker, and its adaptive limit unless a limit is declared."""
 
     def __init__(self, breaker: Breaker, limiter: AdaptiveLimit | None) -> None:
         self.breaker = breaker
         self.limiter = limiter
-        self.call_s = 0.0
+        self.mean_success_latency_s = 0.0
         """How long its good answers take of late, on average; 0 before the first."""
-        self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
-        self._answered_at = -inf
-        self._cut_off = 0
+        self._success_latencies_s: deque[float] = deque(maxlen=_SAMPLES)
+        self._last_answered_at = -inf
+        self._trials_timed_out = 0
         """So many trials since it was closed ended at their deadline; each doubles what a trial has to have left."""
 
     @property
@@ -48,103 +48,109 @@ class Health:
         """Calls of the adaptive lane in flight."""
         return inf if self.limiter is None else self.limiter.limit
 
-    def closed_until(self, now: float) -> float:
+    def blocked_until(self, now: float) -> float:
         """When the breaker lets the next call go; at or before `now` means that one may."""
-        return -inf if self.breaker.allows(now) else self.breaker.next_trial_at(now)
+        return -inf if self.breaker.allows_call(now) else self.breaker.next_trial_at(now)
 
-    def turned_away(self, waiter: Waiter, now: float) -> float | None:
+    def breaker_wait_s(self, waiter: Waiter, now: float) -> float | None:
         """Seconds to the next trial, for one that cannot or will not wait for it; None where it may wait or go."""
         flow = waiter.flow
-        if flow.lineup.lane is not Lane.ADAPTIVE:
+        if flow.lane_queue.lane is not Lane.ADAPTIVE:
             return None
-        until = self.closed_until(now)
-        enough_s = (self.call_s + _SPARE_S) * 2**self._cut_off
-        if until <= now or (flow.priority is not Priority.INTERACTIVE and until + enough_s < waiter.deadline):
+        trial_at = self.blocked_until(now)
+        required_s = (self.mean_success_latency_s + _TRIAL_MARGIN_S) * 2**self._trials_timed_out
+        if trial_at <= now or (flow.priority is not Priority.INTERACTIVE and trial_at + required_s < waiter.deadline):
             return None
-        return until - now
+        return trial_at - now
 
     @property
-    def quickest_s(self) -> float:
+    def min_latency_s(self) -> float:
         """The quickest of the last good answers; 0 before the first."""
-        return min(self._took_s, default=0.0)
+        return min(self._success_latencies_s, default=0.0)
 
-    def past_hope(self, waiter: Waiter, now: float) -> bool:
+    def is_deadline_infeasible(self, waiter: Waiter, now: float) -> bool:
         """See `past_hope`."""
-        return waiter.deadline - now < self.call_s and past_hope(waiter, self.quickest_s, now)
+        return waiter.deadline - now < self.mean_success_latency_s and is_deadline_infeasible(
+            waiter, self.min_latency_s, now
+        )
 
-    def granted(self, waiter: Waiter, in_flight: int, now: float) -> None:
+    def on_grant(self, waiter: Waiter, in_flight: int, now: float) -> None:
         """It goes, as one of so many in flight."""
-        waiter.ticket = self.breaker.granted(now)
-        waiter.among = in_flight
+        waiter.breaker_ticket = self.breaker.on_grant(now)
+        waiter.in_flight_at_grant = in_flight
 
-    def settled(
+    def on_result(
         self, waiter: Waiter, healthy: bool | None, timed_out: bool, answered_at: float | None, now: float
     ) -> bool:
         """Learn from what became of it. True where that opened the breaker, or was a trial that left it open."""
         breaker, written_at = self.breaker, waiter.written_at
         if healthy and waiter.granted_at is not None:
-            took_s = now - waiter.granted_at
-            self.call_s += (took_s - self.call_s) / _REMEMBERED if self.call_s else took_s
-            self._took_s.append(took_s)
+            latency_s = now - waiter.granted_at
+            self.mean_success_latency_s += (
+                (latency_s - self.mean_success_latency_s) / _SAMPLES if self.mean_success_latency_s else latency_s
+            )
+            self._success_latencies_s.append(latency_s)
         was_closed = breaker.state(now) is BreakerState.CLOSED
         if answered_at is not None:
-            self._answered_at = now
-        elif healthy is None and written_at is not None and (timed_out or waiter.deadline <= now + _EARLY_S):
+            self._last_answered_at = now
+        elif healthy is None and written_at is not None and (timed_out or waiter.deadline <= now + _TIMER_TOLERANCE_S):
             if was_closed:
-                silent = now - self._answered_at > _SILENT * self.call_s > 0
-                healthy = False if silent and now - written_at >= self.quickest_s else None
-            elif breaker.is_trial(waiter.ticket) and not timed_out:
-                self._cut_off = min(self._cut_off + 1, _MOST_DOUBLED)
-        breaker.settled(healthy, waiter.ticket, now)
+                is_silent = now - self._last_answered_at > _SILENCE_FACTOR * self.mean_success_latency_s > 0
+                healthy = False if is_silent and now - written_at >= self.min_latency_s else None
+            elif breaker.is_trial(waiter.breaker_ticket) and not timed_out:
+                self._trials_timed_out = min(self._trials_timed_out + 1, _MAX_DOUBLINGS)
+        breaker.on_result(healthy, waiter.breaker_ticket, now)
         if healthy:
-            self._cut_off = 0
+            self._trials_timed_out = 0
         if self.limiter is not None and written_at is not None:
             if healthy and answered_at is not None:
-                self.limiter.sample(now - written_at, waiter.among, now)
+                self.limiter.sample(now - written_at, waiter.in_flight_at_grant, now)
             elif timed_out and healthy is False:
-                self.limiter.sample(now - written_at, waiter.among, now, dropped=True)
+                self.limiter.sample(now - written_at, waiter.in_flight_at_grant, now, dropped=True)
         if breaker.state(now) is BreakerState.CLOSED:
             return False
-        return was_closed or (breaker.is_trial(waiter.ticket) and not breaker.allows(now))
+        return was_closed or (breaker.is_trial(waiter.breaker_ticket) and not breaker.allows_call(now))
 
-    def retune(self, fresh: Health, now: float) -> None:
+    def retune(self, new_health: UpstreamHealth, now: float) -> None:
         """Take the settings of another and keep what was learned."""
-        self.breaker.retune(fresh.breaker.policy)
-        if self.limiter is None or fresh.limiter is None:
-            self.limiter = fresh.limiter
+        self.breaker.retune(new_health.breaker.policy)
+        if self.limiter is None or new_health.limiter is None:
+            self.limiter = new_health.limiter
         else:
-            self.limiter.retune(*fresh.limiter.bounds, now)
+            self.limiter.retune(*new_health.limiter.bounds, now)
 
-    def fork(self) -> Health | float:
+    def copy(self) -> UpstreamHealth | float:
         """A copy to be run ahead of time by itself, every call a success and none slower for the others in flight.
 
         Where nothing would change by that, only its limit: under the breaker closed, once the limit has met its knee.
         """
         limiter = self.limiter
-        climbing = limiter is not None and limiter.climbing
+        climbing = limiter is not None and limiter.is_climbing
         if climbing or self.breaker.state(0.0) is not BreakerState.CLOSED:
-            fork = copy(self)
-            fork.breaker, fork._took_s = self.breaker.fork(), copy(self._took_s)
-            fork.limiter = limiter and limiter.fork()
-            return fork
-        return inf if limiter is None else limiter.level
+            clone = copy(self)
+            clone.breaker, clone._success_latencies_s = self.breaker.copy(), copy(self._success_latencies_s)
+            clone.limiter = limiter and limiter.copy()
+            return clone
+        return inf if limiter is None else limiter.mean_limit
 
     def reset(self) -> None:
         """Forget what was learned."""
         self.breaker.reset()
-        self.call_s = 0.0
-        self._took_s.clear()
-        self._answered_at = -inf
-        self._cut_off = 0
+        self.mean_success_latency_s = 0.0
+        self._success_latencies_s.clear()
+        self._last_answered_at = -inf
+        self._trials_timed_out = 0
         if self.limiter is not None:
             self.limiter.reset()
 
 
-def past_hope(waiter: Waiter, quickest_s: float, now: float) -> bool:
+def is_deadline_infeasible(waiter: Waiter, min_latency_s: float, now: float) -> bool:
     """It has waited until it has less time left than the quickest of the last good answers took.
 
     Who has not waited is never past hope: else an upstream that has become quicker would not be seen.
     """
     return (
-        waiter.deadline - now < quickest_s > 0 and waiter.offered_at < now and waiter.flow.lineup.lane is Lane.ADAPTIVE
+        waiter.deadline - now < min_latency_s > 0
+        and waiter.offered_at < now
+        and waiter.flow.lane_queue.lane is Lane.ADAPTIVE
     )

@@ -6,91 +6,101 @@ import time
 from functools import partial
 
 from paceline.admission.lineup import Lane, Waiter
-from paceline.admission.partition import Places
-from paceline.admission.shell import Admitter
+from paceline.admission.partition import FlowTable
+from paceline.admission.shell import AsyncGate
 from paceline.errors import AttemptTimeout, ItemTimeout, PacelineError, Rejected
-from paceline.events import AttemptFinished, Listener
+from paceline.events import AttemptFinished, EventListener
 from paceline.model import Request, Response, Send, Strategy, Verdict
-from paceline.rate.dialects import read
-from paceline.resilience.retry_after import retry_after_s
-from paceline.resilience.verdict import healthy, verdict_of
+from paceline.rate.dialects import parse_rate_headers
+from paceline.resilience.retry_after import parse_retry_after
+from paceline.resilience.verdict import classify_attempt, health_of
 
-_LONGEST_TOLD_S = 366 * 86_400.0
+_MAX_ADVERTISED_RESET_S = 366 * 86_400.0
 """What is told may be further away than `max_pause`, for which at most it holds anybody."""
 
-_NEARLY = 0.99
+_TIMEOUT_TOLERANCE = 0.99
 """Event loops may ring a little early."""
 
 
-class Admission:
+class AdmissionLayer:
     """One batch's way through one upstream's gate."""
 
     def __init__(
         self,
-        admitter: Admitter,
-        places: Places,
+        async_gate: AsyncGate,
+        flow_table: FlowTable,
         strategy: Strategy,
         upstream: str,
         dialect: str,
-        usual_s: float,
-        tell: Listener,
+        policy_timeout_s: float,
+        emit: EventListener,
     ) -> None:
-        self._admitter = admitter
-        self._places = places
+        self._async_gate = async_gate
+        self._flow_table = flow_table
         self._strategy = strategy
         self._upstream = upstream
         self._dialect = dialect
-        self._usual_s = usual_s
+        self._policy_timeout_s = policy_timeout_s
         """The time that its policy gives an answer; an item that gives it less says nothing of its health."""
-        self._tell = tell
+        self._emit = emit
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
         receipt, exchange = request.receipt, request.exchange
-        waiter = Waiter(self._places.of(request), request.cost, receipt, request.deadline)
-        await self._admitter.admit(waiter)
-        began_at = waiter.granted_at
-        assert began_at is not None
+        waiter = Waiter(self._flow_table.get_or_open(request), request.cost, receipt, request.deadline)
+        await self._async_gate.acquire(waiter)
+        granted_at = waiter.granted_at
+        assert granted_at is not None
         receipt.attempts += 1
-        receipt.named_s, receipt.exhausted = None, False
-        exchange.on_written = partial(self._admitter.written, waiter)
-        verdict, status, named_s, told, timed_out, hasty = Verdict.IGNORED, None, None, None, False, False
+        receipt.advertised_wait_s, receipt.window_exhausted = None, False
+        exchange.on_written = partial(self._async_gate.mark_written, waiter)
+        verdict, status, advertised_wait_s, rate_info, timed_out, short_timeout = (
+            Verdict.IGNORED,
+            None,
+            None,
+            None,
+            False,
+            False,
+        )
         try:
             response = await call_next(request)
             status = response.status
-            told = read(
+            rate_info = parse_rate_headers(
                 response.headers,
                 self._dialect,
                 status=status,
                 now_epoch_s=time.time(),
-                max_reset_s=_LONGEST_TOLD_S,
+                max_reset_s=_MAX_ADVERTISED_RESET_S,
                 body=response.body,
             )
             if status >= 400:
-                named_s = retry_after_s(response)
-                if told is not None:
-                    named_s = told.retry_after_s if named_s is None else named_s
-                    receipt.exhausted = any(window.exhausted for window in told.windows)
-                receipt.named_s = named_s
-            verdict = verdict_of(response, request.retry.statuses, exhausted=receipt.exhausted)
+                advertised_wait_s = parse_retry_after(response)
+                if rate_info is not None:
+                    advertised_wait_s = rate_info.retry_after_s if advertised_wait_s is None else advertised_wait_s
+                    receipt.window_exhausted = any(window.exhausted for window in rate_info.windows)
+                receipt.advertised_wait_s = advertised_wait_s
+            verdict = classify_attempt(response, request.retry.statuses, exhausted=receipt.window_exhausted)
             return response
         except Rejected:
             receipt.attempts -= 1
             raise
         except PacelineError as error:
-            verdict = verdict_of(error, request.retry.statuses)
+            verdict = classify_attempt(error, request.retry.statuses)
             timed_out = isinstance(error, AttemptTimeout | ItemTimeout)
-            hasty = isinstance(error, ItemTimeout) and time.perf_counter() - began_at < _NEARLY * self._usual_s
+            short_timeout = (
+                isinstance(error, ItemTimeout)
+                and time.perf_counter() - granted_at < _TIMEOUT_TOLERANCE * self._policy_timeout_s
+            )
             raise
         finally:
-            health = None if hasty else healthy(verdict, status)
-            paused_s = self._admitter.settle(
-                waiter, verdict, exchange, named_s, told, healthy=health, timed_out=timed_out
+            is_healthy = None if short_timeout else health_of(verdict, status)
+            pause_s = self._async_gate.settle(
+                waiter, verdict, exchange, advertised_wait_s, rate_info, healthy=is_healthy, timed_out=timed_out
             )
             if verdict is Verdict.THROTTLED:
-                receipt.budget_paused = paused_s is not None and waiter.flow.lineup.lane is Lane.ADAPTIVE
-                receipt.retry_after_s = paused_s
+                receipt.budget_paused = pause_s is not None and waiter.flow.lane_queue.lane is Lane.ADAPTIVE
+                receipt.retry_after_s = pause_s
             if exchange.written_at is not None:
                 receipt.sent = True
-            took_s = time.perf_counter() - began_at
-            receipt.upstream_s += took_s
-            self._tell(AttemptFinished(self._strategy, self._upstream, verdict, status, took_s))
+            duration_s = time.perf_counter() - granted_at
+            receipt.upstream_s += duration_s
+            self._emit(AttemptFinished(self._strategy, self._upstream, verdict, status, duration_s))

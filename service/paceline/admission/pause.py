@@ -14,9 +14,9 @@ from math import inf
 
 from paceline.model import Receipt
 
-_FIRST_S = 0.1
-_LONGEST_S = 20.0
-_PROBE_S = 1.0
+_INITIAL_BACKOFF_S = 0.1
+_MAX_BACKOFF_S = 20.0
+_PROBE_INTERVAL_S = 1.0
 
 
 class ThrottlePause:
@@ -26,8 +26,8 @@ class ThrottlePause:
         "_next_probe_at",
         "_success_written_at",
         "max_pause_s",
-        "throttled",
-        "until",
+        "paused_until",
+        "throttled_receipt",
     )
 
     def __init__(self, max_pause_s: float) -> None:
@@ -36,56 +36,56 @@ class ThrottlePause:
 
     def clear(self) -> None:
         """Forget every throttle."""
-        self.until = -inf
-        self.throttled: Receipt | None = None
+        self.paused_until = -inf
+        self.throttled_receipt: Receipt | None = None
         """Whose throttle it was: another is preferred for the probe. None while nothing is paused."""
-        self._backoff_s = _FIRST_S
+        self._backoff_s = _INITIAL_BACKOFF_S
         self._began_at = -inf
         self._next_probe_at = -inf
         self._success_written_at = -inf
 
     def blocked_until(self, now: float) -> float:
         """When the next may go; at or before `now` means one may go now, `-inf` that nothing is paused."""
-        if self.throttled is None:
+        if self.throttled_receipt is None:
             return -inf
-        return max(self.until, self._next_probe_at)
+        return max(self.paused_until, self._next_probe_at)
 
-    def probe_sent(self, now: float) -> None:
+    def on_probe_sent(self, now: float) -> None:
         """Somebody went while the pause stood: nobody else for a second, unless it is answered."""
-        self._next_probe_at = now + _PROBE_S
+        self._next_probe_at = now + _PROBE_INTERVAL_S
 
-    def succeeded(self, written_at: float) -> None:
+    def on_success(self, written_at: float) -> None:
         self._success_written_at = max(self._success_written_at, written_at)
-        if self.throttled is not None and written_at >= self._began_at:
-            self.throttled = None
-            self._backoff_s = _FIRST_S
+        if self.throttled_receipt is not None and written_at >= self._began_at:
+            self.throttled_receipt = None
+            self._backoff_s = _INITIAL_BACKOFF_S
 
-    def unanswered(self, granted_at: float) -> None:
+    def on_inconclusive_probe(self, granted_at: float) -> None:
         """Neither throttled nor a success: a probe that says nothing; the next may go."""
         if granted_at >= self._began_at:
             self._next_probe_at = -inf
 
-    def alone(self, receipt: Receipt, now: float) -> bool:
+    def is_item_specific(self, receipt: Receipt, now: float) -> bool:
         """A throttle was met: whether it is the item's alone, which then pauses nobody."""
-        before, receipt.throttled_at = receipt.throttled_at, now
-        if before is not None and self._success_written_at > before:
+        previous_throttle_at, receipt.throttled_at = receipt.throttled_at, now
+        if previous_throttle_at is not None and self._success_written_at > previous_throttle_at:
             self._next_probe_at = -inf
             return True
         return False
 
-    def throttle(self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float) -> float:
+    def start_or_extend(self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float) -> float:
         """A throttle was met that is not the item's alone: how long the budget pauses for it."""
-        fresh = written_at >= self._began_at and now >= self.until
+        is_new_pause = written_at >= self._began_at and now >= self.paused_until
         if retry_after_s:
             pause_s = min(retry_after_s, self.max_pause_s)
-        elif fresh:
+        elif is_new_pause:
             pause_s = self._backoff_s
-            self._backoff_s = min(_LONGEST_S, 2 * self._backoff_s)
+            self._backoff_s = min(_MAX_BACKOFF_S, 2 * self._backoff_s)
         else:
             pause_s = 0.0
-        if fresh:
+        if is_new_pause:
             self._began_at = now
-        self.throttled = receipt
-        self.until = max(self.until, now + pause_s)
+        self.throttled_receipt = receipt
+        self.paused_until = max(self.paused_until, now + pause_s)
         self._next_probe_at = -inf
-        return self.until - now
+        return self.paused_until - now

@@ -9,44 +9,44 @@ from paceline.admission.gate import Gate
 from paceline.admission.lineup import Waiter
 
 
-def out_of_reach(waiter: Waiter, now: float) -> float | None:
+def unreachable_wait_s(waiter: Waiter, now: float) -> float | None:
     """Seconds that a newcomer would have to wait at least, where that is past its deadline."""
     flow = waiter.flow
-    soonest = flow.lineup.budget.soonest(flow, flow.backlog, waiter.cost, now)
-    return soonest - now if soonest > waiter.deadline else None
+    earliest_at = flow.lane_queue.budget.earliest_possible_at(flow, flow.backlog, waiter.cost, now)
+    return earliest_at - now if earliest_at > waiter.deadline else None
 
 
-def give_up(gate: Gate, now: float) -> list[tuple[Waiter, float]]:
+def reject_unreachable(gate: Gate, now: float) -> list[tuple[Waiter, float]]:
     """After a pause or a retune: withdraw who cannot be served in time any more; with the wait each would need."""
-    given_up: list[tuple[Waiter, float]] = []
+    rejected: list[tuple[Waiter, float]] = []
     for budget in gate.budgets:
-        for lineup in budget.lineups:
-            for flow in lineup.flows:
+        for lane_queue in budget.lane_queues:
+            for flow in lane_queue.flows:
                 ahead = dict(flow.backlog)
                 for waiter in reversed(flow.waiters):  # from the last: who is behind waits longest
                     for unit, amount in waiter.amounts:
                         ahead[unit] -= amount
-                    soonest = budget.soonest(flow, ahead, waiter.cost, now)
-                    if soonest <= waiter.deadline:
+                    earliest_at = budget.earliest_possible_at(flow, ahead, waiter.cost, now)
+                    if earliest_at <= waiter.deadline:
                         break
-                    given_up.append((waiter, soonest - now))
-    for waiter, _ in given_up:
+                    rejected.append((waiter, earliest_at - now))
+    for waiter, _ in rejected:
         gate.withdraw(waiter, now)
-    return given_up
+    return rejected
 
 
-def turned_away(gate: Gate, waiter: Waiter, now: float) -> float | None:
+def breaker_wait_s(gate: Gate, waiter: Waiter, now: float) -> float | None:
     """Seconds until the breaker's next trial, for a newcomer that cannot or will not wait for it."""
-    return None if gate.health is None else gate.health.turned_away(waiter, now)
+    return None if gate.health is None else gate.health.breaker_wait_s(waiter, now)
 
 
-def turn_away(gate: Gate, now: float) -> list[tuple[Waiter, float]]:
+def reject_breaker_blocked(gate: Gate, now: float) -> list[tuple[Waiter, float]]:
     """The breaker is open: withdraw who cannot or will not wait for its next trial; with the wait for it."""
-    away = [
-        (waiter, seconds)
-        for waiter in gate.budgets.waiters()
-        if (seconds := turned_away(gate, waiter, now)) is not None
+    rejected = [
+        (waiter, wait_s)
+        for waiter in gate.budgets.iter_waiters()
+        if (wait_s := breaker_wait_s(gate, waiter, now)) is not None
     ]
-    for waiter, _ in away:
+    for waiter, _ in rejected:
         gate.withdraw(waiter, now)
-    return away
+    return rejected

@@ -7,39 +7,39 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 
-from paceline.admission.allowance import Allowance
-from paceline.admission.call_time import CallTime
+from paceline.admission.allowance import PermitPool
+from paceline.admission.call_time import MeanLatency
 from paceline.admission.gate import Gate
-from paceline.admission.health import Health
+from paceline.admission.health import UpstreamHealth
 from paceline.admission.lineup import Waiter
-from paceline.admission.refusals import give_up, out_of_reach, turn_away, turned_away
+from paceline.admission.refusals import breaker_wait_s, reject_breaker_blocked, reject_unreachable, unreachable_wait_s
 from paceline.errors import CircuitOpen, DeadlineUnreachable, InvalidRequest, Rejected
 from paceline.model import Exchange, Rate, Verdict
 from paceline.rate.rate_info import RateInfo
 
-SOONEST_S = 0.001
+TIMER_RESOLUTION_S = 0.001
 """Event loops keep time in milliseconds; one wake releases all that is due."""
 
-_GATHERED_S = 0.02
-_QUIET_TURNS = 2
+_MAX_COALESCE_S = 0.02
+_QUIET_ITERATIONS = 2
 
 
-class Gathering:
+class ArrivalCoalescer:
     """Waiting for all who come at once: until nobody came for two turns of the loop, or for 20 ms."""
 
-    __slots__ = ("_queued", "_quiet", "_until")
+    __slots__ = ("_ends_at", "_last_queued", "_quiet_iterations")
 
-    def __init__(self, queued: int, until: float) -> None:
-        self._queued, self._until, self._quiet = queued, until, 0
+    def __init__(self, queued: int, ends_at: float) -> None:
+        self._last_queued, self._ends_at, self._quiet_iterations = queued, ends_at, 0
 
-    def goes_on(self, queued: int, now: float) -> bool:
+    def should_keep_waiting(self, queued: int, now: float) -> bool:
         """A turn of the loop has passed."""
-        self._quiet = 0 if queued > self._queued else self._quiet + 1
-        self._queued = queued
-        return self._quiet < _QUIET_TURNS and now < self._until
+        self._quiet_iterations = 0 if queued > self._last_queued else self._quiet_iterations + 1
+        self._last_queued = queued
+        return self._quiet_iterations < _QUIET_ITERATIONS and now < self._ends_at
 
 
-class Admitter:
+class AsyncGate:
     """Admits attempts through one gate."""
 
     def __init__(
@@ -50,9 +50,9 @@ class Admitter:
         adaptive_limit: float,
         transit_s: float,
         max_pause_s: float,
-        sockets: Allowance,
+        socket_pool: PermitPool,
         on_pause: Callable[[float], None],
-        health: Health | None = None,
+        health: UpstreamHealth | None = None,
     ) -> None:
         self.gate = Gate(
             rates,
@@ -60,17 +60,17 @@ class Admitter:
             adaptive_limit=adaptive_limit,
             transit_s=transit_s,
             max_pause_s=max_pause_s,
-            sockets=sockets,
-            wake=self.look,
+            socket_pool=socket_pool,
+            request_dispatch=self.dispatch,
             health=health,
         )
-        self.call_time = CallTime()
+        self.mean_latency = MeanLatency()
         self._on_pause = on_pause
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._gathering: Gathering | None = None
+        self._coalescer: ArrivalCoalescer | None = None
 
-    async def admit(self, waiter: Waiter) -> None:
+    async def acquire(self, waiter: Waiter) -> None:
         """Return when this attempt may go; it must then be settled.
 
         Raises:
@@ -78,21 +78,21 @@ class Admitter:
             DeadlineUnreachable: it cannot be served by its deadline, or cannot any more after a pause or a retune.
             CircuitOpen: the breaker is open, and it cannot or will not wait for the next trial.
         """
-        refusal = self.gate.budgets.refusal(waiter.cost, waiter.flow.own)
-        if refusal is not None:
-            raise InvalidRequest(refusal)
+        unpayable_reason = self.gate.budgets.unpayable_reason(waiter.cost, waiter.flow.batch_pool)
+        if unpayable_reason is not None:
+            raise InvalidRequest(unpayable_reason)
         now = time.perf_counter()
-        trial_s = turned_away(self.gate, waiter, now)
-        if trial_s is not None:
-            raise _circuit_open(trial_s)
-        needed_s = out_of_reach(waiter, now)
-        if needed_s is not None:
-            raise _unreachable(needed_s)
+        next_trial_s = breaker_wait_s(self.gate, waiter, now)
+        if next_trial_s is not None:
+            raise _circuit_open_error(next_trial_s)
+        required_wait_s = unreachable_wait_s(waiter, now)
+        if required_wait_s is not None:
+            raise _deadline_unreachable_error(required_wait_s)
         if self.gate.offer(waiter, now):
-            if waiter.flow.lineup.budget.spends_the_kept(waiter, now):
-                self._look_when_all_are_there()
+            if waiter.flow.lane_queue.budget.uses_interactive_reserve(waiter, now):
+                self._dispatch_coalesced()
             else:
-                self.look(now)  # of the same moment: it has not waited, however long this takes
+                self.dispatch(now)  # of the same moment: it has not waited, however long this takes
         if waiter.granted_at is not None:
             return
         waiter.future = asyncio.get_running_loop().create_future()
@@ -103,13 +103,13 @@ class Admitter:
                 self.settle(waiter, Verdict.IGNORED, Exchange())
             elif waiter in waiter.flow.waiters:
                 self.gate.withdraw(waiter, time.perf_counter())
-                self.look()
+                self.dispatch()
             raise
 
-    def written(self, waiter: Waiter, now: float) -> None:
+    def mark_written(self, waiter: Waiter, now: float) -> None:
         """This attempt's head went to the socket: its tokens have a day of return now."""
-        if self.gate.written(waiter, now):
-            self.look()
+        if self.gate.mark_written(waiter, now):
+            self.dispatch()
 
     def settle(
         self,
@@ -117,14 +117,14 @@ class Admitter:
         verdict: Verdict,
         exchange: Exchange,
         retry_after_s: float | None = None,
-        told: RateInfo | None = None,
+        rate_info: RateInfo | None = None,
         healthy: bool | None = None,
         timed_out: bool = False,
     ) -> float | None:
         """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
         now = time.perf_counter()
         if verdict not in (Verdict.IGNORED, Verdict.THROTTLED) and waiter.granted_at is not None:
-            self.call_time.add(now - waiter.granted_at, reused=exchange.reused)
+            self.mean_latency.add(now - waiter.granted_at, reused=exchange.reused)
         pause_s = self.gate.settle(
             waiter,
             verdict,
@@ -132,81 +132,81 @@ class Admitter:
             answered_at=exchange.answered_at,
             reused=exchange.reused,
             retry_after_s=retry_after_s,
-            told=told,
+            rate_info=rate_info,
             healthy=healthy,
             timed_out=timed_out,
         )
         if pause_s:
             self._on_pause(pause_s)
-            self._give_up()
-        if self.gate.tripped:
-            for away, trial_s in turn_away(self.gate, time.perf_counter()):
-                _refuse(away, _circuit_open(trial_s))
-        if self.gate.ready or self._timer_at <= now:
-            self.look()
+            self._reject_unreachable()
+        if self.gate.breaker_changed:
+            for rejected, next_trial_s in reject_breaker_blocked(self.gate, time.perf_counter()):
+                _reject(rejected, _circuit_open_error(next_trial_s))
+        if self.gate.has_ready_queue or self._timer_at <= now:
+            self.dispatch()
         return pause_s
 
     def retune(self, rates: Sequence[Rate]) -> None:
         """Change the windows; waiters that can never be paid any more are refused."""
         for waiter in self.gate.retune(rates, time.perf_counter()):
-            refusal = self.gate.budgets.refusal(waiter.cost, None)
-            _refuse(waiter, InvalidRequest(refusal or "the upstream's limit was changed"))
-        self._give_up()
-        self.look()
+            unpayable_reason = self.gate.budgets.unpayable_reason(waiter.cost, None)
+            _reject(waiter, InvalidRequest(unpayable_reason or "the upstream's limit was changed"))
+        self._reject_unreachable()
+        self.dispatch()
 
-    def _give_up(self) -> None:
-        for waiter, needed_s in give_up(self.gate, time.perf_counter()):
-            _refuse(waiter, _unreachable(needed_s))
+    def _reject_unreachable(self) -> None:
+        for waiter, required_wait_s in reject_unreachable(self.gate, time.perf_counter()):
+            _reject(waiter, _deadline_unreachable_error(required_wait_s))
 
     def set_paused(self, paused: bool) -> None:
         """The operator's pause: nobody goes until it is lifted; what is in flight goes on."""
         self.gate.paused = paused
-        self.look()
+        self.dispatch()
 
     def reset(self, rates: Sequence[Rate]) -> None:
         """Back to the configuration, what was learned forgotten."""
         self.gate.paused = False
-        self.call_time = CallTime()
-        self.gate.forget_learned(time.perf_counter())
+        self.mean_latency = MeanLatency()
+        self.gate.reset_learned(time.perf_counter())
         self.retune(rates)
 
-    def look(self, now: float | None = None) -> None:
+    def dispatch(self, now: float | None = None) -> None:
         """Release all who may go now and set the timer for the next. Nothing that this calls looks again."""
         if now is None:
             now = time.perf_counter()
-        granted, again = self.gate.look(now)
+        granted, next_wakeup_at = self.gate.dispatch(now)
         for waiter in granted:
             if waiter.future is not None and not waiter.future.done():
                 waiter.future.set_result(None)
-        if self.gate.past_hope:
-            for waiter in self.gate.past_hope:
-                _refuse(waiter, _past_hope(waiter.deadline - now))
-            self.gate.past_hope = []
-        self._arm(again)
+        if self.gate.infeasible_waiters:
+            for waiter in self.gate.infeasible_waiters:
+                _reject(waiter, _deadline_infeasible_error(waiter.deadline - now))
+            self.gate.infeasible_waiters = []
+        self._set_timer(next_wakeup_at)
 
     def close(self) -> None:
         """Stop the timer."""
-        self._arm(inf)
-        self._gathering = None
+        self._set_timer(inf)
+        self._coalescer = None
 
-    def _look_when_all_are_there(self) -> None:
+    def _dispatch_coalesced(self) -> None:
         """What is scarce goes by all that is queued; a batch's items come one by one, over some turns of the loop."""
-        self.gate.put_off()
-        if self._gathering is None:
-            self._gathering = Gathering(self.gate.queued, time.perf_counter() + _GATHERED_S)
-            asyncio.get_running_loop().call_soon(self._look_if_gathered)
+        self.gate.defer_dispatch()
+        if self._coalescer is None:
+            self._coalescer = ArrivalCoalescer(self.gate.queued, time.perf_counter() + _MAX_COALESCE_S)
+            asyncio.get_running_loop().call_soon(self._dispatch_if_quiet)
 
-    def _look_if_gathered(self) -> None:
-        gathering = self._gathering
-        if gathering is None:
+    def _dispatch_if_quiet(self) -> None:
+        coalescer = self._coalescer
+        if coalescer is None:
             return
-        if gathering.goes_on(self.gate.queued, time.perf_counter()):
-            asyncio.get_running_loop().call_soon(self._look_if_gathered)
+        if coalescer.should_keep_waiting(self.gate.queued, time.perf_counter()):
+            asyncio.get_running_loop().call_soon(self._dispatch_if_quiet)
         else:
-            self._gathering = None
-            self.look()
+            self._coalescer = None
+            self.dispatch()
 
-    def _arm(self, at: float) -> None:
+    def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             if at == self._timer_at:
                 return
@@ -214,34 +214,36 @@ class Admitter:
             self._timer = None
         self._timer_at = at
         if at < inf:
-            delay_s = max(SOONEST_S, at - time.perf_counter())
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+            delay_s = max(TIMER_RESOLUTION_S, at - time.perf_counter())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
 
-    def _wake(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self.look()
+        self.dispatch()
 
 
-def _refuse(waiter: Waiter, error: Rejected) -> None:
+def _reject(waiter: Waiter, error: Rejected) -> None:
     if waiter.future is not None and not waiter.future.done():
         waiter.future.set_exception(error)
 
 
-def _circuit_open(trial_s: float) -> CircuitOpen:
+def _circuit_open_error(next_trial_s: float) -> CircuitOpen:
     return CircuitOpen(
-        f"the upstream fails and is given a rest; the next trial is due in {trial_s:.3g} s", retry_after_s=trial_s
+        f"the upstream fails and is given a rest; the next trial is due in {next_trial_s:.3g} s",
+        retry_after_s=next_trial_s,
     )
 
 
-def _unreachable(needed_s: float) -> DeadlineUnreachable:
+def _deadline_unreachable_error(required_wait_s: float) -> DeadlineUnreachable:
     return DeadlineUnreachable(
-        f"it would have to wait {needed_s:.3g} s at least, which is past its deadline; allow more time or send less",
-        retry_after_s=needed_s,
+        f"it would have to wait {required_wait_s:.3g} s at least, which is past its deadline; "
+        "allow more time or send less",
+        retry_after_s=required_wait_s,
     )
 
 
-def _past_hope(left_s: float) -> DeadlineUnreachable:
+def _deadline_infeasible_error(remaining_s: float) -> DeadlineUnreachable:
     return DeadlineUnreachable(
-        f"its turn came {left_s:.3g} s before its deadline, and of late the upstream answered nobody as quickly; "
+        f"its turn came {remaining_s:.3g} s before its deadline, and of late the upstream answered nobody as quickly; "
         "allow more time or send less"
     )

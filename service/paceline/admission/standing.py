@@ -19,143 +19,143 @@ from itertools import count
 from math import inf
 
 from paceline.admission.budget import Budget
-from paceline.admission.copies import Copies
-from paceline.admission.lineup import BatchFlow, Lineup, State
-from paceline.admission.turns import Turns
+from paceline.admission.copies import CopyMemo
+from paceline.admission.lineup import BatchFlow, LaneQueue, QueueState
+from paceline.admission.turns import PermitScheduler
 from paceline.model import WaitReason
 
-_READY, _HELD, _IDLE = State.READY, State.HELD, State.IDLE
+_READY, _BLOCKED, _IDLE = QueueState.READY, QueueState.BLOCKED, QueueState.IDLE
 _RATE, _CONCURRENCY = WaitReason.RATE, WaitReason.CONCURRENCY
-_FEW = 64
+_MIN_SWEEP_SIZE = 64
 
 
-class Standing:
+class RunQueue:
     """The lineups of one gate; `wake` is called when a batch that was parked may go."""
 
-    __slots__ = ("_held", "_parked", "_sequence", "_swept_at", "_wake", "now", "turns")
+    __slots__ = ("_blocked", "_parked", "_request_dispatch", "_sequence", "_sweep_threshold", "accrued_at", "scheduler")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.turns = Turns()
+    def __init__(self, request_dispatch: Callable[[], None]) -> None:
+        self.scheduler = PermitScheduler()
         """Who is ready."""
-        self.now = 0.0
+        self.accrued_at = 0.0
         """Up to when time was put down to its reason."""
-        self._wake = wake
-        self._held: list[tuple[float, int, Lineup]] = []
-        self._swept_at = _FEW
+        self._request_dispatch = request_dispatch
+        self._blocked: list[tuple[float, int, LaneQueue]] = []
+        self._sweep_threshold = _MIN_SWEEP_SIZE
         """So many held are swept for those that are so no more."""
         self._parked: list[tuple[float, int, BatchFlow]] = []
         self._sequence = count(1)
 
-    def accrue(self, now: float) -> None:
+    def accrue_lane_waits(self, now: float) -> None:
         """Put the time since the last look down to each lane's reason."""
-        if now > self.now:
-            for turns in self.turns.of:
-                if turns.reason is not None:
-                    turns.waits.add(turns.reason, now - self.now)
-            self.now = now
+        if now > self.accrued_at:
+            for lane_scheduler in self.scheduler.by_lane:
+                if lane_scheduler.wait_reason is not None:
+                    lane_scheduler.waits.add(lane_scheduler.wait_reason, now - self.accrued_at)
+            self.accrued_at = now
 
-    def fold(self, flow: BatchFlow, now: float) -> None:
+    def accrue_waits(self, flow: BatchFlow, now: float) -> None:
         """Bring what a batch and its lineup waited for up to now."""
-        if now > self.now:
-            self.accrue(now)
-        lineup = flow.lineup
-        lineup.fold(now, self.turns.of[lineup.lane].waits)
+        if now > self.accrued_at:
+            self.accrue_lane_waits(now)
+        lane_queue = flow.lane_queue
+        lane_queue.accrue_waits(now, self.scheduler.by_lane[lane_queue.lane].waits)
         if flow.parked_at is not None:
-            flow.fold(now)
+            flow.accrue_waits(now)
 
-    def place(self, lineup: Lineup, now: float) -> None:
+    def mark_ready(self, lane_queue: LaneQueue, now: float) -> None:
         """Nothing is known to hold this lineup: ready if somebody waits in it, else idle."""
-        turns = self.turns.of[lineup.lane]
-        if lineup.root.live:
-            if lineup.state is not _READY:
-                lineup.become(_READY, now, turns.waits)
-                lineup.hold_number = 0
-            turns.add(lineup)
-        elif lineup.state is not _IDLE:
-            lineup.become(_IDLE, now, turns.waits)
-            lineup.hold_number = 0
-            lineup.rate_due = None
-            turns.remove(lineup)
+        lane_scheduler = self.scheduler.by_lane[lane_queue.lane]
+        if lane_queue.root.active_children:
+            if lane_queue.state is not _READY:
+                lane_queue.set_state(_READY, now, lane_scheduler.waits)
+                lane_queue.block_sequence = 0
+            lane_scheduler.add(lane_queue)
+        elif lane_queue.state is not _IDLE:
+            lane_queue.set_state(_IDLE, now, lane_scheduler.waits)
+            lane_queue.block_sequence = 0
+            lane_queue.rate_due_at = None
+            lane_scheduler.remove(lane_queue)
 
-    def hold(self, lineup: Lineup, until: float, reason: WaitReason, now: float) -> None:
+    def block(self, lane_queue: LaneQueue, blocked_until: float, reason: WaitReason, now: float) -> None:
         """Its budget cannot pay its head, or is paused."""
-        turns = self.turns.of[lineup.lane]
-        turns.remove(lineup)
-        lineup.become(_HELD, now, turns.waits)
-        lineup.until, lineup.reason = until, reason
-        lineup.rate_due = until if reason is _RATE else None
-        lineup.hold_number = next(self._sequence)
-        if until < inf:
-            heappush(self._held, (until, lineup.hold_number, lineup))
-            if len(self._held) > self._swept_at:
-                self._held = [place for place in self._held if place[1] == place[2].hold_number]
-                heapify(self._held)
-                self._swept_at = 2 * len(self._held) + _FEW
+        lane_scheduler = self.scheduler.by_lane[lane_queue.lane]
+        lane_scheduler.remove(lane_queue)
+        lane_queue.set_state(_BLOCKED, now, lane_scheduler.waits)
+        lane_queue.blocked_until, lane_queue.block_reason = blocked_until, reason
+        lane_queue.rate_due_at = blocked_until if reason is _RATE else None
+        lane_queue.block_sequence = next(self._sequence)
+        if blocked_until < inf:
+            heappush(self._blocked, (blocked_until, lane_queue.block_sequence, lane_queue))
+            if len(self._blocked) > self._sweep_threshold:
+                self._blocked = [entry for entry in self._blocked if entry[1] == entry[2].block_sequence]
+                heapify(self._blocked)
+                self._sweep_threshold = 2 * len(self._blocked) + _MIN_SWEEP_SIZE
 
-    def park(self, flow: BatchFlow, own_due: float, now: float) -> None:
+    def park(self, flow: BatchFlow, batch_due_at: float, now: float) -> None:
         """Take a batch that its own allowance holds back out of the running."""
-        own, lineup = flow.own, flow.lineup
-        assert own is not None
-        lineup.fold(now, self.turns.of[lineup.lane].waits)
-        flow.park(now, own_due, _RATE if own.free else _CONCURRENCY)
-        if own.free and own_due < inf:
-            heappush(self._parked, (own_due, next(self._sequence), flow))
+        batch_pool, lane_queue = flow.batch_pool, flow.lane_queue
+        assert batch_pool is not None
+        lane_queue.accrue_waits(now, self.scheduler.by_lane[lane_queue.lane].waits)
+        flow.park(now, batch_due_at, _RATE if batch_pool.has_capacity else _CONCURRENCY)
+        if batch_pool.has_capacity and batch_due_at < inf:
+            heappush(self._parked, (batch_due_at, next(self._sequence), flow))
         else:
-            own.block((self, flow), partial(self._room, flow))
-        self.place(lineup, now)
+            batch_pool.add_waiter((self, flow), partial(self._on_pool_capacity, flow))
+        self.mark_ready(lane_queue, now)
 
-    def forget(self, flow: BatchFlow) -> None:
+    def remove_flow(self, flow: BatchFlow) -> None:
         """Nobody waits in this batch any more."""
         if flow.parked_at is not None:
             flow.parked_at = None
-            assert flow.own is not None
-            flow.own.forget((self, flow))
+            assert flow.batch_pool is not None
+            flow.batch_pool.remove_waiter((self, flow))
 
-    def release(self, now: float) -> None:
+    def unblock_due(self, now: float) -> None:
         """Place all that were held or parked until now."""
-        parked, held = self._parked, self._held
+        parked, blocked = self._parked, self._blocked
         while parked and parked[0][0] <= now:
             flow = heappop(parked)[2]
             if flow.parked_at is not None:
-                flow.lineup.fold(now, self.turns.of[flow.lineup.lane].waits)
+                flow.lane_queue.accrue_waits(now, self.scheduler.by_lane[flow.lane_queue.lane].waits)
                 flow.unpark(now)
-                self.place(flow.lineup, now)
-        while held and held[0][0] <= now:
-            _, number, lineup = heappop(held)
-            if number == lineup.hold_number:
-                self.place(lineup, now)
+                self.mark_ready(flow.lane_queue, now)
+        while blocked and blocked[0][0] <= now:
+            _, sequence, lane_queue = heappop(blocked)
+            if sequence == lane_queue.block_sequence:
+                self.mark_ready(lane_queue, now)
 
-    def next_release(self) -> float:
+    def next_unblock_at(self) -> float:
         """When somebody is held or parked until; `inf` where nobody is."""
-        parked, held = self._parked, self._held
-        while held and held[0][1] != held[0][2].hold_number:
-            heappop(held)
-        until = held[0][0] if held else inf
-        return parked[0][0] if parked and parked[0][0] < until else until
+        parked, blocked = self._parked, self._blocked
+        while blocked and blocked[0][1] != blocked[0][2].block_sequence:
+            heappop(blocked)
+        unblock_at = blocked[0][0] if blocked else inf
+        return parked[0][0] if parked and parked[0][0] < unblock_at else unblock_at
 
-    def fork(self, copies: Copies, budgets: Iterable[Budget], wake: Callable[[], None]) -> Standing:
+    def copy(self, memo: CopyMemo, budgets: Iterable[Budget], request_dispatch: Callable[[], None]) -> RunQueue:
         """A copy over the copies of the budgets; see `Gate.fork`."""
-        fork = Standing(wake)
-        lineups, flows = copies.lineups, copies.flows
-        fork.turns, fork.now = self.turns.fork(copies), self.now
-        fork._held = [(at, n, lineups[each]) for at, n, each in self._held if n == each.hold_number]
-        fork._parked = [(at, n, flows[each]) for at, n, each in self._parked if each in flows]
-        heapify(fork._held)
-        heapify(fork._parked)
-        numbers = [number for _, number, _ in (*fork._held, *fork._parked)]
-        fork._sequence = count(max(numbers, default=0) + 1)
-        due = {flow for _, _, flow in fork._parked}
+        clone = RunQueue(request_dispatch)
+        lane_queues, flows = memo.lane_queues, memo.flows
+        clone.scheduler, clone.accrued_at = self.scheduler.copy(memo), self.accrued_at
+        clone._blocked = [(at, n, lane_queues[each]) for at, n, each in self._blocked if n == each.block_sequence]
+        clone._parked = [(at, n, flows[each]) for at, n, each in self._parked if each in flows]
+        heapify(clone._blocked)
+        heapify(clone._parked)
+        numbers = [number for _, number, _ in (*clone._blocked, *clone._parked)]
+        clone._sequence = count(max(numbers, default=0) + 1)
+        timed = {flow for _, _, flow in clone._parked}
         for budget in budgets:
-            for flow in (*budget.lineups[0].flows, *budget.lineups[1].flows):
-                if flow.parked_at is not None and flow not in due:
-                    assert flow.own is not None
-                    if flow.own.free:  # it was shut: nobody can foretell for how long
-                        heappush(fork._parked, (-inf, next(fork._sequence), flow))
+            for flow in (*budget.lane_queues[0].flows, *budget.lane_queues[1].flows):
+                if flow.parked_at is not None and flow not in timed:
+                    assert flow.batch_pool is not None
+                    if flow.batch_pool.has_capacity:  # it was shut: nobody can foretell for how long
+                        heappush(clone._parked, (-inf, next(clone._sequence), flow))
                     else:
-                        flow.own.block((fork, flow), partial(fork._room, flow))
-        return fork
+                        flow.batch_pool.add_waiter((clone, flow), partial(clone._on_pool_capacity, flow))
+        return clone
 
-    def _room(self, flow: BatchFlow) -> None:
-        flow.own_due = inf
+    def _on_pool_capacity(self, flow: BatchFlow) -> None:
+        flow.batch_due_at = inf
         heappush(self._parked, (-inf, next(self._sequence), flow))
-        self._wake()
+        self._request_dispatch()

@@ -10,155 +10,163 @@ from collections import OrderedDict
 from copy import copy
 from math import inf
 
-from paceline.admission.copies import Copies
-from paceline.admission.lineup import WEIGHTS, Lineup
-from paceline.admission.waits import Waits
+from paceline.admission.copies import CopyMemo
+from paceline.admission.lineup import PRIORITY_WEIGHTS, LaneQueue
+from paceline.admission.waits import WaitTotals
 from paceline.model import Priority, WaitReason
 
 _BULK = Priority.BULK
 
 
-class LaneTurns:
+class LaneScheduler:
     """Those of one lane."""
 
-    __slots__ = ("_number", "_ready", "_spare", "_tags", "count", "reason", "waits")
+    __slots__ = ("_fallback", "_ready", "_served_sequence", "_start_tags", "ready_count", "wait_reason", "waits")
 
     def __init__(self) -> None:
-        self._ready: dict[Priority, OrderedDict[Lineup, None]] = {priority: OrderedDict() for priority in WEIGHTS}
-        self._spare: dict[Priority, OrderedDict[Lineup, None]] = {priority: OrderedDict() for priority in WEIGHTS}
+        self._ready: dict[Priority, OrderedDict[LaneQueue, None]] = {
+            priority: OrderedDict() for priority in PRIORITY_WEIGHTS
+        }
+        self._fallback: dict[Priority, OrderedDict[LaneQueue, None]] = {
+            priority: OrderedDict() for priority in PRIORITY_WEIGHTS
+        }
         """Lineups whose head is bulk, by the class of who goes instead when bulk may not: in turn with the others."""
-        self._number = 0
-        self._tags = dict.fromkeys(WEIGHTS, 0.0)
-        self.count = 0
-        self.reason: WaitReason | None = None
+        self._served_sequence = 0
+        self._start_tags = dict.fromkeys(PRIORITY_WEIGHTS, 0.0)
+        self.ready_count = 0
+        self.wait_reason: WaitReason | None = None
         """Why they were not served at the last look; None where none was ready."""
-        self.waits = Waits()
+        self.waits = WaitTotals()
         """What a ready lineup of this lane was held back by: permits, a pause, or a look that was put off."""
 
-    def add(self, lineup: Lineup) -> None:
+    def add(self, lane_queue: LaneQueue) -> None:
         """It is ready, or its head may have changed."""
-        head = lineup.head_class(True)
+        head = lane_queue.head_class(True)
         assert head is not None
-        before = lineup.ready_as
+        before = lane_queue.ready_class
         if before is not head:
             if before is None:
-                self.count += 1
+                self.ready_count += 1
             else:
-                del self._ready[before][lineup]
-            self._ready[head][lineup] = None
-            lineup.ready_as = head
-        spare = lineup.head_class(False) if head is _BULK and lineup.root.live > 1 else None
-        if spare is not lineup.spare_as:
-            self._set_spare(lineup, spare)
+                del self._ready[before][lane_queue]
+            self._ready[head][lane_queue] = None
+            lane_queue.ready_class = head
+        fallback = lane_queue.head_class(False) if head is _BULK and lane_queue.root.active_children > 1 else None
+        if fallback is not lane_queue.fallback_class:
+            self._set_fallback(lane_queue, fallback)
 
-    def remove(self, lineup: Lineup) -> None:
-        if lineup.ready_as is not None:
-            del self._ready[lineup.ready_as][lineup]
-            lineup.ready_as = None
-            self.count -= 1
-            if lineup.spare_as is not None:
-                self._set_spare(lineup, None)
+    def remove(self, lane_queue: LaneQueue) -> None:
+        if lane_queue.ready_class is not None:
+            del self._ready[lane_queue.ready_class][lane_queue]
+            lane_queue.ready_class = None
+            self.ready_count -= 1
+            if lane_queue.fallback_class is not None:
+                self._set_fallback(lane_queue, None)
 
-    def next(self, bulk: bool, virtual: float) -> tuple[float, Lineup] | None:
+    def select(self, include_bulk: bool, virtual_time: float) -> tuple[float, LaneQueue] | None:
         """The lineup whose turn it is, with its start tag."""
-        best: Lineup | None = None
+        best: LaneQueue | None = None
         start = inf
         for priority, ready in self._ready.items():
-            if not bulk and priority is _BULK:
+            if not include_bulk and priority is _BULK:
                 continue
-            spare = None if bulk else self._spare[priority]
-            if ready or spare:
-                tag = self._tags[priority]
-                if tag < virtual:
-                    tag = virtual
+            fallback = None if include_bulk else self._fallback[priority]
+            if ready or fallback:
+                tag = self._start_tags[priority]
+                if tag < virtual_time:
+                    tag = virtual_time
                 if tag < start:
-                    best, start = _longest_ago(ready, spare) if spare else next(iter(ready)), tag
+                    best, start = _least_recently_served(ready, fallback) if fallback else next(iter(ready)), tag
         return None if best is None else (start, best)
 
-    def served(self, lineup: Lineup, priority: Priority, cost: float, virtual: float) -> float:
+    def charge(self, lane_queue: LaneQueue, priority: Priority, cost: float, virtual_time: float) -> float:
         """A permit went to this class: its tag moves on, and the next of its lineups is first. Its start tag."""
-        start = self._tags[priority]
-        if start < virtual:
-            start = virtual
-        self._tags[priority] = start + cost / WEIGHTS[priority]
-        if self.count > 1 and lineup.ready_as is not None:
-            self._number += 1
-            lineup.served_number = self._number
-            self._ready[lineup.ready_as].move_to_end(lineup)
-            if lineup.spare_as is not None:
-                self._spare[lineup.spare_as].move_to_end(lineup)
+        start = self._start_tags[priority]
+        if start < virtual_time:
+            start = virtual_time
+        self._start_tags[priority] = start + cost / PRIORITY_WEIGHTS[priority]
+        if self.ready_count > 1 and lane_queue.ready_class is not None:
+            self._served_sequence += 1
+            lane_queue.served_sequence = self._served_sequence
+            self._ready[lane_queue.ready_class].move_to_end(lane_queue)
+            if lane_queue.fallback_class is not None:
+                self._fallback[lane_queue.fallback_class].move_to_end(lane_queue)
         return start
 
-    def _set_spare(self, lineup: Lineup, spare: Priority | None) -> None:
-        if lineup.spare_as is not None:
-            del self._spare[lineup.spare_as][lineup]
-        if spare is not None:
-            self._spare[spare][lineup] = None
-        lineup.spare_as = spare
+    def _set_fallback(self, lane_queue: LaneQueue, fallback: Priority | None) -> None:
+        if lane_queue.fallback_class is not None:
+            del self._fallback[lane_queue.fallback_class][lane_queue]
+        if fallback is not None:
+            self._fallback[fallback][lane_queue] = None
+        lane_queue.fallback_class = fallback
 
-    def fork(self, copies: Copies) -> LaneTurns:
-        fork, lineups = LaneTurns(), copies.lineups
-        for mine, others in ((self._ready, fork._ready), (self._spare, fork._spare)):
-            for priority, places in mine.items():
-                others[priority] = OrderedDict.fromkeys(lineups[lineup] for lineup in places)
-        fork._tags, fork._number, fork.count = dict(self._tags), self._number, self.count
-        fork.reason, fork.waits = self.reason, copy(self.waits)
-        return fork
+    def copy(self, memo: CopyMemo) -> LaneScheduler:
+        clone, lane_queues = LaneScheduler(), memo.lane_queues
+        for sources, targets in ((self._ready, clone._ready), (self._fallback, clone._fallback)):
+            for priority, entries in sources.items():
+                targets[priority] = OrderedDict.fromkeys(lane_queues[lane_queue] for lane_queue in entries)
+        clone._start_tags, clone._served_sequence, clone.ready_count = (
+            dict(self._start_tags),
+            self._served_sequence,
+            self.ready_count,
+        )
+        clone.wait_reason, clone.waits = self.wait_reason, copy(self.waits)
+        return clone
 
 
-class Turns:
+class PermitScheduler:
     """The turns of both lanes."""
 
-    __slots__ = ("adaptive", "classic", "of", "virtual")
+    __slots__ = ("adaptive", "by_lane", "classic", "virtual_time")
 
     def __init__(self) -> None:
-        self.classic, self.adaptive = self.of = (LaneTurns(), LaneTurns())
+        self.classic, self.adaptive = self.by_lane = (LaneScheduler(), LaneScheduler())
         """The same two by `Lane`: `of[lane]`."""
-        self.virtual = 0.0
+        self.virtual_time = 0.0
         """The start tag of who was served last."""
 
     @property
-    def any(self) -> bool:
+    def has_ready(self) -> bool:
         """Somebody is ready."""
-        return self.classic.count > 0 or self.adaptive.count > 0
+        return self.classic.ready_count > 0 or self.adaptive.ready_count > 0
 
-    def next(
+    def select(
         self, in_flight: float, bulk_in_flight: float, limit: float, adaptive_limit: float
-    ) -> tuple[Lineup, bool] | None:
+    ) -> tuple[LaneQueue, bool] | None:
         """The lineup whose turn it is, and whether bulk may go; None when with so many in flight nobody may."""
-        classic, adaptive = self.of
-        found, bulk = None, False
-        if classic.count and in_flight < limit:
-            bulk = _bulk_may_go(in_flight, bulk_in_flight, limit)
-            found = classic.next(bulk, self.virtual)
-        if adaptive.count and in_flight < adaptive_limit:
-            bulk_too = _bulk_may_go(in_flight, bulk_in_flight, adaptive_limit)
-            other = adaptive.next(bulk_too, self.virtual)
+        classic, adaptive = self.by_lane
+        found, include_bulk = None, False
+        if classic.ready_count and in_flight < limit:
+            include_bulk = _may_grant_bulk(in_flight, bulk_in_flight, limit)
+            found = classic.select(include_bulk, self.virtual_time)
+        if adaptive.ready_count and in_flight < adaptive_limit:
+            adaptive_include_bulk = _may_grant_bulk(in_flight, bulk_in_flight, adaptive_limit)
+            other = adaptive.select(adaptive_include_bulk, self.virtual_time)
             if other is not None and (found is None or other[0] <= found[0]):
-                found, bulk = other, bulk_too
-        return None if found is None else (found[1], bulk)
+                found, include_bulk = other, adaptive_include_bulk
+        return None if found is None else (found[1], include_bulk)
 
-    def fork(self, copies: Copies) -> Turns:
+    def copy(self, memo: CopyMemo) -> PermitScheduler:
         """A copy for the copies of the lineups."""
-        fork = Turns()
-        fork.classic, fork.adaptive = fork.of = (self.classic.fork(copies), self.adaptive.fork(copies))
-        fork.virtual = self.virtual
-        return fork
+        clone = PermitScheduler()
+        clone.classic, clone.adaptive = clone.by_lane = (self.classic.copy(memo), self.adaptive.copy(memo))
+        clone.virtual_time = self.virtual_time
+        return clone
 
 
-def _bulk_may_go(in_flight: float, bulk_in_flight: float, limit: float) -> bool:
+def _may_grant_bulk(in_flight: float, bulk_in_flight: float, limit: float) -> bool:
     """Bulk leaves one permit in ten free for the others, at least one where there is more than one.
 
     As many it may itself have, however many the others want: with none it would never go while they take all.
     """
-    kept = 0.0 if limit <= 1 or limit == inf else max(1, limit // 10)
-    return in_flight < limit - kept or bulk_in_flight < kept
+    reserved = 0.0 if limit <= 1 or limit == inf else max(1, limit // 10)
+    return in_flight < limit - reserved or bulk_in_flight < reserved
 
 
-def _longest_ago(ready: OrderedDict[Lineup, None], spare: OrderedDict[Lineup, None]) -> Lineup:
+def _least_recently_served(ready: OrderedDict[LaneQueue, None], fallback: OrderedDict[LaneQueue, None]) -> LaneQueue:
     """Of the first of each, the one that was served before the other."""
-    other = next(iter(spare))
+    other = next(iter(fallback))
     if not ready:
         return other
     one = next(iter(ready))
-    return one if one.served_number <= other.served_number else other
+    return one if one.served_sequence <= other.served_sequence else other

@@ -8,7 +8,7 @@ _RATE, _CONCURRENCY = WaitReason.RATE, WaitReason.CONCURRENCY
 """By themselves, as in the other files of this package: under Python 3.11 looking one up in its enum costs 70 ns."""
 
 
-class Waits:
+class WaitTotals:
     """Seconds by reason; only ever grows, but for what `take_back` corrects."""
 
     __slots__ = ("concurrency_s", "pause_s", "rate_s")
@@ -24,18 +24,18 @@ class Waits:
         else:
             self.pause_s += duration_s
 
-    def read(self) -> tuple[float, float, float]:
+    def snapshot(self) -> tuple[float, float, float]:
         """Rate, concurrency, pause."""
         return self.rate_s, self.concurrency_s, self.pause_s
 
-    def add_since(self, other: Waits, mark: tuple[float, float, float]) -> None:
+    def add_since(self, other: WaitTotals, baseline: tuple[float, float, float]) -> None:
         """Add what `other` grew by since it read `mark`."""
-        self.rate_s += other.rate_s - mark[0]
-        self.concurrency_s += other.concurrency_s - mark[1]
-        self.pause_s += other.pause_s - mark[2]
+        self.rate_s += other.rate_s - baseline[0]
+        self.concurrency_s += other.concurrency_s - baseline[1]
+        self.pause_s += other.pause_s - baseline[2]
 
-    def take_back(self, other: Waits, mark: tuple[float, float, float]) -> None:
+    def subtract_since(self, other: WaitTotals, baseline: tuple[float, float, float]) -> None:
         """Take off what `other` grew by since it read `mark`."""
-        self.rate_s -= other.rate_s - mark[0]
-        self.concurrency_s -= other.concurrency_s - mark[1]
-        self.pause_s -= other.pause_s - mark[2]
+        self.rate_s -= other.rate_s - baseline[0]
+        self.concurrency_s -= other.concurrency_s - baseline[1]
+        self.pause_s -= other.pause_s - baseline[2]

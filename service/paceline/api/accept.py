@@ -8,10 +8,10 @@ from paceline.api.errors import NotAcceptable
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-EVENTS = "text/event-stream"
+EVENT_STREAM = "text/event-stream"
 
 
-def wanted_form(scope: Scope, offered: tuple[str, ...]) -> str:
+def negotiate_media_type(scope: Scope, offered: tuple[str, ...]) -> str:
     """The offered form with the highest weight; of equals the first offered.
 
     Raises:
@@ -20,28 +20,28 @@ def wanted_form(scope: Scope, offered: tuple[str, ...]) -> str:
     fields = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
     if not fields:
         return offered[0]
-    ranges = [_range(part) for field in fields for part in field.split(",") if part.strip()]
-    best, best_weight = "", 0.0
-    for form in offered:
-        weight = _weight(form, ranges)
-        if weight > best_weight:
-            best, best_weight = form, weight
-    if ranges and not best:
+    ranges = [_parse_media_range(part) for field in fields for part in field.split(",") if part.strip()]
+    best_type, best_quality = "", 0.0
+    for media_type in offered:
+        quality = _match_quality(media_type, ranges)
+        if quality > best_quality:
+            best_type, best_quality = media_type, quality
+    if ranges and not best_type:
         raise NotAcceptable(f"none of the types in Accept can be given; ask for one of {', '.join(offered)}")
-    return best or offered[0]
+    return best_type or offered[0]
 
 
-def _weight(form: str, ranges: list[tuple[str, float]]) -> float:
+def _match_quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
     """The weight of the most specific range that holds this form."""
-    for candidate in (form, form.partition("/")[0] + "/*", "*/*"):
-        weights = [weight for name, weight in ranges if name == candidate]
-        if weights:
-            return max(weights)
+    for candidate in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
+        qualities = [weight for name, weight in ranges if name == candidate]
+        if qualities:
+            return max(qualities)
     return 0.0
 
 
-def _range(part: str) -> tuple[str, float]:
-    name, *parameters = (each.strip().lower() for each in part.split(";"))
+def _parse_media_range(text: str) -> tuple[str, float]:
+    name, *parameters = (each.strip().lower() for each in text.split(";"))
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key.strip() == "q":

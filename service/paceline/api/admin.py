@@ -10,29 +10,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paceline.api.core import Render
+from paceline.api.core import RenderMetrics
 from paceline.api.errors import MethodNotAllowed, NotFound, Unavailable, problem_response
-from paceline.api.health import alive, readiness
-from paceline.api.intake import Intake
-from paceline.api.server import Server
+from paceline.api.health import render_liveness, render_readiness
+from paceline.api.intake import LoadShedder
+from paceline.api.server import UvicornServer
 
-_METRICS_WITHIN_S = 1.0
+_METRICS_TIMEOUT_S = 1.0
 
 
 class AdminApp:
     """The three answers, each from a thread other than the service's own."""
 
-    def __init__(self, intake: Intake, render: Render, loop: asyncio.AbstractEventLoop) -> None:
-        self._intake = intake
-        self._render = render
+    def __init__(
+        self, load_shedder: LoadShedder, render_metrics: RenderMetrics, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._load_shedder = load_shedder
+        self._render_metrics = render_metrics
         self._loop = loop
-        self._last: tuple[bytes, str] | None = None
+        self._last_metrics: tuple[bytes, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await (await self._answer(Request(scope)))(scope, receive, send)
+            await (await self._handle(Request(scope)))(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _handle(self, request: Request) -> Response:
         path = request.url.path
         if path not in ("/healthz", "/readyz", "/metrics"):
             detail = "this port has /healthz, /readyz and /metrics; the API is on server.port"
@@ -41,26 +43,26 @@ class AdminApp:
             detail = "this path takes GET and HEAD only"
             return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": "GET, HEAD"}))
         if path == "/healthz":
-            return alive()
+            return render_liveness()
         if path == "/readyz":
-            return readiness(self._intake)
-        return await self._metrics(request)
+            return render_readiness(self._load_shedder)
+        return await self._respond_with_metrics(request)
 
-    async def _metrics(self, request: Request) -> Response:
+    async def _respond_with_metrics(self, request: Request) -> Response:
         """As they stand; as they last stood while the service's own loop is too busy to tell."""
-        asked = asyncio.run_coroutine_threadsafe(self._rendered(request.headers.get("accept", "")), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._render_on_loop(request.headers.get("accept", "")), self._loop)
         try:
-            async with asyncio.timeout(_METRICS_WITHIN_S):
-                self._last = await asyncio.wrap_future(asked)
+            async with asyncio.timeout(_METRICS_TIMEOUT_S):
+                self._last_metrics = await asyncio.wrap_future(future)
         except TimeoutError:
-            if self._last is None:
+            if self._last_metrics is None:
                 return problem_response(request.scope, Unavailable("the service is too busy to give its metrics"))
-        body, content_type = self._last
+        body, content_type = self._last_metrics
         return Response(body, headers={"content-type": content_type})
 
-    async def _rendered(self, accept: str) -> tuple[bytes, str]:
+    async def _render_on_loop(self, accept: str) -> tuple[bytes, str]:
         # On the service's own loop: what the gauges read may be looked at by no other thread.
-        return self._render(accept)
+        return self._render_metrics(accept)
 
 
 class AdminServer:
@@ -68,7 +70,7 @@ class AdminServer:
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener = listener
-        self._server = Server(app, lambda: None)
+        self._server = UvicornServer(app, lambda: None)
         self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
 
     def _run(self) -> None:

@@ -8,12 +8,12 @@ from starlette.routing import Route
 
 from paceline import __version__
 from paceline.api import batches, classic, comparisons, docs, fetch, health, plans, strategies, upstreams
-from paceline.api.core import Core
-from paceline.api.errors import ApiError, admit_fault, refuse, refuse_http
+from paceline.api.core import ApiContext
+from paceline.api.errors import ApiError, render_api_error, render_http_exception, render_internal_error
 from paceline.api.openapi import document
 
 
-def application(core: Core) -> FastAPI:
+def create_api_app(context: ApiContext) -> FastAPI:
     """Every route and every refusal; what stands around them is put there by the composition root."""
     app = FastAPI(
         title="Paceline",
@@ -21,12 +21,16 @@ def application(core: Core) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={ApiError: refuse, HTTPException: refuse_http, Exception: admit_fault},
+        exception_handlers={
+            ApiError: render_api_error,
+            HTTPException: render_http_exception,
+            Exception: render_internal_error,
+        },
     )
     for resource in (batches, plans, fetch, strategies, upstreams, comparisons, classic, health, docs):
-        resource.add_routes(app, core)
+        resource.add_routes(app, context)
     for route in app.routes:
         if isinstance(route, Route) and route.methods is not None and "GET" in route.methods:
             route.methods.add("HEAD")  # load balancers ask so; the server leaves the content out
-    app.openapi = lambda: document(core.config)  # type: ignore[method-assign] # how FastAPI has it replaced
+    app.openapi = lambda: document(context.config)  # type: ignore[method-assign] # how FastAPI has it replaced
     return app

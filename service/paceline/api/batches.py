@@ -6,19 +6,23 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.api.accept import EVENTS, JSON, NDJSON, wanted_form
-from paceline.api.answers import StreamAnswer, WholeAnswer
-from paceline.api.core import Core
-from paceline.api.held import held
-from paceline.api.intake import Place
+from paceline.api.accept import EVENT_STREAM, JSON, NDJSON, negotiate_media_type
+from paceline.api.answers import JsonBatchResponse, StreamingBatchResponse
+from paceline.api.core import ApiContext
+from paceline.api.held import with_reservation
+from paceline.api.intake import Reservation
 from paceline.api.reading import read_batch
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
-    async def batch(request: Request, place: Place) -> Response:
-        form = wanted_form(request.scope, (JSON, NDJSON, EVENTS))
-        checked = await read_batch(request, place, core.config.server)
-        place.hold_items(len(checked.items))
-        return WholeAnswer(core, checked, place) if form == JSON else StreamAnswer(core, checked, place, form)
+def add_routes(app: FastAPI, context: ApiContext) -> None:
+    async def run_batch(request: Request, reservation: Reservation) -> Response:
+        media_type = negotiate_media_type(request.scope, (JSON, NDJSON, EVENT_STREAM))
+        batch = await read_batch(request, reservation, context.config.server)
+        reservation.reserve_items(len(batch.items))
+        return (
+            JsonBatchResponse(context, batch, reservation)
+            if media_type == JSON
+            else StreamingBatchResponse(context, batch, reservation, media_type)
+        )
 
-    app.post("/v1/batch", response_model=None, name="batch")(held(core, batch))
+    app.post("/v1/batch", response_model=None, name="batch")(with_reservation(context, run_batch))

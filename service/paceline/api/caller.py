@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from paceline.api.errors import CallerGone
+from paceline.api.errors import ClientDisconnected
 
 T = TypeVar("T")
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives; it is cancelled, and has let go of everything, when the caller hangs up first.
 
     The request's body must have been read: from here on nobody else may `receive`.
@@ -22,19 +22,19 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         CallerGone: the caller hung up.
     """
     loop = asyncio.get_running_loop()
-    working = loop.create_task(work)
-    watching = loop.create_task(_gone(receive))
+    work_task = loop.create_task(work)
+    disconnect_task = loop.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise CallerGone("the caller hung up before its answer")
-        return working.result()
+        await asyncio.wait((work_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
+        if not work_task.done():
+            raise ClientDisconnected("the caller hung up before its answer")
+        return work_task.result()
     finally:
-        working.cancel()
-        watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        work_task.cancel()
+        disconnect_task.cancel()
+        await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

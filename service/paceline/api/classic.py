@@ -13,76 +13,80 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import JSON
-from paceline.api.caller import unless_gone
-from paceline.api.comparisons import upstream_of
-from paceline.api.core import Core, tenant_of
-from paceline.api.errors import Invalid, NoTarget
-from paceline.api.fields import DEFAULT_DEADLINE_S, MOST, lowered
-from paceline.api.held import held
-from paceline.api.intake import Place
-from paceline.api.schemas import ClassicAnswer
+from paceline.api.caller import run_until_disconnect
+from paceline.api.comparisons import resolve_upstream
+from paceline.api.core import ApiContext, get_tenant
+from paceline.api.errors import Invalid, NoCompareTarget
+from paceline.api.fields import DEFAULT_DEADLINE_S, MAX_VALUE, cap_priority
+from paceline.api.held import with_reservation
+from paceline.api.intake import Reservation
+from paceline.api.schemas import ClassicResponse
 from paceline.model import Batch, Item, ItemRetry, Outcome, Priority, Strategy
 
-NO_ANSWER = 0
+NO_RESPONSE_STATUS = 0
 """In place of the status of a request that got none."""
 
-_WHOLE = re.compile(r"[0-9]{1,10}").fullmatch
+_match_integer = re.compile(r"[0-9]{1,10}").fullmatch
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
+def add_routes(app: FastAPI, context: ApiContext) -> None:
     encode = msgspec.json.Encoder().encode
 
-    async def run(request: Request, place: Place, strategy: Strategy, words: str) -> Response:
-        limits = core.config.server
-        target = core.config.compare.target
-        count = _whole(request, "num_requests", limits.max_items)
-        cap = _whole(request, "max_concurrent", MOST) if strategy is Strategy.BOUNDED else None
+    async def run(request: Request, reservation: Reservation, strategy: Strategy, description: str) -> Response:
+        limits = context.config.server
+        target = context.config.compare.target
+        count = _parse_integer_parameter(request, "num_requests", limits.max_items)
+        max_concurrency = (
+            _parse_integer_parameter(request, "max_concurrent", MAX_VALUE) if strategy is Strategy.BOUNDED else None
+        )
         if target is None:
-            raise NoTarget("there is nothing to call; set compare.target, as in {upstream: name, path: /get}")
+            raise NoCompareTarget("there is nothing to call; set compare.target, as in {upstream: name, path: /get}")
         item = Item(upstream=target.upstream, path=target.path)
-        tenant = tenant_of(request.scope)
-        upstream_of(item, core.registry, tenant)
+        tenant = get_tenant(request.scope)
+        resolve_upstream(item, context.registry, tenant)
         batch = Batch(
             items=[item] * count,
             strategy=strategy,
-            max_concurrency=cap,
+            max_concurrency=max_concurrency,
             deadline_s=min(DEFAULT_DEADLINE_S, limits.max_deadline),
-            priority=lowered(Priority.NORMAL, tenant),
+            priority=cap_priority(Priority.NORMAL, tenant),
             retry=ItemRetry(attempts=1),
             tenant=tenant,
             engine="httpx",
         )
-        statuses = [NO_ANSWER] * count
+        statuses = [NO_RESPONSE_STATUS] * count
 
-        def note(outcome: Outcome) -> None:
-            statuses[outcome.index] = outcome.status or NO_ANSWER
+        def record_status(outcome: Outcome) -> None:
+            statuses[outcome.index] = outcome.status or NO_RESPONSE_STATUS
 
-        place.hold_items(count)
-        opened = core.runner.open(batch)
-        summary = await unless_gone(request.receive, core.runner.run(batch, note, opened))
-        message = f"{summary.succeeded} of {count} requests succeeded, sent {words}, in {opened.elapsed_s:.2f} s"
-        return Response(encode(ClassicAnswer(message, statuses)), media_type=JSON)
+        reservation.reserve_items(count)
+        batch_run = context.runner.open_run(batch)
+        summary = await run_until_disconnect(request.receive, context.runner.run(batch, record_status, batch_run))
+        message = (
+            f"{summary.succeeded} of {count} requests succeeded, sent {description}, in {batch_run.elapsed_s:.2f} s"
+        )
+        return Response(encode(ClassicResponse(message, statuses)), media_type=JSON)
 
-    async def sync(request: Request, place: Place) -> Response:
-        return await run(request, place, Strategy.SEQUENTIAL, "one after another")
+    async def run_sequential(request: Request, reservation: Reservation) -> Response:
+        return await run(request, reservation, Strategy.SEQUENTIAL, "one after another")
 
-    async def all_at_once(request: Request, place: Place) -> Response:
-        return await run(request, place, Strategy.CONCURRENT, "all at once")
+    async def run_concurrent(request: Request, reservation: Reservation) -> Response:
+        return await run(request, reservation, Strategy.CONCURRENT, "all at once")
 
-    async def under_a_semaphore(request: Request, place: Place) -> Response:
-        words = f"at most {request.path_params['max_concurrent']} at a time"
-        return await run(request, place, Strategy.BOUNDED, words)
+    async def run_bounded(request: Request, reservation: Reservation) -> Response:
+        description = f"at most {request.path_params['max_concurrent']} at a time"
+        return await run(request, reservation, Strategy.BOUNDED, description)
 
-    for path, answer in (
-        ("/sync/{num_requests}", sync),
-        ("/async/{num_requests}", all_at_once),
-        ("/async_sem/{num_requests}/{max_concurrent}", under_a_semaphore),
+    for path, endpoint in (
+        ("/sync/{num_requests}", run_sequential),
+        ("/async/{num_requests}", run_concurrent),
+        ("/async_sem/{num_requests}/{max_concurrent}", run_bounded),
     ):
-        app.get(path, response_model=None)(held(core, answer))
+        app.get(path, response_model=None)(with_reservation(context, endpoint))
 
 
-def _whole(request: Request, name: str, most: int) -> int:
+def _parse_integer_parameter(request: Request, name: str, maximum: int) -> int:
     text = request.path_params[name]
-    if not _WHOLE(text) or not 1 <= int(text) <= most:
-        raise Invalid(f"{name} must be a whole number from 1 to {most}; correct it", field=name)
+    if not _match_integer(text) or not 1 <= int(text) <= maximum:
+        raise Invalid(f"{name} must be a whole number from 1 to {maximum}; correct it", field=name)
     return int(text)

@@ -25,137 +25,139 @@ import msgspec
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from paceline.api.errors import PROBLEM_TYPE, ApiError, HeadTooLarge, TooSlow, phrase, problem_of
-from paceline.api.not_http import not_http
-from paceline.api.taking import Taking
+from paceline.api.errors import PROBLEM_TYPE, ApiError, HeadTooLarge, RequestTimeout, reason_phrase, to_problem
+from paceline.api.not_http import explain_malformed_request
+from paceline.api.taking import SlowReaderGuard
 
-MAX_HEAD = 64 * 1024
-MAX_AHEAD = 64 * 1024
-SLOWEST_SENT = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+MAX_READ_AHEAD_BYTES = 64 * 1024
+MIN_UPLOAD_BYTES_PER_S = 64 * 1024
 """Bytes a second below which a caller is too slow. A body holds room before it is here, so it may take less time."""
 
 _LINGER_S = 0.5
 """How long a refused caller may go on sending: bytes that nobody reads would reset the connection, and the refusal."""
 
 
-class Patience(Struct, frozen=True):
+class SlowClientTimeouts(Struct, frozen=True):
     """How long callers may take; seconds."""
 
     receive_s: float = 30.0
-    take_s: float = 30.0
+    read_check_interval_s: float = 30.0
     """Between two looks at how much a caller has taken of what waits for it."""
 
 
-class Connection(HttpToolsProtocol):
+class HardenedProtocol(HttpToolsProtocol):
     """A subclass because that is how uvicorn lets its protocol be replaced."""
 
-    def __init__(self, *args: Any, patience: Patience, **options: Any) -> None:
+    def __init__(self, *args: Any, timeouts: SlowClientTimeouts, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._patience = patience
-        self._open: list[RequestResponseCycle] = []
+        self._timeouts = timeouts
+        self._open_cycles: list[RequestResponseCycle] = []
         """The requests that have no whole answer yet, in order; only the last of them may still be arriving."""
-        self._refused = False
-        self._arrival: asyncio.TimerHandle | None = None
-        self._begun = False
-        self._arriving_since = 0.0
-        self._arrived = 0
-        self._undelivered = 0
-        self._head_size = 0
-        self._ahead = 0
-        self._taking: Taking  # from `connection_made` on
-        self._piece = b""
-        self._plain_head: bytes | None = None
+        self._is_rejected = False
+        self._receive_timer: asyncio.TimerHandle | None = None
+        self._is_receiving = False
+        self._receiving_since = 0.0
+        self._received_bytes = 0
+        self._undelivered_bytes = 0
+        self._head_bytes = 0
+        self._read_ahead_bytes = 0
+        self._slow_reader_guard: SlowReaderGuard  # from `connection_made` on
+        self._current_data = b""
+        self._head_without_upgrade: bytes | None = None
         """The head of a request that offered an upgrade, without the offer: what is to be read in its place."""
-        self._offer_ends = 0
+        self._upgrade_end = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._taking = Taking(transport, self._patience.take_s)
+        self._slow_reader_guard = SlowReaderGuard(transport, self._timeouts.read_check_interval_s)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_arrival()
-        self._taking.stop()
+        self._stop_receive_timer()
+        self._slow_reader_guard.stop()
         self._unset_keepalive_if_required()
-        self._tell_gone()
+        self._disconnect_open_cycles()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._is_rejected:
             return
-        self._watch_arrival()
-        self._arrived += len(data)
-        self._undelivered += len(data)
-        if self._answering():
-            self._ahead += len(data)
-        self._read(data)
-        if self._undelivered > MAX_HEAD and not self._refused:
-            self._refuse_head()
-        if self.pipeline and self._ahead <= MAX_AHEAD:
+        self._start_receive_timer()
+        self._received_bytes += len(data)
+        self._undelivered_bytes += len(data)
+        if self._has_pending_response():
+            self._read_ahead_bytes += len(data)
+        self._feed_parser(data)
+        if self._undelivered_bytes > MAX_HEAD_BYTES and not self._is_rejected:
+            self._reject_head()
+        if self.pipeline and self._read_ahead_bytes <= MAX_READ_AHEAD_BYTES:
             self.flow.resume_reading()
 
-    def _read(self, data: bytes) -> None:
-        self._piece = data
+    def _feed_parser(self, data: bytes) -> None:
+        self._current_data = data
         super().data_received(data)
-        left = memoryview(data)
-        while (head := self._plain_head) is not None:
-            self._plain_head = None
-            left = left[self._offer_ends :]
+        remaining = memoryview(data)
+        while (head := self._head_without_upgrade) is not None:
+            self._head_without_upgrade = None
+            remaining = remaining[self._upgrade_end :]
             self.parser = httptools.HttpRequestParser(self)  # the old one may take the connection to be at its end
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
             super().data_received(head)
-            super().data_received(left)  # type: ignore[arg-type] # the parser takes any buffer, and this is no copy
-        self._piece = b""
+            super().data_received(remaining)  # type: ignore[arg-type] # the parser takes any buffer, and this is no copy
+        self._current_data = b""
 
     def on_message_begin(self) -> None:
-        self._head_size = 0
-        self._begun = True
-        self._watch_arrival()  # two may be in one piece
+        self._head_bytes = 0
+        self._is_receiving = True
+        self._start_receive_timer()  # two may be in one piece
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        self._head_size += len(url)
+        self._head_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > MAX_HEAD and not self._refused:  # before its end, or in the trailers after the body
-            self._refuse_head()
-        if not self._refused:
-            self._undelivered = 0
+        self._head_bytes += len(name) + len(value) + 4
+        if (
+            self._head_bytes > MAX_HEAD_BYTES and not self._is_rejected
+        ):  # before its end, or in the trailers after the body
+            self._reject_head()
+        if not self._is_rejected:
+            self._undelivered_bytes = 0
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._undelivered = 0
-        if self._refused:
+        self._undelivered_bytes = 0
+        if self._is_rejected:
             return
         if self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers):
-            self._plain_head = self._without_offer()
+            self._head_without_upgrade = self._render_head_without_upgrade()
             return
         super().on_headers_complete()
-        self._open = [cycle for cycle in self._open if not cycle.response_complete]
-        self._open.append(self.cycle)
+        self._open_cycles = [cycle for cycle in self._open_cycles if not cycle.response_complete]
+        self._open_cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
-        self._undelivered = 0
-        if not self._refused:
+        self._undelivered_bytes = 0
+        if not self._is_rejected:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._undelivered = 0
-        if self._plain_head is not None:  # the parser ends it here; it is read once more
+        self._undelivered_bytes = 0
+        if self._head_without_upgrade is not None:  # the parser ends it here; it is read once more
             return
-        self._begun = False
-        self._stop_arrival()
-        if not self._refused:
+        self._is_receiving = False
+        self._stop_receive_timer()
+        if not self._is_rejected:
             super().on_message_complete()
             self.cycle.more_body = False  # uvicorn leaves it where the answer was there before the body
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._ahead = 0
+        self._read_ahead_bytes = 0
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self._taking.watch()
+            self._slow_reader_guard.start()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():  # a close would wait for this caller to take it
@@ -164,94 +166,98 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._taking.watch()
+        self._slow_reader_guard.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._taking.stop()
+        self._slow_reader_guard.stop()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser refuses."""
-        if not self._refused:
-            self._refuse(not_http(sys.exception(), self._piece))
+        if not self._is_rejected:
+            self._reject(explain_malformed_request(sys.exception(), self._current_data))
 
     def _unsupported_upgrade_warning(self) -> None:
-        offer = sys.exception()
-        assert isinstance(offer, httptools.HttpParserUpgrade)
-        self._offer_ends = offer.args[0]
+        upgrade = sys.exception()
+        assert isinstance(upgrade, httptools.HttpParserUpgrade)
+        self._upgrade_end = upgrade.args[0]
 
-    def _without_offer(self) -> bytes:
+    def _render_head_without_upgrade(self) -> bytes:
         version = self.parser.get_http_version().encode("ascii")
-        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-        return b"\r\n".join([b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version), *fields, b"", b""])
+        headers = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version), *headers, b"", b""])
 
-    def _answering(self) -> bool:
+    def _has_pending_response(self) -> bool:
         """Is a request that has arrived still without its whole answer?"""
-        return any(not cycle.more_body and not cycle.response_complete for cycle in self._open)
+        return any(not cycle.more_body and not cycle.response_complete for cycle in self._open_cycles)
 
-    def _watch_arrival(self) -> None:
-        if self._arrival is None:
-            self._arriving_since, self._arrived = time.perf_counter(), 0
-            self._arrival = self.loop.call_later(self._patience.receive_s, self._look_at_arrival)
+    def _start_receive_timer(self) -> None:
+        if self._receive_timer is None:
+            self._receiving_since, self._received_bytes = time.perf_counter(), 0
+            self._receive_timer = self.loop.call_later(self._timeouts.receive_s, self._check_receive_timeout)
 
-    def _stop_arrival(self) -> None:
-        if self._arrival is not None:
-            self._arrival.cancel()
-            self._arrival = None
+    def _stop_receive_timer(self) -> None:
+        if self._receive_timer is not None:
+            self._receive_timer.cancel()
+            self._receive_timer = None
 
-    def _look_at_arrival(self) -> None:
-        allowed_s = self._patience.receive_s + self._arrived / SLOWEST_SENT
-        left_s = self._arriving_since + allowed_s - time.perf_counter()
-        if self.flow.read_paused or self._answering():
-            left_s = self._patience.receive_s
-            self._arriving_since = time.perf_counter()
-        if left_s > 0:
-            self._arrival = self.loop.call_later(left_s, self._look_at_arrival)
-        elif not self._begun:
+    def _check_receive_timeout(self) -> None:
+        allowed_s = self._timeouts.receive_s + self._received_bytes / MIN_UPLOAD_BYTES_PER_S
+        remaining_s = self._receiving_since + allowed_s - time.perf_counter()
+        if self.flow.read_paused or self._has_pending_response():
+            remaining_s = self._timeouts.receive_s
+            self._receiving_since = time.perf_counter()
+        if remaining_s > 0:
+            self._receive_timer = self.loop.call_later(remaining_s, self._check_receive_timeout)
+        elif not self._is_receiving:
             self.transport.close()  # nothing was asked, so nothing is answered
         else:
-            self._refuse(
-                TooSlow(f"the request did not arrive within {allowed_s:.3g} s; send it faster, or less at a time")
+            self._reject(
+                RequestTimeout(
+                    f"the request did not arrive within {allowed_s:.3g} s; send it faster, or less at a time"
+                )
             )
 
-    def _tell_gone(self) -> None:
+    def _disconnect_open_cycles(self) -> None:
         """End every request that has no answer; uvicorn would tell the last one only."""
-        for cycle in self._open:
+        for cycle in self._open_cycles:
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
 
-    def _refuse_head(self) -> None:
-        self._refuse(HeadTooLarge(f"the head of a request is at most {MAX_HEAD // 1024} KiB; send smaller headers"))
+    def _reject_head(self) -> None:
+        self._reject(
+            HeadTooLarge(f"the head of a request is at most {MAX_HEAD_BYTES // 1024} KiB; send smaller headers")
+        )
 
-    def _refuse(self, error: ApiError) -> None:
+    def _reject(self, error: ApiError) -> None:
         """Say why and end the connection; where an answer is due or begun, only the latter."""
-        self._refused = True
-        self._stop_arrival()
-        if self._answering() or any(cycle.response_started for cycle in self._open):
+        self._is_rejected = True
+        self._stop_receive_timer()
+        if self._has_pending_response() or any(cycle.response_started for cycle in self._open_cycles):
             self.transport.abort()
             return
-        self._tell_gone()
-        self.transport.write(_refusal(error, self.server_state.default_headers))
+        self._disconnect_open_cycles()
+        self.transport.write(_render_rejection(error, self.server_state.default_headers))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.abort)
 
 
-def connections(patience: Patience) -> Callable[..., asyncio.Protocol]:
+def make_protocol_factory(timeouts: SlowClientTimeouts) -> Callable[..., asyncio.Protocol]:
     """What makes a connection for each caller, called as uvicorn calls its own protocol."""
 
-    def connection(*args: Any, **options: Any) -> Connection:
-        return Connection(*args, patience=patience, **options)
+    def create_protocol(*args: Any, **options: Any) -> HardenedProtocol:
+        return HardenedProtocol(*args, timeouts=timeouts, **options)
 
-    return connection
+    return create_protocol
 
 
-def _refusal(error: ApiError, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    body = msgspec.json.encode(problem_of(error))
+def _render_rejection(error: ApiError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    body = msgspec.json.encode(to_problem(error))
     lines = [
-        f"HTTP/1.1 {error.status} {phrase(error.status)}".encode("ascii"),
-        *(name + b": " + value for name, value in fields if name != b"connection"),
+        f"HTTP/1.1 {error.status} {reason_phrase(error.status)}".encode("ascii"),
+        *(name + b": " + value for name, value in default_headers if name != b"connection"),
         f"content-type: {PROBLEM_TYPE}".encode("ascii"),
         b"content-length: %d" % len(body),
         b"connection: close",

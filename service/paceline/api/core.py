@@ -7,39 +7,39 @@ from typing import Protocol
 
 from starlette.types import Scope
 
-from paceline.api.intake import Intake
-from paceline.batch.runner import Runner
+from paceline.api.intake import LoadShedder
+from paceline.batch.runner import BatchRunner
 from paceline.config import Config
 from paceline.model import Tenant
-from paceline.upstream.registry import Registry
+from paceline.upstream.registry import UpstreamRegistry
 
-TENANT = "paceline.tenant"
+TENANT_SCOPE_KEY = "paceline.tenant"
 """Where the key check leaves who asks, in the ASGI scope."""
 
-Render = Callable[[str], tuple[bytes, str]]
+RenderMetrics = Callable[[str], tuple[bytes, str]]
 """The metrics and their content type, for an Accept header."""
 
-_ANYBODY = Tenant()
+_ANONYMOUS = Tenant()
 
 
-class Served(Protocol):
+class ServiceProtocol(Protocol):
     """The service without its HTTP API."""
 
     @property
     def config(self) -> Config: ...
     @property
-    def registry(self) -> Registry: ...
+    def registry(self) -> UpstreamRegistry: ...
     @property
-    def runner(self) -> Runner: ...
+    def runner(self) -> BatchRunner: ...
 
 
-class Core:
+class ApiContext:
     """The service, what it has taken on, and its metrics."""
 
-    def __init__(self, service: Served, intake: Intake, render: Render) -> None:
+    def __init__(self, service: ServiceProtocol, load_shedder: LoadShedder, render_metrics: RenderMetrics) -> None:
         self._service = service
-        self.intake = intake
-        self.render = render
+        self.load_shedder = load_shedder
+        self.render_metrics = render_metrics
         self.registry = service.registry
         self.runner = service.runner
 
@@ -49,8 +49,8 @@ class Core:
         return self._service.config
 
 
-def tenant_of(scope: Scope) -> Tenant:
+def get_tenant(scope: Scope) -> Tenant:
     """Who asks; everybody is the same caller where no keys are configured."""
-    tenant = scope.get(TENANT, _ANYBODY)
+    tenant = scope.get(TENANT_SCOPE_KEY, _ANONYMOUS)
     assert isinstance(tenant, Tenant)
     return tenant

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse, Response
 
-from paceline.api.core import Core
+from paceline.api.core import ApiContext
 from paceline.api.openapi import document
 
 Schema = dict[str, Any]
@@ -39,7 +39,7 @@ _BOUNDS = {
 _NAMES = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true or false", "null": "null"}
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
+def add_routes(app: FastAPI, core: ApiContext) -> None:
     @app.get("/docs", response_model=None)
     async def docs() -> Response:
         return HTMLResponse(page(document(core.config)), headers=_HEADERS)

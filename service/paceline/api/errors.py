@@ -35,7 +35,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 PROBLEM_TYPE = "application/problem+json"
-_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+_REASON_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class Problem(Struct, frozen=True):
@@ -76,7 +76,7 @@ class BadRequest(ApiError):
     code = "not_json"
 
 
-class NotHttp(ApiError):
+class MalformedRequest(ApiError):
     status = 400
     code = "not_http"
 
@@ -106,14 +106,14 @@ class NotAcceptable(ApiError):
     code = "not_acceptable"
 
 
-class TooSlow(ApiError):
+class RequestTimeout(ApiError):
     """The request is too long in arriving."""
 
     status = 408
     code = "request_timeout"
 
 
-class NoTarget(ApiError):
+class NoCompareTarget(ApiError):
     status = 409
     code = "no_compare_target"
 
@@ -123,7 +123,7 @@ class TooLarge(ApiError):
     code = "too_large"
 
 
-class UnsupportedType(ApiError):
+class UnsupportedMediaType(ApiError):
     status = 415
     code = "unsupported_media_type"
 
@@ -152,14 +152,14 @@ class HeadTooLarge(ApiError):
     code = "head_too_large"
 
 
-class CallerGone(ApiError):
+class ClientDisconnected(ApiError):
     """The caller hung up; there is nobody to answer."""
 
     status = 499
     code = "caller_gone"
 
 
-class Fault(ApiError):
+class InternalError(ApiError):
     status = 500
     code = "internal"
 
@@ -169,33 +169,33 @@ class Unavailable(ApiError):
     code = "overloaded"
 
 
-def phrase(status: int) -> str:
+def reason_phrase(status: int) -> str:
     """The name of a status, as RFC 9110 has it."""
-    return _PHRASES.get(status) or HTTPStatus(status).phrase
+    return _REASON_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
-class NoAnswer(Response):
+class NoResponse(Response):
     """Nothing is sent: there is nobody to send it to."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         return
 
 
-def problem_of(error: ApiError) -> Problem:
+def to_problem(error: ApiError) -> Problem:
     """An error as a document."""
-    return Problem("about:blank", phrase(error.status), error.status, error.detail, error.code, error.field)
+    return Problem("about:blank", reason_phrase(error.status), error.status, error.detail, error.code, error.field)
 
 
 def problem_response(scope: Scope, error: ApiError) -> Response:
     """The answer an error is told with."""
-    answer = Response(msgspec.json.encode(problem_of(error)), error.status, error.headers, PROBLEM_TYPE)
+    response = Response(msgspec.json.encode(to_problem(error)), error.status, error.headers, PROBLEM_TYPE)
     if any(name == b"expect" for name, _ in scope["headers"]):
         # The caller may wait for a 100 that never comes, and its body would be taken for the next request.
-        answer.headers["connection"] = "close"
-    return answer
+        response.headers["connection"] = "close"
+    return response
 
 
-async def refuse_http(request: Request, error: Exception) -> Response:
+async def render_http_exception(request: Request, error: Exception) -> Response:
     """What the router itself refuses: an unknown path, or a method that a path does not take."""
     assert isinstance(error, HTTPException)
     if error.status_code != 405:
@@ -211,14 +211,14 @@ async def refuse_http(request: Request, error: Exception) -> Response:
     return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": allowed}))
 
 
-async def refuse(request: Request, error: Exception) -> Response:
+async def render_api_error(request: Request, error: Exception) -> Response:
     """Any refusal of ours."""
     assert isinstance(error, ApiError)
-    if isinstance(error, CallerGone):
-        return NoAnswer()
+    if isinstance(error, ClientDisconnected):
+        return NoResponse()
     return problem_response(request.scope, error)
 
 
-async def admit_fault(request: Request, error: Exception) -> Response:
+async def render_internal_error(request: Request, error: Exception) -> Response:
     """A fault of ours: the server logs it, the caller learns nothing of it but that it happened."""
-    return problem_response(request.scope, Fault("a fault of the service itself; its log says more"))
+    return problem_response(request.scope, InternalError("a fault of the service itself; its log says more"))

@@ -6,7 +6,7 @@ from typing import Any
 
 Example = dict[str, Any]
 
-BATCH: dict[str, Example] = {
+BATCH_REQUESTS: dict[str, Example] = {
     "smallest": {
         "summary": "Three URLs",
         "value": {"requests": [{"url": f"https://api.example.com/items/{n}"} for n in (1, 2, 3)]},
@@ -83,7 +83,7 @@ _REJECTED: Example = {
     },
     "timing": dict.fromkeys(_TIMING, 0.0) | {"limited_by": "upstream"},
 }
-BATCH_ANSWER: Example = {
+BATCH_RESPONSE: Example = {
     "batch_id": "80a23f3d5c804bcba4fb5e547b45a63a",
     "strategy": "adaptive",
     "elapsed_ms": 62.018,
@@ -91,7 +91,7 @@ BATCH_ANSWER: Example = {
     "responses": [_SUCCESS, _REJECTED],
 }
 
-PLAN_ANSWER: Example = {
+PLAN_RESPONSE: Example = {
     "finish_in_ms": 41250.0,
     "binding": {"upstream": "github", "window": "80/1m"},
     "misses_deadline": 12,
@@ -109,16 +109,16 @@ PLAN_ANSWER: Example = {
     ],
 }
 
-FETCH: dict[str, Example] = {
+FETCH_REQUESTS: dict[str, Example] = {
     "smallest": {"summary": "One URL", "value": {"url": "https://api.example.com/items/1"}},
     "patient": {
         "summary": "With a deadline, as a background call",
         "value": {"upstream": "github", "path": "/users/octocat", "deadline": "2m", "priority": "bulk"},
     },
 }
-FETCH_ANSWER = _SUCCESS
+FETCH_RESPONSE = _SUCCESS
 
-UPSTREAM: Example = {
+UPSTREAM_RESPONSE: Example = {
     "name": "github",
     "base_url": "https://api.github.com",
     "engine": "aiohttp",
@@ -137,13 +137,13 @@ UPSTREAM: Example = {
     ],
     "breaker": "closed",
 }
-PATCHES: dict[str, Example] = {
+UPSTREAM_PATCHES: dict[str, Example] = {
     "pause": {"summary": "Hold everything back", "value": {"paused": True}},
     "retune": {"summary": "Another rate", "value": {"rate": [{"limit": 40, "per": "1m", "burst": 5}]}},
     "reset": {"summary": "As configured, what was learned forgotten", "value": {"reset": True}},
 }
 
-COMPARE: dict[str, Example] = {
+COMPARE_REQUESTS: dict[str, Example] = {
     "five": {
         "summary": "Every strategy",
         "value": {"request": {"upstream": "github", "path": "/zen"}, "n": 20, "rate": {"limit": 10, "per": "1s"}},
@@ -159,7 +159,7 @@ COMPARE: dict[str, Example] = {
         },
     },
 }
-COMPARE_ANSWER: Example = {
+COMPARE_RESPONSE: Example = {
     "upstream": "github",
     "n": 20,
     "unpaced": False,
@@ -181,15 +181,15 @@ COMPARE_ANSWER: Example = {
     ],
 }
 
-CLASSIC_ANSWER: Example = {
+CLASSIC_RESPONSE: Example = {
     "message": "3 of 3 requests succeeded, sent all at once, in 0.12 s",
     "status_codes": [200, 200, 200],
 }
-HEALTH: Example = {"status": "alive"}
-READY: Example = {"status": "ready"}
-NOT_READY: Example = {"status": "not_ready"}
+ALIVE_RESPONSE: Example = {"status": "alive"}
+READY_RESPONSE: Example = {"status": "ready"}
+NOT_READY_RESPONSE: Example = {"status": "not_ready"}
 
-PROBLEMS: dict[int, Example] = {
+PROBLEM_RESPONSES: dict[int, Example] = {
     422: {
         "type": "about:blank",
         "title": "Unprocessable Content",

@@ -8,43 +8,43 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from paceline.api.accept import JSON
-from paceline.api.answers import Room, cut
-from paceline.api.caller import unless_gone
-from paceline.api.checks import fetch_of
-from paceline.api.core import Core, tenant_of
-from paceline.api.held import held
-from paceline.api.intake import Place
+from paceline.api.answers import ResponseBudget, split_chunks
+from paceline.api.caller import run_until_disconnect
+from paceline.api.checks import build_fetch_batch
+from paceline.api.core import ApiContext, get_tenant
+from paceline.api.held import with_reservation
+from paceline.api.intake import Reservation
 from paceline.api.reading import read_fetch
 
-_IN_ONE = 64 * 1024
+_MAX_WRITE_BYTES = 64 * 1024
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
-    async def fetch(request: Request, place: Place) -> Response:
-        limits = core.config.server
-        body = await read_fetch(request, place, limits)
-        batch = fetch_of(body, tenant_of(request.scope), limits)
-        place.hold_items(1)
-        room = Room(place, limits.max_batch_response)
-        lines: list[bytes] = []
-        run = core.runner.run(batch, lambda outcome: lines.append(room.line(outcome)))
-        await unless_gone(request.receive, run)
-        return _InPieces(lines[0], media_type=JSON)
+def add_routes(app: FastAPI, context: ApiContext) -> None:
+    async def run_fetch(request: Request, reservation: Reservation) -> Response:
+        limits = context.config.server
+        body = await read_fetch(request, reservation, limits)
+        batch = build_fetch_batch(body, get_tenant(request.scope), limits)
+        reservation.reserve_items(1)
+        budget = ResponseBudget(reservation, limits.max_batch_response)
+        outcomes: list[bytes] = []
+        run = context.runner.run(batch, lambda outcome: outcomes.append(budget.encode_outcome(outcome)))
+        await run_until_disconnect(request.receive, run)
+        return _ChunkedResponse(outcomes[0], media_type=JSON)
 
-    app.post("/v1/fetch", response_model=None, name="fetch")(held(core, fetch))
+    app.post("/v1/fetch", response_model=None, name="fetch")(with_reservation(context, run_fetch))
 
 
-class _InPieces(Response):
+class _ChunkedResponse(Response):
     """A large body is handed over piece by piece: it has its place in the service until its caller has taken it.
 
     In one piece it would leave for the connection's buffer at once, where nobody counts it.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(self.body) <= _IN_ONE:
+        if len(self.body) <= _MAX_WRITE_BYTES:
             await super().__call__(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for piece in cut([bytes(self.body)]):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for chunk in split_chunks([bytes(self.body)]):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

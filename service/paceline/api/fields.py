@@ -11,24 +11,24 @@ import re
 from msgspec import UNSET, UnsetType
 
 from paceline.api.errors import Invalid
-from paceline.api.schemas import RateBody
-from paceline.config.server import Server
+from paceline.api.schemas import RateSpec
+from paceline.config.server import ServerConfig
 from paceline.model import Duration, ItemRetry, Priority, Rate, Tenant
-from paceline.units import parse_duration, write_duration
+from paceline.units import format_duration, parse_duration
 
 DEFAULT_DEADLINE_S = 50.0
-MOST = 1_000_000_000
+MAX_VALUE = 1_000_000_000
 """Past it a count is a slip of the pen."""
-MOST_UNITS = 16
+MAX_COST_UNITS = 16
 """Of one cost."""
-SHORTEST_WINDOW_S = 0.001
+MIN_WINDOW_S = 0.001
 UNIT_PATTERN = r"[a-z][a-z0-9_-]{0,63}"
 
-_UNIT = re.compile(UNIT_PATTERN).fullmatch
-_CLASSES = list(Priority)
+_match_unit = re.compile(UNIT_PATTERN).fullmatch
+_PRIORITIES = list(Priority)
 
 
-class Wrong(Exception):
+class FieldError(Exception):
     """A field that cannot be used, and what is wrong with it."""
 
     def __init__(self, field: str, problem: str) -> None:
@@ -36,35 +36,37 @@ class Wrong(Exception):
         self.field = field
         self.problem = problem
 
-    def within(self, outer: str) -> Wrong:
-        return Wrong(f"{outer}.{self.field}", self.problem)
+    def with_prefix(self, prefix: str) -> FieldError:
+        return FieldError(f"{prefix}.{self.field}", self.problem)
 
-    def told(self) -> Invalid:
+    def to_invalid(self) -> Invalid:
         """As the caller gets it."""
         return Invalid(f"{self.field} {self.problem}", field=self.field)
 
 
-def seconds_of(value: Duration, field: str) -> float:
+def parse_seconds(value: Duration, field: str) -> float:
     """A duration above zero, in seconds."""
     try:
         seconds = parse_duration(value)
     except ValueError as error:
         if not isinstance(value, str) and value < 0:
-            raise Wrong(field, "is negative; give it more than zero seconds") from None
-        raise Wrong(field, str(error)) from None
+            raise FieldError(field, "is negative; give it more than zero seconds") from None
+        raise FieldError(field, str(error)) from None
     if seconds <= 0:
-        raise Wrong(field, "is zero; give it more time, or remove it")
+        raise FieldError(field, "is zero; give it more time, or remove it")
     return seconds
 
 
-def deadline_of(wanted: Duration | UnsetType, limits: Server) -> float:
+def parse_deadline(value: Duration | UnsetType, limits: ServerConfig) -> float:
     """Seconds the whole may take."""
-    if wanted is UNSET:
+    if value is UNSET:
         return min(DEFAULT_DEADLINE_S, limits.max_deadline)
-    deadline_s = seconds_of(wanted, "deadline")
+    deadline_s = parse_seconds(value, "deadline")
     if deadline_s > limits.max_deadline:
-        allowed = write_duration(limits.max_deadline)
-        raise Wrong("deadline", f"is above the {allowed} this service allows; shorten it, or raise server.max_deadline")
+        allowed = format_duration(limits.max_deadline)
+        raise FieldError(
+            "deadline", f"is above the {allowed} this service allows; shorten it, or raise server.max_deadline"
+        )
     return deadline_s
 
 
@@ -72,49 +74,49 @@ def check_retry(retry: ItemRetry | UnsetType) -> None:
     """At least one attempt, and no negative number."""
     if retry is UNSET:
         return
-    if retry.attempts is not UNSET and not 1 <= retry.attempts <= MOST:
-        raise Wrong("retry.attempts", f"must be from 1, the first one, to {MOST}; correct it")
-    if retry.throttles is not UNSET and not 0 <= retry.throttles <= MOST:
-        raise Wrong("retry.throttles", f"must be from 0 to {MOST}; correct it")
+    if retry.attempts is not UNSET and not 1 <= retry.attempts <= MAX_VALUE:
+        raise FieldError("retry.attempts", f"must be from 1, the first one, to {MAX_VALUE}; correct it")
+    if retry.throttles is not UNSET and not 0 <= retry.throttles <= MAX_VALUE:
+        raise FieldError("retry.throttles", f"must be from 0 to {MAX_VALUE}; correct it")
 
 
 def check_cost(cost: float | dict[str, float]) -> None:
     """Above zero; of a map, units that are words and amounts that are not negative."""
     if not isinstance(cost, dict):
-        if not 0 < cost <= MOST:
-            raise Wrong("cost", f"must be above zero and at most {MOST}; correct it")
+        if not 0 < cost <= MAX_VALUE:
+            raise FieldError("cost", f"must be above zero and at most {MAX_VALUE}; correct it")
         return
-    if len(cost) > MOST_UNITS:
-        raise Wrong("cost", f"names more than {MOST_UNITS} units; name those that a limit counts")
+    if len(cost) > MAX_COST_UNITS:
+        raise FieldError("cost", f"names more than {MAX_COST_UNITS} units; name those that a limit counts")
     for unit, amount in cost.items():
-        if not _UNIT(unit):
-            raise Wrong("cost", f"names the unit {unit[:40]!r}; write a word like requests or tokens")
-        if not (0 < amount <= MOST or (amount == 0 and unit != "requests")):
-            raise Wrong(f"cost.{unit}", f"must be from 0 to {MOST}, and requests not zero; correct it")
+        if not _match_unit(unit):
+            raise FieldError("cost", f"names the unit {unit[:40]!r}; write a word like requests or tokens")
+        if not (0 < amount <= MAX_VALUE or (amount == 0 and unit != "requests")):
+            raise FieldError(f"cost.{unit}", f"must be from 0 to {MAX_VALUE}, and requests not zero; correct it")
 
 
-def rate_of(body: RateBody) -> Rate:
+def parse_rate(body: RateSpec) -> Rate:
     """A rate window's values; the names are those within it."""
-    if not 0 < body.limit <= MOST:
-        raise Wrong("limit", f"must be above zero and at most {MOST}; correct it")
-    per_s = seconds_of(body.per, "per")
-    if per_s < SHORTEST_WINDOW_S:
-        raise Wrong("per", "must be at least 1ms; raise it")
+    if not 0 < body.limit <= MAX_VALUE:
+        raise FieldError("limit", f"must be above zero and at most {MAX_VALUE}; correct it")
+    per_s = parse_seconds(body.per, "per")
+    if per_s < MIN_WINDOW_S:
+        raise FieldError("per", "must be at least 1ms; raise it")
     burst = body.limit if body.burst is UNSET else body.burst
     if not 0 < burst <= body.limit:
-        raise Wrong("burst", "must be above zero and not above limit; correct it")
-    if not _UNIT(body.unit):
-        raise Wrong("unit", "must be a word like requests or tokens; correct it")
+        raise FieldError("burst", "must be above zero and not above limit; correct it")
+    if not _match_unit(body.unit):
+        raise FieldError("unit", "must be a word like requests or tokens; correct it")
     return Rate(body.limit, per_s, burst, body.unit)
 
 
-def check_cap(wanted: int) -> int:
+def check_max_concurrency(value: int) -> int:
     """A number of calls in flight."""
-    if not 1 <= wanted <= MOST:
-        raise Wrong("max_concurrency", f"must be from 1 to {MOST}; correct it")
-    return wanted
+    if not 1 <= value <= MAX_VALUE:
+        raise FieldError("max_concurrency", f"must be from 1 to {MAX_VALUE}; correct it")
+    return value
 
 
-def lowered(wanted: Priority, tenant: Tenant) -> Priority:
+def cap_priority(requested: Priority, tenant: Tenant) -> Priority:
     """The priority asked for, or the highest this caller may have."""
-    return max(wanted, tenant.max_priority, key=_CLASSES.index)
+    return max(requested, tenant.max_priority, key=_PRIORITIES.index)

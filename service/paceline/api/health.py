@@ -6,32 +6,32 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from paceline.api.core import Core
-from paceline.api.intake import Intake
+from paceline.api.core import ApiContext
+from paceline.api.intake import LoadShedder
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
+def add_routes(app: FastAPI, context: ApiContext) -> None:
     @app.get("/healthz", response_model=None)
     async def healthz() -> Response:
-        return alive()
+        return render_liveness()
 
     @app.get("/readyz", response_model=None)
     async def readyz() -> Response:
-        return readiness(core.intake)
+        return render_readiness(context.load_shedder)
 
     @app.get("/metrics", response_model=None)
     async def metrics(request: Request) -> Response:
-        body, content_type = core.render(request.headers.get("accept", ""))
+        body, content_type = context.render_metrics(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
 
-def alive() -> Response:
+def render_liveness() -> Response:
     """200 for as long as there is a process to say so."""
     return JSONResponse({"status": "alive"})
 
 
-def readiness(intake: Intake) -> Response:
+def render_readiness(load_shedder: LoadShedder) -> Response:
     """200 while batches should be sent here, 503 before and after."""
-    if intake.is_ready:
+    if load_shedder.is_ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not_ready"}, 503)

@@ -8,31 +8,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from paceline.api.core import Core, tenant_of
-from paceline.api.intake import Place
+from paceline.api.core import ApiContext, get_tenant
+from paceline.api.intake import Reservation
 
-Answer = Callable[[Request, Place], Awaitable[Response]]
+Handler = Callable[[Request, Reservation], Awaitable[Response]]
 
 
-def held(core: Core, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+def with_reservation(context: ApiContext, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """`answer` as an endpoint: the place is held from before the body is read until the last byte is handed over."""
 
     async def endpoint(request: Request) -> Response:
-        return _Held(core, request, answer)
+        return _ReservedResponse(context, request, handler)
 
     return endpoint
 
 
-class _Held(Response):
+class _ReservedResponse(Response):
     """A response whose content is still to be made; a subclass because that is what the framework takes."""
 
-    def __init__(self, core: Core, request: Request, answer: Answer) -> None:
+    def __init__(self, context: ApiContext, request: Request, handler: Handler) -> None:
         self.background = None
-        self._core = core
+        self._context = context
         self._request = request
-        self._answer = answer
+        self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._core.intake.place(tenant_of(scope), self._core.config.server) as place:
-            response = await self._answer(self._request, place)
+        with self._context.load_shedder.reserve(get_tenant(scope), self._context.config.server) as reservation:
+            response = await self._handler(self._request, reservation)
             await response(scope, receive, send)

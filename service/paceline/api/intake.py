@@ -15,238 +15,244 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from paceline.api.errors import OverShare, TooLarge, Unavailable
-from paceline.config.server import Server
+from paceline.config.server import ServerConfig
 from paceline.model import Tenant
 
-HEAVIEST = 4
+DECODED_BYTE_WEIGHT = 4
 """A byte of a body that is no item's payload counts so often: read, it takes that much more memory than a payload."""
 
-_DRAINING = {"retry-after": "5"}
-_AGAIN = {"retry-after": "1"}
+_DRAINING_HEADERS = {"retry-after": "5"}
+_OVERLOADED_HEADERS = {"retry-after": "1"}
 
 
-class Bounds(Struct, frozen=True):
+class Capacity(Struct, frozen=True):
     """The most the service holds at one time."""
 
     items: int
     body_bytes: int
-    answer_bytes: int
-    weights: float
+    response_bytes: int
+    total_weight: float
     """The sum of all callers' weights; 0 where everybody is the same caller."""
 
 
-def bounds_of(limits: Server) -> Bounds:
+def compute_capacity(limits: ServerConfig) -> Capacity:
     """Items as configured, and the bytes of as many whole batches as they make; one batch always fits."""
     batches = max(1, -(-limits.max_in_flight_items // limits.max_items))
-    return Bounds(
+    return Capacity(
         limits.max_in_flight_items,
-        max(batches, HEAVIEST) * limits.max_body,
+        max(batches, DECODED_BYTE_WEIGHT) * limits.max_body,
         batches * limits.max_batch_response,
         sum(key.weight for key in limits.api_keys),
     )
 
 
-class Holding(Struct):
+class Usage(Struct):
     """What is held, by one caller or by all."""
 
     items: int = 0
     body_bytes: int = 0
-    answer_bytes: int = 0
+    response_bytes: int = 0
 
 
-class Intake:
+class LoadShedder:
     """Counts what is in the service, from the moment a request is let in until its answer is delivered."""
 
     def __init__(self) -> None:
-        self.is_open = self.is_ready = False
-        self.held = Holding()
-        self._callers: dict[str, Holding] = {}
-        self._limits: Server | None = None
-        self._bounds = Bounds(0, 0, 0, 0)
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self.is_crowded = False
+        self.is_accepting = self.is_ready = False
+        self.usage = Usage()
+        self._usage_by_tenant: dict[str, Usage] = {}
+        self._limits: ServerConfig | None = None
+        self._capacity = Capacity(0, 0, 0, 0)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.is_response_memory_full = False
         """It keeps as many bytes of answers as it may."""
-        self.watching: dict[Place, Callable[[], None]] = {}
+        self.response_memory_listeners: dict[Reservation, Callable[[], None]] = {}
         """Who is told when `is_crowded` changes."""
 
     @property
     def items(self) -> int:
-        return self.held.items
+        return self.usage.items
 
-    def open(self) -> None:
+    def start_accepting(self) -> None:
         """Ready for work."""
-        self.is_open = self.is_ready = True
+        self.is_accepting = self.is_ready = True
 
-    def leave(self) -> None:
+    def mark_unready(self) -> None:
         """Be unready, so that nobody is sent here any more; who still comes is let in."""
         self.is_ready = False
 
-    def close(self) -> None:
+    def stop_accepting(self) -> None:
         """Take nothing more; what was taken goes on."""
-        self.is_open = self.is_ready = False
+        self.is_accepting = self.is_ready = False
 
     @contextmanager
-    def place(self, tenant: Tenant, limits: Server) -> Iterator[Place]:
+    def reserve(self, tenant: Tenant, limits: ServerConfig) -> Iterator[Reservation]:
         """Let a request in, before its body is read.
 
         Raises:
             OverShare, Unavailable: not even one item more would be taken.
         """
-        self.check()
-        bounds = self._bounds_of(limits)
-        own = self._callers.setdefault(tenant.name, Holding())
-        _admit(own.items, self.held.items, 1, bounds.items, _share(tenant, bounds))
-        if self.held.answer_bytes >= bounds.answer_bytes:
-            raise Unavailable("the service holds as many answers as it may; send it again shortly", headers=_AGAIN)
-        place = Place(self, tenant, bounds, own)
+        self.check_accepting()
+        capacity = self._get_capacity(limits)
+        tenant_usage = self._usage_by_tenant.setdefault(tenant.name, Usage())
+        _check_capacity(tenant_usage.items, self.usage.items, 1, capacity.items, _compute_share(tenant, capacity))
+        if self.usage.response_bytes >= capacity.response_bytes:
+            raise Unavailable(
+                "the service holds as many answers as it may; send it again shortly", headers=_OVERLOADED_HEADERS
+            )
+        reservation = Reservation(self, tenant, capacity, tenant_usage)
         try:
-            yield place
+            yield reservation
         finally:
-            place.give_back()
+            reservation.release()
 
-    def check(self) -> None:
+    def check_accepting(self) -> None:
         """Refuse early, before a body is read.
 
         Raises:
             Unavailable: the service is shutting down.
         """
-        if not self.is_open:
+        if not self.is_accepting:
             raise Unavailable(
                 "the service is shutting down; send it again, to another instance if there is one",
                 code="draining",
-                headers=_DRAINING,
+                headers=_DRAINING_HEADERS,
             )
 
-    def moved(self) -> None:
+    def update_idle(self) -> None:
         """Items came or went."""
-        if self.held.items:
-            self._empty.clear()
+        if self.usage.items:
+            self._idle.clear()
         else:
-            self._empty.set()
+            self._idle.set()
 
-    def answers_changed(self) -> None:
+    def update_response_memory(self) -> None:
         """Bytes of answers came or went. Crowded, it is so until an eighth is free: telling everybody takes a while."""
-        most = self._bounds.answer_bytes
-        is_crowded = self.held.answer_bytes >= (most - most // 8 if self.is_crowded else most)
-        if is_crowded is not self.is_crowded:
-            self.is_crowded = is_crowded
-            for told in list(self.watching.values()):
-                told()
+        max_bytes = self._capacity.response_bytes
+        is_full = self.usage.response_bytes >= (
+            max_bytes - max_bytes // 8 if self.is_response_memory_full else max_bytes
+        )
+        if is_full is not self.is_response_memory_full:
+            self.is_response_memory_full = is_full
+            for listener in list(self.response_memory_listeners.values()):
+                listener()
 
-    async def emptied(self, within_s: float) -> bool:
+    async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every answer is delivered; False when it took too long."""
         try:
-            async with asyncio.timeout(within_s):
-                await self._empty.wait()
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
         except TimeoutError:
             return False
         return True
 
-    def _bounds_of(self, limits: Server) -> Bounds:
+    def _get_capacity(self, limits: ServerConfig) -> Capacity:
         if limits is not self._limits:
-            self._limits, self._bounds = limits, bounds_of(limits)
-        return self._bounds
+            self._limits, self._capacity = limits, compute_capacity(limits)
+        return self._capacity
 
 
-class Place:
+class Reservation:
     """What one request holds of the service."""
 
-    __slots__ = ("_bounds", "_held", "_intake", "_own", "_share")
+    __slots__ = ("_capacity", "_load_shedder", "_share", "_tenant_usage", "_usage")
 
-    def __init__(self, intake: Intake, tenant: Tenant, bounds: Bounds, own: Holding) -> None:
-        self._intake = intake
-        self._bounds = bounds
-        self._share = _share(tenant, bounds)
-        self._own = own
-        self._held = Holding()
+    def __init__(self, load_shedder: LoadShedder, tenant: Tenant, capacity: Capacity, tenant_usage: Usage) -> None:
+        self._load_shedder = load_shedder
+        self._capacity = capacity
+        self._share = _compute_share(tenant, capacity)
+        self._tenant_usage = tenant_usage
+        self._usage = Usage()
 
-    def hold_body(self, size: int) -> None:
+    def reserve_body(self, total_bytes: int) -> None:
         """Room for a body of this size in all, told before it is read or as it grows; less than before gives back.
 
         Raises:
             OverShare, Unavailable: there is none for now.
         """
-        own, everybody = self._own, self._intake.held
-        more = size - self._held.body_bytes
-        if more > 0:
-            _admit(own.body_bytes, everybody.body_bytes, more, self._bounds.body_bytes, self._share)
-        own.body_bytes += more
-        everybody.body_bytes += more
-        self._held.body_bytes = size
+        tenant_usage, total_usage = self._tenant_usage, self._load_shedder.usage
+        delta_bytes = total_bytes - self._usage.body_bytes
+        if delta_bytes > 0:
+            _check_capacity(
+                tenant_usage.body_bytes, total_usage.body_bytes, delta_bytes, self._capacity.body_bytes, self._share
+            )
+        tenant_usage.body_bytes += delta_bytes
+        total_usage.body_bytes += delta_bytes
+        self._usage.body_bytes = total_bytes
 
-    def hold_items(self, items: int) -> None:
+    def reserve_items(self, count: int) -> None:
         """Room for these items, once.
 
         Raises:
             TooLarge: more than the service ever holds at one time.
             OverShare, Unavailable: there is none for now, or nothing is taken any more.
         """
-        self._intake.check()
-        most = self._bounds.items
-        if items > most:
+        self._load_shedder.check_accepting()
+        max_items = self._capacity.items
+        if count > max_items:
             raise TooLarge(
-                f"{items} items are more than the {most} this service holds at one time; send smaller batches",
+                f"{count} items are more than the {max_items} this service holds at one time; send smaller batches",
                 field="requests",
             )
-        own, everybody = self._own, self._intake.held
-        _admit(own.items, everybody.items, items, most, self._share)
-        own.items += items
-        everybody.items += items
-        self._held.items += items
-        self._intake.moved()
+        tenant_usage, total_usage = self._tenant_usage, self._load_shedder.usage
+        _check_capacity(tenant_usage.items, total_usage.items, count, max_items, self._share)
+        tenant_usage.items += count
+        total_usage.items += count
+        self._usage.items += count
+        self._load_shedder.update_idle()
 
-    def hold_answer(self, size: int, *, needed: bool = False) -> bool:
+    def reserve_response(self, size_bytes: int, *, force: bool = False) -> bool:
         """Keep so many more bytes of an answer; False, and nothing is kept, where there is no room and no need."""
-        everybody = self._intake.held
-        if not needed and everybody.answer_bytes + size > self._bounds.answer_bytes:
+        total_usage = self._load_shedder.usage
+        if not force and total_usage.response_bytes + size_bytes > self._capacity.response_bytes:
             return False
-        everybody.answer_bytes += size
-        self._held.answer_bytes += size
-        self._intake.answers_changed()
+        total_usage.response_bytes += size_bytes
+        self._usage.response_bytes += size_bytes
+        self._load_shedder.update_response_memory()
         return True
 
-    def free_answer(self, size: int) -> None:
+    def release_response(self, size_bytes: int) -> None:
         """So many bytes of the answer were handed over."""
-        self._intake.held.answer_bytes -= size
-        self._held.answer_bytes -= size
-        self._intake.answers_changed()
+        self._load_shedder.usage.response_bytes -= size_bytes
+        self._usage.response_bytes -= size_bytes
+        self._load_shedder.update_response_memory()
 
     @property
-    def is_crowded(self) -> bool:
+    def is_response_memory_full(self) -> bool:
         """The service keeps as many bytes of answers as it may."""
-        return self._intake.is_crowded
+        return self._load_shedder.is_response_memory_full
 
-    def watch(self, told: Callable[[], None]) -> None:
+    def add_response_memory_listener(self, listener: Callable[[], None]) -> None:
         """Call `told` whenever `is_crowded` changes, as long as the place is held."""
-        self._intake.watching[self] = told
+        self._load_shedder.response_memory_listeners[self] = listener
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Hold nothing any more."""
-        held, own, everybody = self._held, self._own, self._intake.held
-        own.items -= held.items
-        own.body_bytes -= held.body_bytes
-        everybody.items -= held.items
-        everybody.body_bytes -= held.body_bytes
-        everybody.answer_bytes -= held.answer_bytes
-        self._held = Holding()
-        self._intake.watching.pop(self, None)
-        self._intake.answers_changed()
-        self._intake.moved()
+        usage, tenant_usage, total_usage = self._usage, self._tenant_usage, self._load_shedder.usage
+        tenant_usage.items -= usage.items
+        tenant_usage.body_bytes -= usage.body_bytes
+        total_usage.items -= usage.items
+        total_usage.body_bytes -= usage.body_bytes
+        total_usage.response_bytes -= usage.response_bytes
+        self._usage = Usage()
+        self._load_shedder.response_memory_listeners.pop(self, None)
+        self._load_shedder.update_response_memory()
+        self._load_shedder.update_idle()
 
 
-def _share(tenant: Tenant, bounds: Bounds) -> float:
-    return min(1.0, tenant.weight / bounds.weights) if bounds.weights else 1.0
+def _compute_share(tenant: Tenant, capacity: Capacity) -> float:
+    return min(1.0, tenant.weight / capacity.total_weight) if capacity.total_weight else 1.0
 
 
-def _admit(own: int, everybody: int, more: int, most: int, share: float) -> None:
+def _check_capacity(tenant_used: int, total_used: int, requested: int, capacity: int, share: float) -> None:
     """Take so many more, or raise; who holds nothing yet is never over its share."""
-    after = everybody + more
-    if own and share < 1 and after > most / 2 and own + more > most * share:
+    total_after = total_used + requested
+    if tenant_used and share < 1 and total_after > capacity / 2 and tenant_used + requested > capacity * share:
         raise OverShare(
             "the service is more than half full and this API key holds its share of it; send it again when some of its "
             "requests are answered",
-            headers=_AGAIN,
+            headers=_OVERLOADED_HEADERS,
         )
-    if after > most:
-        raise Unavailable("the service holds as much as it may; send it again shortly", headers=_AGAIN)
+    if total_after > capacity:
+        raise Unavailable("the service holds as much as it may; send it again shortly", headers=_OVERLOADED_HEADERS)

@@ -17,13 +17,13 @@ from msgspec import UNSET, inspect
 from paceline.api.errors import Invalid
 
 _MESSAGE = re.compile(r"(.*?)(?: - at `(?:key in )?\$(?P<at>[\w.\[\]]*)`)?", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-_NO_MEMBER = re.compile(r"Invalid enum value (.*)", re.DOTALL)
-_OTHER_TYPE = re.compile(r"Expected `.*`, got `(.*)`")
-_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
+_INVALID_ENUM_VALUE = re.compile(r"Invalid enum value (.*)", re.DOTALL)
+_WRONG_TYPE = re.compile(r"Expected `.*`, got `(.*)`")
+_PATH_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
-_GOT = {
+_RECEIVED_TYPE_NAMES = {
     "object": "an object",
     "array": "a list",
     "str": "text",
@@ -31,7 +31,7 @@ _GOT = {
     "float": "a number",
     "bool": "a boolean",
 }
-_MAY_BE: dict[type[inspect.Type], str] = {
+_EXPECTED_TYPE_NAMES: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.IntType: "a whole number",
     inspect.FloatType: "a number",
@@ -40,124 +40,129 @@ _MAY_BE: dict[type[inspect.Type], str] = {
     inspect.DictType: "an object",
     inspect.StructType: "an object",
 }
-_SECOND_SPELLINGS = {"dependsOn"}
+_ALIASES = {"dependsOn"}
 
-_CUT = 200
+_MAX_QUOTED_CHARS = 200
 """The longest piece of a body that is told back."""
 
-_SEARCHED = 256 * 1024
+_MAX_SEARCHED_BYTES = 256 * 1024
 """In no larger body is the key of a map looked for: it is read whole for that."""
 
 
-def mistake(message: str, part: bytes | msgspec.Raw, wanted: Any, within: str = "") -> Invalid:
+def explain_decode_error(message: str, part: bytes | msgspec.Raw, expected_type: Any, parent_path: str = "") -> Invalid:
     """The decoder's `message` about a part of a body, found at `within`, that was to be read as `wanted`."""
-    found = _MESSAGE.fullmatch(message)
-    assert found is not None
-    what, at = found[1], found["at"] or ""
-    shape = _shape_at(_shape(wanted), at)
-    where = _with_key(at, part, wanted)
-    if unknown := _UNKNOWN.fullmatch(what):
-        return _told(_field(within, where, unknown[1]), f"is not a field here; {_meant(unknown[1], shape)}")
-    if missing := _MISSING.fullmatch(what):
-        return _told(_field(within, where, missing[1]), "is required; add it")
-    return _told(_field(within, where), _problem(what, shape))
+    match = _MESSAGE.fullmatch(message)
+    assert match is not None
+    reason, path = match[1], match["at"] or ""
+    field_type = _resolve_type(_inspect_type(expected_type), path)
+    full_path = _add_map_key(path, part, expected_type)
+    if unknown := _UNKNOWN_FIELD.fullmatch(reason):
+        return _build_invalid(
+            _join_field_path(parent_path, full_path, unknown[1]),
+            f"is not a field here; {_suggest_fields(unknown[1], field_type)}",
+        )
+    if missing := _MISSING_FIELD.fullmatch(reason):
+        return _build_invalid(_join_field_path(parent_path, full_path, missing[1]), "is required; add it")
+    return _build_invalid(_join_field_path(parent_path, full_path), _describe_problem(reason, field_type))
 
 
 @cache
-def _shape(wanted: Any) -> inspect.Type:
-    return inspect.type_info(wanted)
+def _inspect_type(expected_type: Any) -> inspect.Type:
+    return inspect.type_info(expected_type)
 
 
-def _told(field: str, problem: str) -> Invalid:
+def _build_invalid(field: str, problem: str) -> Invalid:
     return Invalid(f"{field or 'the body'} {problem}", field=field or UNSET)
 
 
-def _field(within: str, at: str, name: str = "") -> str:
-    return cut(".".join(filter(None, (f"{within}{at}" if at.startswith("[") else within, at.strip("."), name))))
+def _join_field_path(parent_path: str, path: str, name: str = "") -> str:
+    return truncate(
+        ".".join(filter(None, (f"{parent_path}{path}" if path.startswith("[") else parent_path, path.strip("."), name)))
+    )
 
 
-def _problem(what: str, shape: inspect.Type | None) -> str:
-    may_be = "" if shape is None else _may_be(shape)
-    if (found := _NO_MEMBER.fullmatch(what)) and may_be:
-        return f"is {cut(found[1])}; it must be {may_be}"
-    if (found := _OTHER_TYPE.fullmatch(what)) and may_be:
-        if found[1] == "float" and isinstance(shape, inspect.IntType):
+def _describe_problem(reason: str, field_type: inspect.Type | None) -> str:
+    expected = "" if field_type is None else _describe_type(field_type)
+    if (match := _INVALID_ENUM_VALUE.fullmatch(reason)) and expected:
+        return f"is {truncate(match[1])}; it must be {expected}"
+    if (match := _WRONG_TYPE.fullmatch(reason)) and expected:
+        if match[1] == "float" and isinstance(field_type, inspect.IntType):
             return "must be a whole number, not a fraction; correct it"
-        return f"must be {may_be}, not {_GOT.get(found[1], found[1])}; correct it"
-    return f"cannot be used: {cut(what[:1].lower() + what[1:])}; correct it"
+        return f"must be {expected}, not {_RECEIVED_TYPE_NAMES.get(match[1], match[1])}; correct it"
+    return f"cannot be used: {truncate(reason[:1].lower() + reason[1:])}; correct it"
 
 
-def _meant(name: str, shape: inspect.Type | None) -> str:
-    fields = [each.encode_name for each in shape.fields] if isinstance(shape, inspect.StructType) else []
-    fields = [each for each in fields if each not in _SECOND_SPELLINGS]
-    if close := get_close_matches(name[:_CUT].lower(), fields, n=1):
+def _suggest_fields(name: str, struct_type: inspect.Type | None) -> str:
+    fields = [each.encode_name for each in struct_type.fields] if isinstance(struct_type, inspect.StructType) else []
+    fields = [each for each in fields if each not in _ALIASES]
+    if close := get_close_matches(name[:_MAX_QUOTED_CHARS].lower(), fields, n=1):
         return f"did you mean {close[0]}?"
     return f"the fields here are {', '.join(fields)}"
 
 
-def _may_be(shape: inspect.Type) -> str:
-    if isinstance(shape, inspect.EnumType):
-        return f"one of {', '.join(str(each.value) for each in shape.cls)}"
-    if isinstance(shape, inspect.LiteralType):
-        return f"one of {', '.join(map(str, shape.values))}"
-    if isinstance(shape, inspect.UnionType):
-        kinds = {type(each) for each in shape.types}
+def _describe_type(field_type: inspect.Type) -> str:
+    if isinstance(field_type, inspect.EnumType):
+        return f"one of {', '.join(str(each.value) for each in field_type.cls)}"
+    if isinstance(field_type, inspect.LiteralType):
+        return f"one of {', '.join(map(str, field_type.values))}"
+    if isinstance(field_type, inspect.UnionType):
+        kinds = {type(each) for each in field_type.types}
         if kinds == {inspect.StrType, inspect.IntType, inspect.FloatType}:
             return 'a time such as "30s", or a number of seconds'
-        return " or ".join(map(_may_be, shape.types))
-    return _MAY_BE.get(type(shape), "")
+        return " or ".join(map(_describe_type, field_type.types))
+    return _EXPECTED_TYPE_NAMES.get(type(field_type), "")
 
 
-def _steps(at: str) -> Iterator[tuple[str | None, str | None]]:
+def _iter_path_steps(path: str) -> Iterator[tuple[str | None, str | None]]:
     """The names and the places in lists and maps (`...`) on the way; one of each pair."""
-    for step in _STEP.finditer(at):
+    for step in _PATH_STEP.finditer(path):
         yield step[1], step[2]
 
 
-def _shape_at(shape: inspect.Type | None, at: str) -> inspect.Type | None:
-    for name, place in _steps(at):
-        kinds = shape.types if isinstance(shape, inspect.UnionType) else (shape,)
+def _resolve_type(field_type: inspect.Type | None, path: str) -> inspect.Type | None:
+    for name, index in _iter_path_steps(path):
+        kinds = field_type.types if isinstance(field_type, inspect.UnionType) else (field_type,)
         inner: list[inspect.Type] = []
         for kind in kinds:
             if name is not None and isinstance(kind, inspect.StructType):
                 inner += [each.type for each in kind.fields if each.encode_name == name]
-            elif place == "..." and isinstance(kind, inspect.DictType):
+            elif index == "..." and isinstance(kind, inspect.DictType):
                 inner.append(kind.value_type)
-            elif place is not None and place != "..." and isinstance(kind, inspect.ListType):
+            elif index is not None and index != "..." and isinstance(kind, inspect.ListType):
                 inner.append(kind.item_type)
-        shape = inner[0] if inner else None
-    return shape
+        field_type = inner[0] if inner else None
+    return field_type
 
 
-def _with_key(at: str, part: bytes | msgspec.Raw, wanted: Any) -> str:
+def _add_map_key(path: str, part: bytes | msgspec.Raw, expected_type: Any) -> str:
     """The way with the key of a map in it, which the decoder does not tell: the first whose value does not fit."""
-    before, dots, after = at.partition("[...]")
+    before, dots, after = path.partition("[...]")
     if not dots:
-        return at
-    if memoryview(part).nbytes > _SEARCHED:
+        return path
+    if memoryview(part).nbytes > _MAX_SEARCHED_BYTES:
         return before
-    shape = _shape_at(_shape(wanted), f"{before}[...]")
-    assert shape is not None
+    value_type = _resolve_type(_inspect_type(expected_type), f"{before}[...]")
+    assert value_type is not None
     try:
         values: Any = msgspec.json.decode(part)
-        for name, place in _steps(before):
-            values = values[name if name is not None else int(place or 0)]
-        wrong = next((key for key, value in values.items() if not _fits(value, shape)), None)
+        for name, index in _iter_path_steps(before):
+            values = values[name if name is not None else int(index or 0)]
+        bad_key = next((key for key, value in values.items() if not _matches_type(value, value_type)), None)
     except (msgspec.DecodeError, RecursionError, LookupError, TypeError, AttributeError):
         return before  # it has other mistakes too, further on
-    return before if wrong is None else f"{before}.{wrong}{after}"
+    return before if bad_key is None else f"{before}.{bad_key}{after}"
 
 
-def _fits(value: object, shape: inspect.Type) -> bool:
-    if isinstance(shape, inspect.UnionType):
-        return any(_fits(value, each) for each in shape.types)
-    if isinstance(shape, inspect.ListType):
-        return isinstance(value, list) and all(_fits(each, shape.item_type) for each in value)
-    if isinstance(shape, inspect.FloatType):
+def _matches_type(value: object, expected_type: inspect.Type) -> bool:
+    if isinstance(expected_type, inspect.UnionType):
+        return any(_matches_type(value, each) for each in expected_type.types)
+    if isinstance(expected_type, inspect.ListType):
+        return isinstance(value, list) and all(_matches_type(each, expected_type.item_type) for each in value)
+    if isinstance(expected_type, inspect.FloatType):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, str)
 
 
-def cut(text: str) -> str:
+def truncate(text: str) -> str:
     """The text, or where it is long its beginning."""
-    return text if len(text) <= _CUT else f"{text[:_CUT]}..."
+    return text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}..."

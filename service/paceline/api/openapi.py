@@ -8,50 +8,50 @@ import msgspec
 
 from paceline import __version__
 from paceline.api import examples
-from paceline.api.accept import EVENTS, JSON, NDJSON
-from paceline.api.errors import PROBLEM_TYPE, Problem, phrase
-from paceline.api.fields import MOST, MOST_UNITS, SHORTEST_WINDOW_S, UNIT_PATTERN
+from paceline.api.accept import EVENT_STREAM, JSON, NDJSON
+from paceline.api.errors import PROBLEM_TYPE, Problem, reason_phrase
+from paceline.api.fields import MAX_COST_UNITS, MAX_VALUE, MIN_WINDOW_S, UNIT_PATTERN
 from paceline.api.schemas import (
-    BatchAnswer,
-    BatchBody,
-    ClassicAnswer,
-    CompareAnswer,
-    CompareBody,
-    FetchBody,
-    Health,
+    BatchRequest,
+    BatchResponse,
+    ClassicResponse,
+    CompareRequest,
+    CompareResponse,
+    FetchRequest,
+    HealthResponse,
     UpstreamList,
     UpstreamPatch,
 )
 from paceline.api.strategies import StrategyList
 from paceline.batch.plan import Plan
 from paceline.config import Config
-from paceline.units import DURATION_PATTERN, LONGEST_S
+from paceline.units import DURATION_PATTERN, MAX_DURATION_S
 
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _TYPES = (
-    BatchBody,
-    FetchBody,
-    CompareBody,
+    BatchRequest,
+    FetchRequest,
+    CompareRequest,
     UpstreamPatch,
-    BatchAnswer,
+    BatchResponse,
     Plan,
     UpstreamList,
     StrategyList,
-    CompareAnswer,
-    ClassicAnswer,
-    Health,
+    CompareResponse,
+    ClassicResponse,
+    HealthResponse,
     Problem,
 )
 _DURATION: Schema = {
     "description": 'A time such as "250ms", "30s", "2m" or "1h", or a number of seconds; above zero.',
     "anyOf": [
         {"type": "string", "pattern": rf"^(?=[0-9.]*[1-9]){DURATION_PATTERN}$"},
-        {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_S},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
     ],
 }
-_AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": MOST}
+_AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_VALUE}
 _COST: Schema = {
     "description": "A number of requests, or an amount for each unit: `requests` (1 at least), `tokens`, ...",
     "anyOf": [
@@ -60,12 +60,12 @@ _COST: Schema = {
             "type": "object",
             "properties": {"requests": _AMOUNT},
             "propertyNames": {"pattern": f"^{UNIT_PATTERN}$"},
-            "additionalProperties": {"type": "number", "minimum": 0, "maximum": MOST},
-            "maxProperties": MOST_UNITS,
+            "additionalProperties": {"type": "number", "minimum": 0, "maximum": MAX_VALUE},
+            "maxProperties": MAX_COST_UNITS,
         },
     ],
 }
-_UP_TO_MOST: Schema = {"type": "integer", "minimum": 1, "maximum": MOST}
+_UP_TO_MOST: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_VALUE}
 _FIELDS: dict[str, Schema] = {
     "timeout": _DURATION,
     "deadline": _DURATION,
@@ -73,7 +73,7 @@ _FIELDS: dict[str, Schema] = {
     "cost": _COST,
     "max_concurrency": _UP_TO_MOST,
     "attempts": _UP_TO_MOST,
-    "throttles": {"type": "integer", "minimum": 0, "maximum": MOST},
+    "throttles": {"type": "integer", "minimum": 0, "maximum": MAX_VALUE},
 }
 """What a field of this name takes, wherever a body has it."""
 
@@ -117,15 +117,20 @@ def document(config: Config) -> Schema:
             "get": _classic("all at once", keyed),
         },
         "/async_sem/{num_requests}/{max_concurrent}": {
-            "parameters": [_count("num_requests", server.max_items), _count("max_concurrent", MOST)],
+            "parameters": [_count("num_requests", server.max_items), _count("max_concurrent", MAX_VALUE)],
             "get": _classic("all at once under a semaphore", keyed),
         },
-        "/healthz": {"get": _open("Is the process alive?", "health", {"200": _json("Health", examples.HEALTH)})},
+        "/healthz": {
+            "get": _open("Is the process alive?", "health", {"200": _json("HealthResponse", examples.ALIVE_RESPONSE)})
+        },
         "/readyz": {
             "get": _open(
                 "Does it take batches?",
                 "readiness",
-                {"200": _json("Health", examples.READY), "503": _json("Health", examples.NOT_READY)},
+                {
+                    "200": _json("HealthResponse", examples.READY_RESPONSE),
+                    "503": _json("HealthResponse", examples.NOT_READY_RESPONSE),
+                },
             )
         },
         "/metrics": {
@@ -157,7 +162,7 @@ def _schemas(max_items: int) -> dict[str, Schema]:
             properties.update({name: _FIELDS[name] for name in properties if name in _FIELDS})
             if not schema.get("required"):
                 schema.pop("required", None)
-    for name in ("Item", "FetchBody"):
+    for name in ("Item", "FetchRequest"):
         schemas[name]["allOf"] = [
             {"not": {"required": ["json", "body"]}},
             {"not": {"required": ["json", "body_base64"]}},
@@ -165,20 +170,20 @@ def _schemas(max_items: int) -> dict[str, Schema]:
             {"not": {"required": ["depends_on", "dependsOn"]}},
         ]
     for needs in ("depends_on", "dependsOn"):
-        del schemas["FetchBody"]["properties"][needs]
-    batch = schemas["BatchBody"]
+        del schemas["FetchRequest"]["properties"][needs]
+    batch = schemas["BatchRequest"]
     batch["properties"]["requests"] |= {"minItems": 1, "maxItems": max_items}
     batch["allOf"] = [
         _where(["sequential", "concurrent"], {"not": {"required": ["max_concurrency"]}}),
         _where(["sequential", "concurrent", "bounded"], {"not": {"required": ["rate"]}}),
         _where(["token_bucket"], {"required": ["rate"]}),
     ]
-    rate = schemas["RateBody"]["properties"]
-    rate["limit"] = _AMOUNT | {"maximum": MOST}
+    rate = schemas["RateSpec"]["properties"]
+    rate["limit"] = _AMOUNT | {"maximum": MAX_VALUE}
     rate["burst"] = rate["limit"] | {"description": "At most `limit`, which it is unless given; 1 is an even beat."}
     rate["unit"]["pattern"] = f"^{UNIT_PATTERN}$"
-    rate["per"] = _DURATION | {"description": f"{_DURATION['description']} At least {SHORTEST_WINDOW_S * 1000:g}ms."}
-    compare = schemas["CompareBody"]["properties"]
+    rate["per"] = _DURATION | {"description": f"{_DURATION['description']} At least {MIN_WINDOW_S * 1000:g}ms."}
+    compare = schemas["CompareRequest"]["properties"]
     compare["n"] |= {"minimum": 1, "maximum": max_items}
     for several in ("strategies", "engines"):
         compare[several] |= {"minItems": 1, "uniqueItems": True}
@@ -198,18 +203,18 @@ def _where(strategies: list[str], then: Schema) -> Schema:
 
 
 def _batch(keyed: bool) -> Schema:
-    answer = _json("BatchAnswer", examples.BATCH_ANSWER)
+    answer = _json("BatchResponse", examples.BATCH_RESPONSE)
     answer["description"] = "Whatever the items did; streams give outcomes as they come and the summary last."
     answer["content"] |= {
         NDJSON: {"schema": {"type": "string", "description": "An Outcome a line, then a line with `summary`."}},
-        EVENTS: {"schema": {"type": "string", "description": "Events `item` (an Outcome) and, last, `summary`."}},
+        EVENT_STREAM: {"schema": {"type": "string", "description": "Events `item` (an Outcome) and, last, `summary`."}},
     }
     return _operation(
         "Send a batch of requests; one outcome for each.",
         "batch",
         {"200": answer},
         keyed=keyed,
-        body=_body("BatchBody", examples.BATCH),
+        body=_body("BatchRequest", examples.BATCH_REQUESTS),
         errors=(400, 406, 413, 415, 422, 503),
     )
 
@@ -218,9 +223,9 @@ def _plan(keyed: bool) -> Schema:
     return _operation(
         "What a batch would take, told without sending anything of it.",
         "plan",
-        {"200": _json("Plan", examples.PLAN_ANSWER)},
+        {"200": _json("Plan", examples.PLAN_RESPONSE)},
         keyed=keyed,
-        body=_body("BatchBody", examples.BATCH),
+        body=_body("BatchRequest", examples.BATCH_REQUESTS),
         errors=(400, 413, 415, 422, 503),
     )
 
@@ -229,9 +234,9 @@ def _fetch(keyed: bool) -> Schema:
     return _operation(
         "Send one request; its outcome.",
         "fetch",
-        {"200": _json("Outcome", examples.FETCH_ANSWER)},
+        {"200": _json("Outcome", examples.FETCH_RESPONSE)},
         keyed=keyed,
-        body=_body("FetchBody", examples.FETCH),
+        body=_body("FetchRequest", examples.FETCH_REQUESTS),
         errors=(400, 413, 415, 422, 503),
     )
 
@@ -242,12 +247,12 @@ def _strategies(keyed: bool) -> Schema:
 
 
 def _upstreams(keyed: bool) -> Schema:
-    answer = _json("UpstreamList", {"upstreams": [examples.UPSTREAM]})
+    answer = _json("UpstreamList", {"upstreams": [examples.UPSTREAM_RESPONSE]})
     return _operation("How every declared upstream stands.", "upstreams", {"200": answer}, keyed=keyed)
 
 
 def _upstream(keyed: bool) -> Schema:
-    answer = _json("UpstreamState", examples.UPSTREAM)
+    answer = _json("UpstreamState", examples.UPSTREAM_RESPONSE)
     return _operation("How one upstream stands.", "upstream", {"200": answer}, keyed=keyed, errors=(404,))
 
 
@@ -255,9 +260,9 @@ def _change(keyed: bool) -> Schema:
     return _operation(
         "Pause an upstream, change its rate until a reset or a reload, or reset it; of several at once, reset first.",
         "change_upstream",
-        {"200": _json("UpstreamState", examples.UPSTREAM)},
+        {"200": _json("UpstreamState", examples.UPSTREAM_RESPONSE)},
         keyed=keyed,
-        body=_body("UpstreamPatch", examples.PATCHES),
+        body=_body("UpstreamPatch", examples.UPSTREAM_PATCHES),
         errors=(400, 404, 413, 415, 422),
     )
 
@@ -266,9 +271,9 @@ def _compare(keyed: bool) -> Schema:
     return _operation(
         "The same request `n` times under each strategy (and engine), one after another.",
         "compare",
-        {"200": _json("CompareAnswer", examples.COMPARE_ANSWER)},
+        {"200": _json("CompareResponse", examples.COMPARE_RESPONSE)},
         keyed=keyed,
-        body=_body("CompareBody", examples.COMPARE),
+        body=_body("CompareRequest", examples.COMPARE_REQUESTS),
         errors=(400, 403, 413, 415, 422, 503),
     )
 
@@ -278,7 +283,7 @@ def _classic(how: str, keyed: bool) -> Schema:
         f"The request of `compare.target`, {how}, on the httpx engine, one attempt each. A status code of 0 stands for "
         "a request that got no answer.",
         f"classic_{how.replace(' ', '_')}",
-        {"200": _json("ClassicAnswer", examples.CLASSIC_ANSWER)},
+        {"200": _json("ClassicResponse", examples.CLASSIC_RESPONSE)},
         keyed=keyed,
         errors=(403, 409, 422, 503),
     )
@@ -311,9 +316,9 @@ def _operation(
 
 def _problem(status: int) -> Schema:
     content = {PROBLEM_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}}
-    if status in examples.PROBLEMS:
-        content[PROBLEM_TYPE]["example"] = examples.PROBLEMS[status]
-    answer: Schema = {"description": phrase(status), "content": content}
+    if status in examples.PROBLEM_RESPONSES:
+        content[PROBLEM_TYPE]["example"] = examples.PROBLEM_RESPONSES[status]
+    answer: Schema = {"description": reason_phrase(status), "content": content}
     header = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status)
     if header is not None:
         answer["headers"] = {header: {"schema": {"type": "string"}}}

@@ -8,21 +8,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import JSON
-from paceline.api.caller import unless_gone
-from paceline.api.core import Core
-from paceline.api.held import held
-from paceline.api.intake import Place
+from paceline.api.caller import run_until_disconnect
+from paceline.api.core import ApiContext
+from paceline.api.held import with_reservation
+from paceline.api.intake import Reservation
 from paceline.api.reading import read_batch
 from paceline.batch.plan import plan_batch
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
+def add_routes(app: FastAPI, context: ApiContext) -> None:
     encode = msgspec.json.Encoder().encode
 
-    async def plan(request: Request, place: Place) -> Response:
-        batch = await read_batch(request, place, core.config.server)
-        place.hold_items(len(batch.items))
-        planned = await unless_gone(request.receive, plan_batch(core.registry, batch))
-        return Response(encode(planned), media_type=JSON)
+    async def run_plan(request: Request, reservation: Reservation) -> Response:
+        batch = await read_batch(request, reservation, context.config.server)
+        reservation.reserve_items(len(batch.items))
+        plan = await run_until_disconnect(request.receive, plan_batch(context.registry, batch))
+        return Response(encode(plan), media_type=JSON)
 
-    app.post("/v1/plan", response_model=None, name="plan")(held(core, plan))
+    app.post("/v1/plan", response_model=None, name="plan")(with_reservation(context, run_plan))

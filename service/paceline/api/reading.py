@@ -13,39 +13,39 @@ import msgspec
 from msgspec import UNSET, Raw
 from starlette.requests import Request
 
-from paceline.api.body import LARGE, check_text, decode, decode_part, read
-from paceline.api.checks import batch_of, check_count, check_item
-from paceline.api.core import tenant_of
+from paceline.api.body import LARGE_REQUEST_BYTES, check_utf8, decode_body, decode_part, read_body
+from paceline.api.checks import build_batch, check_item, check_item_count
+from paceline.api.core import get_tenant
 from paceline.api.errors import Invalid
-from paceline.api.fields import Wrong
-from paceline.api.intake import HEAVIEST, Place
-from paceline.api.schemas import BatchBody, FetchBody, Parts, Unread, UnreadBatch
-from paceline.config.server import Server
+from paceline.api.fields import FieldError
+from paceline.api.intake import DECODED_BYTE_WEIGHT, Reservation
+from paceline.api.schemas import BatchOutline, BatchRequest, BatchWithRawItems, FetchRequest, ItemOutline
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Defaults, Item
-from paceline.units import write_size
+from paceline.units import format_size
 
-_AT_ONCE = 256 * 1024
+_MAX_SINGLE_PASS_BYTES = 256 * 1024
 """A batch of no more than this, and without a large part, is read in one go."""
 
-_BESIDE = 256 * 1024
+_MAX_ENVELOPE_BYTES = 256 * 1024
 """What may stand beside the items of a batch, white space included."""
 
-_HEAD_PART = LARGE
-_HEAD = ("url", "path", "headers", "params", "cost")
+_MAX_HEAD_FIELD_BYTES = LARGE_REQUEST_BYTES
+_HEAD_FIELDS = ("url", "path", "headers", "params", "cost")
 
-_SLICE_S = 0.005
+_MAX_SLICE_S = 0.005
 """How long reading goes on before the event loop gets a turn."""
 
-_batch = msgspec.json.Decoder(BatchBody)
-_fetch = msgspec.json.Decoder(FetchBody)
-_unread = msgspec.json.Decoder(Unread)
-_frame = msgspec.json.Decoder(UnreadBatch)
-_item = msgspec.json.Decoder(Item)
-_defaults = msgspec.json.Decoder(Defaults)
-_parts = msgspec.json.Decoder(Parts)
+_batch_decoder = msgspec.json.Decoder(BatchRequest)
+_fetch_decoder = msgspec.json.Decoder(FetchRequest)
+_outline_decoder = msgspec.json.Decoder(BatchOutline)
+_options_decoder = msgspec.json.Decoder(BatchWithRawItems)
+_item_decoder = msgspec.json.Decoder(Item)
+_defaults_decoder = msgspec.json.Decoder(Defaults)
+_item_outline_decoder = msgspec.json.Decoder(ItemOutline)
 
 
-async def read_batch(request: Request, place: Place, limits: Server) -> Batch:
+async def read_batch(request: Request, reservation: Reservation, limits: ServerConfig) -> Batch:
     """The batch a caller sends, checked as a whole; `place` holds what it weighs.
 
     Raises:
@@ -53,94 +53,102 @@ async def read_batch(request: Request, place: Place, limits: Server) -> Batch:
         OverShare, Unavailable: there is no room for it.
         CallerGone: the caller hung up while sending it.
     """
-    body = await read(request, limits.max_body, place)
-    tenant = tenant_of(request.scope)
-    check_text(body)
-    if len(body) > LARGE:
-        unread = decode_part(body, _unread)
-        check_count(len(unread.requests), limits)
-        if len(body) > _AT_ONCE or max(map(_size, (unread.defaults, *unread.requests))) > LARGE:
-            return batch_of(await _in_slices(body, unread, place), tenant, limits, looked_at=True)
-    place.hold_body(HEAVIEST * len(body))
-    return batch_of(decode_part(body, _batch), tenant, limits)
+    body = await read_body(request, limits.max_body, reservation)
+    tenant = get_tenant(request.scope)
+    check_utf8(body)
+    if len(body) > LARGE_REQUEST_BYTES:
+        outline = decode_part(body, _outline_decoder)
+        check_item_count(len(outline.requests), limits)
+        if (
+            len(body) > _MAX_SINGLE_PASS_BYTES
+            or max(map(_count_bytes, (outline.defaults, *outline.requests))) > LARGE_REQUEST_BYTES
+        ):
+            return build_batch(await _decode_in_slices(body, outline, reservation), tenant, limits, items_checked=True)
+    reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body))
+    return build_batch(decode_part(body, _batch_decoder), tenant, limits)
 
 
-async def read_fetch(request: Request, place: Place, limits: Server) -> FetchBody:
+async def read_fetch(request: Request, reservation: Reservation, limits: ServerConfig) -> FetchRequest:
     """The one item a caller sends; `place` holds what it weighs. Raises what `read_batch` does."""
-    body = await read(request, limits.max_body, place)
-    if len(body) > LARGE:
-        check_text(body)
-        _check_parts(body, "")
-        fetch = decode_part(body, _fetch)
-        place.hold_body(HEAVIEST * len(body) - (HEAVIEST - 1) * _payload(fetch))
+    body = await read_body(request, limits.max_body, reservation)
+    if len(body) > LARGE_REQUEST_BYTES:
+        check_utf8(body)
+        _check_field_sizes(body, "")
+        fetch = decode_part(body, _fetch_decoder)
+        reservation.reserve_body(
+            DECODED_BYTE_WEIGHT * len(body) - (DECODED_BYTE_WEIGHT - 1) * _count_payload_bytes(fetch)
+        )
         return fetch
-    place.hold_body(HEAVIEST * len(body))
-    return decode(body, _fetch)
+    reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body))
+    return decode_body(body, _fetch_decoder)
 
 
-async def _in_slices(body: bytes, unread: Unread, place: Place) -> BatchBody:
-    if len(body) - sum(map(_size, unread.requests)) > _BESIDE:
-        raise Invalid(f"what stands beside the items is larger than {write_size(_BESIDE)}; make it smaller")
+async def _decode_in_slices(body: bytes, outline: BatchOutline, reservation: Reservation) -> BatchRequest:
+    if len(body) - sum(map(_count_bytes, outline.requests)) > _MAX_ENVELOPE_BYTES:
+        raise Invalid(
+            f"what stands beside the items is larger than {format_size(_MAX_ENVELOPE_BYTES)}; make it smaller"
+        )
     await asyncio.sleep(0)
-    frame = decode_part(body, _frame)
-    defaults = _read_defaults(unread.defaults)
+    options = decode_part(body, _options_decoder)
+    defaults = _decode_defaults(outline.defaults)
     items: list[Item] = []
-    payload = 0
+    payload_bytes = 0
     began_at = time.perf_counter()
-    for index, raw in enumerate(unread.requests):
-        item = _read_item(raw, f"requests[{index}]")
+    for index, raw in enumerate(outline.requests):
+        item = _decode_item(raw, f"requests[{index}]")
         items.append(item)
-        payload += _payload(item)
-        if time.perf_counter() - began_at > _SLICE_S:
+        payload_bytes += _count_payload_bytes(item)
+        if time.perf_counter() - began_at > _MAX_SLICE_S:
             await asyncio.sleep(0)
             began_at = time.perf_counter()
-    place.hold_body(HEAVIEST * len(body) - (HEAVIEST - 1) * payload)
-    return BatchBody(
+    reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body) - (DECODED_BYTE_WEIGHT - 1) * payload_bytes)
+    return BatchRequest(
         requests=items,
-        strategy=frame.strategy,
-        max_concurrency=frame.max_concurrency,
-        rate=frame.rate,
-        deadline=frame.deadline,
-        priority=frame.priority,
-        on_failure=frame.on_failure,
-        retry=frame.retry,
+        strategy=options.strategy,
+        max_concurrency=options.max_concurrency,
+        rate=options.rate,
+        deadline=options.deadline,
+        priority=options.priority,
+        on_failure=options.on_failure,
+        retry=options.retry,
         defaults=defaults,
     )
 
 
-def _read_defaults(raw: Raw) -> Defaults:
-    if not _size(raw):
+def _decode_defaults(raw: Raw) -> Defaults:
+    if not _count_bytes(raw):
         return Defaults()
-    _check_parts(raw, "defaults")
-    return decode_part(raw, _defaults, "defaults")
+    _check_field_sizes(raw, "defaults")
+    return decode_part(raw, _defaults_decoder, "defaults")
 
 
-def _read_item(raw: Raw, within: str) -> Item:
-    if _size(raw) > LARGE:
-        _check_parts(raw, within)
-    item = decode_part(raw, _item, within)
+def _decode_item(raw: Raw, path: str) -> Item:
+    if _count_bytes(raw) > LARGE_REQUEST_BYTES:
+        _check_field_sizes(raw, path)
+    item = decode_part(raw, _item_decoder, path)
     try:
         check_item(item)
-    except Wrong as wrong:
-        raise wrong.within(within).told() from None
+    except FieldError as error:
+        raise error.with_prefix(path).to_invalid() from None
     return item
 
 
-def _check_parts(raw: bytes | Raw, within: str) -> None:
+def _check_field_sizes(raw: bytes | Raw, path: str) -> None:
     """Only a payload may be large: a head of this size takes long to read and to send, and no upstream takes it."""
-    parts = decode_part(raw, _parts, within)
-    for name in _HEAD:
-        if _size(getattr(parts, name)) > _HEAD_PART:
-            field = f"{within}.{name}" if within else name
-            raise Invalid(f"{field} is larger than {write_size(_HEAD_PART)}; make it smaller", field=field)
-    payload = _size(parts.json) + _size(parts.body) + _size(parts.body_base64)
-    if _size(raw) - payload > _BESIDE:
-        detail = f"{within or 'the item'} is larger than {write_size(_BESIDE)} without its payload; make it smaller"
-        raise Invalid(detail, field=within or UNSET)
+    outline = decode_part(raw, _item_outline_decoder, path)
+    for name in _HEAD_FIELDS:
+        if _count_bytes(getattr(outline, name)) > _MAX_HEAD_FIELD_BYTES:
+            field = f"{path}.{name}" if path else name
+            raise Invalid(f"{field} is larger than {format_size(_MAX_HEAD_FIELD_BYTES)}; make it smaller", field=field)
+    payload_bytes = _count_bytes(outline.json) + _count_bytes(outline.body) + _count_bytes(outline.body_base64)
+    if _count_bytes(raw) - payload_bytes > _MAX_ENVELOPE_BYTES:
+        limit = format_size(_MAX_ENVELOPE_BYTES)
+        detail = f"{path or 'the item'} is larger than {limit} without its payload; make it smaller"
+        raise Invalid(detail, field=path or UNSET)
 
 
-def _payload(item: Item) -> int:
-    size = _size(item.json)
+def _count_payload_bytes(item: Item) -> int:
+    size = _count_bytes(item.json)
     if item.body is not UNSET:
         size += len(item.body)
     if item.body_base64 is not UNSET:
@@ -148,5 +156,5 @@ def _payload(item: Item) -> int:
     return size
 
 
-def _size(raw: bytes | Raw) -> int:
+def _count_bytes(raw: bytes | Raw) -> int:
     return memoryview(raw).nbytes

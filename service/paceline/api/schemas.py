@@ -6,12 +6,12 @@ from typing import Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from paceline.batch.compare import Measured
+from paceline.batch.compare import StrategyResult
 from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Outcome, Priority, Strategy, Summary
 from paceline.upstream.state import UpstreamState
 
 
-class RateBody(Struct, frozen=True, forbid_unknown_fields=True):
+class RateSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """A rate window as callers write one."""
 
     limit: float
@@ -20,40 +20,40 @@ class RateBody(Struct, frozen=True, forbid_unknown_fields=True):
     unit: str = "requests"
 
 
-class BatchFrame(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BatchOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a batch says besides its items."""
 
     strategy: Strategy = Strategy.ADAPTIVE
     max_concurrency: int | UnsetType = UNSET
-    rate: RateBody | UnsetType = UNSET
+    rate: RateSpec | UnsetType = UNSET
     deadline: Duration | UnsetType = UNSET
     priority: Priority = Priority.NORMAL
     on_failure: Literal["continue", "halt"] = "continue"
     retry: ItemRetry = ItemRetry()
 
 
-class BatchBody(BatchFrame, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BatchRequest(BatchOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `POST /v1/batch` takes."""
 
     requests: list[Item]
     defaults: Defaults = Defaults()
 
 
-class UnreadBatch(BatchFrame, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BatchWithRawItems(BatchOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A batch whose large parts are still to be read."""
 
     requests: Raw
     defaults: Raw = Raw()
 
 
-class Unread(Struct, frozen=True):
+class BatchOutline(Struct, frozen=True):
     """Where the large parts of a batch begin and end; what else there is has been looked at by nobody."""
 
     requests: list[Raw]
     defaults: Raw = Raw()
 
 
-class Parts(Struct, frozen=True):
+class ItemOutline(Struct, frozen=True):
     """The parts of an item, or of the defaults, that make up a request's head, and its payload; unread."""
 
     url: Raw = Raw()
@@ -66,7 +66,7 @@ class Parts(Struct, frozen=True):
     body_base64: Raw = Raw()
 
 
-class BatchAnswer(Struct, frozen=True):
+class BatchResponse(Struct, frozen=True):
     """What `POST /v1/batch` gives, in request order."""
 
     batch_id: str
@@ -76,14 +76,14 @@ class BatchAnswer(Struct, frozen=True):
     responses: list[Outcome]
 
 
-class FetchBody(Item, frozen=True, forbid_unknown_fields=True):
+class FetchRequest(Item, frozen=True, forbid_unknown_fields=True):
     """What `POST /v1/fetch` takes: an item, which it is, and what a batch would say."""
 
     deadline: Duration | UnsetType = UNSET
     priority: Priority = Priority.INTERACTIVE
 
 
-class CompareBody(Struct, frozen=True, forbid_unknown_fields=True):
+class CompareRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What `POST /v1/compare` takes."""
 
     request: Item
@@ -91,7 +91,7 @@ class CompareBody(Struct, frozen=True, forbid_unknown_fields=True):
     strategies: list[Strategy] | UnsetType = UNSET
     engines: list[EngineName] | UnsetType = UNSET
     max_concurrency: int | UnsetType = UNSET
-    rate: RateBody | UnsetType = UNSET
+    rate: RateSpec | UnsetType = UNSET
     unpaced: bool = False
 
 
@@ -99,7 +99,7 @@ class UpstreamPatch(Struct, frozen=True, forbid_unknown_fields=True):
     """What `PATCH /v1/upstreams/{name}` takes: at least one of these."""
 
     reset: bool | UnsetType = UNSET
-    rate: list[RateBody] | UnsetType = UNSET
+    rate: list[RateSpec] | UnsetType = UNSET
     paused: bool | UnsetType = UNSET
 
 
@@ -109,23 +109,23 @@ class UpstreamList(Struct, frozen=True):
     upstreams: list[UpstreamState]
 
 
-class CompareAnswer(Struct, frozen=True):
+class CompareResponse(Struct, frozen=True):
     """What `POST /v1/compare` gives: a line for each strategy (and engine), in the order they ran."""
 
     upstream: str
     n: int
     unpaced: bool
-    results: list[Measured]
+    results: list[StrategyResult]
 
 
-class ClassicAnswer(Struct, frozen=True):
+class ClassicResponse(Struct, frozen=True):
     """What the classic forms give, in request order; 0 stands for a request without an answer."""
 
     message: str
     status_codes: list[int]
 
 
-class Health(Struct, frozen=True):
+class HealthResponse(Struct, frozen=True):
     """What health and readiness give."""
 
     status: Literal["alive", "ready", "not_ready"]

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import JSON
-from paceline.api.core import Core
+from paceline.api.core import ApiContext
 from paceline.model import Strategy
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
 
 
-class Parameter(Struct, frozen=True):
+class StrategyParameter(Struct, frozen=True):
     """A field of the batch that the strategy listens to."""
 
     name: str
@@ -23,61 +23,67 @@ class Parameter(Struct, frozen=True):
     description: str
 
 
-class Described(Struct, frozen=True):
+class StrategyDescription(Struct, frozen=True):
     """One strategy; `layers` is what each attempt passes, outermost first."""
 
     name: Strategy
     default: bool
     description: str
     layers: list[str]
-    parameters: list[Parameter]
+    parameters: list[StrategyParameter]
 
 
 class StrategyList(Struct, frozen=True):
     """What `GET /v1/strategies` gives."""
 
-    strategies: list[Described]
+    strategies: list[StrategyDescription]
 
 
-_OUTER, _INNER = ["deadline", "retry"], ["admission", "attempt timeout", "send"]
-_CAP = Parameter("max_concurrency", False, DEFAULT_CONCURRENCY, "calls of this batch in flight")
-_OWN_CAP = Parameter("max_concurrency", False, None, "a cap of this batch's own on its calls in flight")
-_RATE = Parameter("rate", True, None, "what the bucket lets through")
-_OWN_RATE = Parameter("rate", False, None, "a rate window of this batch's own, besides the upstream's")
+_OUTER_LAYERS, _INNER_LAYERS = ["deadline", "retry"], ["admission", "attempt timeout", "send"]
+_CONCURRENCY_PARAMETER = StrategyParameter(
+    "max_concurrency", False, DEFAULT_CONCURRENCY, "calls of this batch in flight"
+)
+_OPTIONAL_CONCURRENCY_PARAMETER = StrategyParameter(
+    "max_concurrency", False, None, "a cap of this batch's own on its calls in flight"
+)
+_RATE_PARAMETER = StrategyParameter("rate", True, None, "what the bucket lets through")
+_OPTIONAL_RATE_PARAMETER = StrategyParameter(
+    "rate", False, None, "a rate window of this batch's own, besides the upstream's"
+)
 
 STRATEGIES = StrategyList(
     [
-        Described(
+        StrategyDescription(
             Strategy.ADAPTIVE,
             True,
             "as fast as the upstream allows and no faster: paced to its windows, paused by its throttles, fair to "
             "other callers",
-            [*_OUTER, *_INNER],
-            [_OWN_CAP, _OWN_RATE],
+            [*_OUTER_LAYERS, *_INNER_LAYERS],
+            [_OPTIONAL_CONCURRENCY_PARAMETER, _OPTIONAL_RATE_PARAMETER],
         ),
-        Described(Strategy.SEQUENTIAL, False, "one item after another", [*_OUTER, *_INNER], []),
-        Described(Strategy.CONCURRENT, False, "all items at once", [*_OUTER, *_INNER], []),
-        Described(
+        StrategyDescription(Strategy.SEQUENTIAL, False, "one item after another", [*_OUTER_LAYERS, *_INNER_LAYERS], []),
+        StrategyDescription(Strategy.CONCURRENT, False, "all items at once", [*_OUTER_LAYERS, *_INNER_LAYERS], []),
+        StrategyDescription(
             Strategy.BOUNDED,
             False,
             "all at once under a semaphore, which bounds concurrency and knows no rate",
-            [*_OUTER, "semaphore", *_INNER],
-            [_CAP],
+            [*_OUTER_LAYERS, "semaphore", *_INNER_LAYERS],
+            [_CONCURRENCY_PARAMETER],
         ),
-        Described(
+        StrategyDescription(
             Strategy.TOKEN_BUCKET,
             False,
             "a semaphore and a token bucket of the batch's own rate",
-            [*_OUTER, "semaphore", "token bucket", *_INNER],
-            [_RATE, _CAP],
+            [*_OUTER_LAYERS, "semaphore", "token bucket", *_INNER_LAYERS],
+            [_RATE_PARAMETER, _CONCURRENCY_PARAMETER],
         ),
     ]
 )
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
-    answer = msgspec.json.encode(STRATEGIES)
+def add_routes(app: FastAPI, context: ApiContext) -> None:
+    body = msgspec.json.encode(STRATEGIES)
 
     @app.get("/v1/strategies", response_model=None)
-    async def strategies(request: Request) -> Response:
-        return Response(answer, media_type=JSON)
+    async def list_strategies(request: Request) -> Response:
+        return Response(body, media_type=JSON)

@@ -8,42 +8,44 @@ from fcntl import ioctl
 from struct import Struct as Layout
 from termios import TIOCOUTQ
 
-SLOWEST_TAKEN = 4 * 1024
+MIN_READ_BYTES_PER_S = 4 * 1024
 """Bytes a second below which a caller is too slow."""
 
 _INT = Layout("i")
 
 
-class Taking:
+class SlowReaderGuard:
     """A watch on what one caller takes, looked at every `every_s` while it is on."""
 
-    def __init__(self, transport: asyncio.Transport, every_s: float) -> None:
+    def __init__(self, transport: asyncio.Transport, check_interval_s: float) -> None:
         self._transport = transport
-        self._every_s = every_s
-        self._next_look: asyncio.TimerHandle | None = None
+        self._check_interval_s = check_interval_s
+        self._check_timer: asyncio.TimerHandle | None = None
 
-    def watch(self) -> None:
-        if self._next_look is None:
+    def start(self) -> None:
+        if self._check_timer is None:
             loop = asyncio.get_running_loop()
-            self._next_look = loop.call_later(self._every_s, self._look, self._untaken())
+            self._check_timer = loop.call_later(
+                self._check_interval_s, self._check_progress, self._count_unread_bytes()
+            )
 
     def stop(self) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+            self._check_timer = None
 
-    def _look(self, left_before: int) -> None:
-        self._next_look = None
-        if left_before - self._untaken() < SLOWEST_TAKEN * self._every_s:
+    def _check_progress(self, unread_before: int) -> None:
+        self._check_timer = None
+        if unread_before - self._count_unread_bytes() < MIN_READ_BYTES_PER_S * self._check_interval_s:
             self._transport.abort()
         else:
-            self.watch()
+            self.start()
 
-    def _untaken(self) -> int:
+    def _count_unread_bytes(self) -> int:
         """Bytes on their way to the caller: ours, and the system's, which takes megabytes of ours at a time."""
-        left = self._transport.get_write_buffer_size()
+        unread = self._transport.get_write_buffer_size()
         with suppress(OSError):
-            files = self._transport.get_extra_info("socket").fileno()
-            (queued,) = _INT.unpack(ioctl(files, TIOCOUTQ, bytes(_INT.size)))
-            left += queued
-        return left
+            fd = self._transport.get_extra_info("socket").fileno()
+            (queued,) = _INT.unpack(ioctl(fd, TIOCOUTQ, bytes(_INT.size)))
+            unread += queued
+        return unread

@@ -12,66 +12,66 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.accept import JSON
-from paceline.api.body import LARGE, read_json
-from paceline.api.core import Core, tenant_of
+from paceline.api.body import LARGE_REQUEST_BYTES, read_json
+from paceline.api.core import ApiContext, get_tenant
 from paceline.api.errors import Invalid, NotFound
-from paceline.api.fields import Wrong, rate_of
-from paceline.api.schemas import RateBody, UpstreamList, UpstreamPatch
+from paceline.api.fields import FieldError, parse_rate
+from paceline.api.schemas import RateSpec, UpstreamList, UpstreamPatch
 from paceline.model import Rate, Tenant
 from paceline.upstream.registry import Upstream
 from paceline.upstream.state import state_of
 
 
-def add_routes(app: FastAPI, core: Core) -> None:
+def add_routes(app: FastAPI, context: ApiContext) -> None:
     decoder = msgspec.json.Decoder(UpstreamPatch)
     encode = msgspec.json.Encoder().encode
 
     @app.get("/v1/upstreams", response_model=None)
-    async def upstreams(request: Request) -> Response:
+    async def list_upstreams(request: Request) -> Response:
         now = time.perf_counter()
-        states = [state_of(each, now) for each in _seen(core, tenant_of(request.scope))]
+        states = [state_of(each, now) for each in _visible_upstreams(context, get_tenant(request.scope))]
         return Response(encode(UpstreamList(states)), media_type=JSON)
 
     @app.get("/v1/upstreams/{name}", response_model=None)
-    async def upstream(request: Request) -> Response:
-        found = _found(core, request)
-        return Response(encode(state_of(found, time.perf_counter())), media_type=JSON)
+    async def get_upstream(request: Request) -> Response:
+        upstream = _find_upstream(context, request)
+        return Response(encode(state_of(upstream, time.perf_counter())), media_type=JSON)
 
     @app.patch("/v1/upstreams/{name}", response_model=None)
-    async def change(request: Request) -> Response:
-        found = _found(core, request)
-        patch = await read_json(request, decoder, min(core.config.server.max_body, 8 * LARGE))
-        _apply(found, patch)
-        return Response(encode(state_of(found, time.perf_counter())), media_type=JSON)
+    async def update_upstream(request: Request) -> Response:
+        upstream = _find_upstream(context, request)
+        patch = await read_json(request, decoder, min(context.config.server.max_body, 8 * LARGE_REQUEST_BYTES))
+        _apply_patch(upstream, patch)
+        return Response(encode(state_of(upstream, time.perf_counter())), media_type=JSON)
 
 
-def _seen(core: Core, tenant: Tenant) -> list[Upstream]:
-    return [each for each in core.registry if tenant.upstreams is None or each.name in tenant.upstreams]
+def _visible_upstreams(context: ApiContext, tenant: Tenant) -> list[Upstream]:
+    return [each for each in context.registry if tenant.upstreams is None or each.name in tenant.upstreams]
 
 
-def _found(core: Core, request: Request) -> Upstream:
-    name, seen = request.path_params["name"], _seen(core, tenant_of(request.scope))
-    for each in seen:
+def _find_upstream(context: ApiContext, request: Request) -> Upstream:
+    name, visible = request.path_params["name"], _visible_upstreams(context, get_tenant(request.scope))
+    for each in visible:
         if each.name == name:
             return each
-    known = ", ".join(each.name for each in seen) or "none"
+    known = ", ".join(each.name for each in visible) or "none"
     raise NotFound(f"no upstream of this name is declared for you; there is: {known}", code="unknown_upstream")
 
 
-def _apply(upstream: Upstream, patch: UpstreamPatch) -> None:
+def _apply_patch(upstream: Upstream, patch: UpstreamPatch) -> None:
     """Reset first, so that what is asked for besides holds; nothing is done unless all of it can be."""
     if patch.reset is UNSET and patch.rate is UNSET and patch.paused is UNSET:
         raise Invalid("the body changes nothing; give paused, rate or reset")
-    rates = None if patch.rate is UNSET else _rates(patch.rate)
+    rates = None if patch.rate is UNSET else _parse_rates(patch.rate)
     if patch.reset is True:
         upstream.reset()
     if rates is not None:
-        upstream.admitter.retune(rates)
+        upstream.async_gate.retune(rates)
     if patch.paused is not UNSET:
-        upstream.admitter.set_paused(patch.paused)
+        upstream.async_gate.set_paused(patch.paused)
 
 
-def _rates(bodies: Sequence[RateBody]) -> list[Rate]:
+def _parse_rates(bodies: Sequence[RateSpec]) -> list[Rate]:
     if not bodies:
         raise Invalid(
             "rate is empty; give at least one window, or reset to go back to the configured ones", field="rate"
@@ -79,7 +79,7 @@ def _rates(bodies: Sequence[RateBody]) -> list[Rate]:
     rates: list[Rate] = []
     for index, body in enumerate(bodies):
         try:
-            rates.append(rate_of(body))
-        except Wrong as wrong:
-            raise wrong.within(f"rate[{index}]").told() from None
+            rates.append(parse_rate(body))
+        except FieldError as error:
+            raise error.with_prefix(f"rate[{index}]").to_invalid() from None
     return rates

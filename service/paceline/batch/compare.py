@@ -15,14 +15,14 @@ from math import ceil
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paceline.batch.runner import Runner
+from paceline.batch.runner import BatchRunner
 from paceline.events import AttemptFinished, Event
 from paceline.model import Batch, EngineName, Item, ItemRetry, Outcome, OutcomeKind, Rate, Strategy, Tenant, Verdict
 from paceline.upstream.registry import Upstream
 
-LONGEST_REST_S = 60.0
+MAX_IDLE_WAIT_S = 60.0
 """A window longer than this is not waited for: what one run takes of it is taken from all alike."""
-_LOOK_EVERY_S = 0.02
+_POLL_INTERVAL_S = 0.02
 
 
 class Comparison(Struct, frozen=True):
@@ -44,7 +44,7 @@ class Comparison(Struct, frozen=True):
     tenant: Tenant
 
 
-class Measured(Struct, frozen=True):
+class StrategyResult(Struct, frozen=True):
     """How one strategy did. Throughput counts successes.
 
     The percentiles are of the time from the batch's start to an item's success, its wait for its turn included: what
@@ -66,26 +66,28 @@ class Measured(Struct, frozen=True):
     retries: int
 
 
-async def compare(runner: Runner, comparison: Comparison) -> list[Measured]:
+async def compare(runner: BatchRunner, comparison: Comparison) -> list[StrategyResult]:
     """Run every strategy on every engine, in the order given; `deadline_s` is for each by itself."""
-    measured: list[Measured] = []
+    results: list[StrategyResult] = []
     for engine in comparison.engines:
         for strategy in comparison.strategies:
-            await _rest(comparison, after_a_run=bool(measured))
-            measured.append(await _measure(runner, comparison, strategy, engine))
-    return measured
+            await _wait_until_idle(comparison, after_previous_run=bool(results))
+            results.append(await _run_strategy(runner, comparison, strategy, engine))
+    return results
 
 
-async def _measure(runner: Runner, comparison: Comparison, strategy: Strategy, engine: EngineName) -> Measured:
-    batch = _batch(comparison, strategy, engine)
+async def _run_strategy(
+    runner: BatchRunner, comparison: Comparison, strategy: Strategy, engine: EngineName
+) -> StrategyResult:
+    batch = _build_batch(comparison, strategy, engine)
     statuses: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
-    times: list[float] = []
+    completion_times_ms: list[float] = []
     refusals = 0
 
-    def note(outcome: Outcome) -> None:
+    def record_outcome(outcome: Outcome) -> None:
         if outcome.outcome is OutcomeKind.SUCCESS:
-            times.append(outcome.timing.start_ms + outcome.timing.total_ms)
+            completion_times_ms.append(outcome.timing.start_ms + outcome.timing.total_ms)
         outcomes[outcome.outcome.value] += 1
         if outcome.status is not None:
             statuses[str(outcome.status)] += 1
@@ -95,18 +97,18 @@ async def _measure(runner: Runner, comparison: Comparison, strategy: Strategy, e
         if isinstance(event, AttemptFinished) and event.verdict is Verdict.THROTTLED:
             refusals += 1
 
-    run = runner.open(batch, also=count_refusals)
-    summary = await runner.run(batch, note, run)
+    run = runner.open_run(batch, extra_listener=count_refusals)
+    summary = await runner.run(batch, record_outcome, run)
     elapsed_s = run.elapsed_s
-    times.sort()
-    return Measured(
+    completion_times_ms.sort()
+    return StrategyResult(
         strategy=strategy,
         engine=engine,
         elapsed_ms=round(elapsed_s * 1000, 3),
         throughput_per_s=round(summary.succeeded / elapsed_s, 3),
-        p50_ms=percentile(times, 50),
-        p95_ms=percentile(times, 95),
-        p99_ms=percentile(times, 99),
+        p50_ms=percentile(completion_times_ms, 50),
+        p95_ms=percentile(completion_times_ms, 95),
+        p99_ms=percentile(completion_times_ms, 99),
         status_counts=dict(sorted(statuses.items())),
         outcomes=dict(outcomes),
         refusals=refusals,
@@ -115,7 +117,7 @@ async def _measure(runner: Runner, comparison: Comparison, strategy: Strategy, e
     )
 
 
-def _batch(comparison: Comparison, strategy: Strategy, engine: EngineName) -> Batch:
+def _build_batch(comparison: Comparison, strategy: Strategy, engine: EngineName) -> Batch:
     unpaced = comparison.unpaced and strategy is not Strategy.ADAPTIVE
     item = replace(comparison.item, retry=ItemRetry(attempts=1)) if unpaced else comparison.item
     capped = strategy in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET)
@@ -131,20 +133,22 @@ def _batch(comparison: Comparison, strategy: Strategy, engine: EngineName) -> Ba
     )
 
 
-async def _rest(comparison: Comparison, *, after_a_run: bool) -> None:
+async def _wait_until_idle(comparison: Comparison, *, after_previous_run: bool) -> None:
     """Let the upstream forget what came before, as far as that can be waited for."""
-    gate = comparison.upstream.admitter.gate
-    windows_s = [rate.per_s for rate in gate.budgets.rates if rate.per_s <= LONGEST_REST_S]
-    longest_s = max(windows_s, default=0.0)
+    gate = comparison.upstream.async_gate.gate
+    windows_s = [rate.per_s for rate in gate.budgets.rates if rate.per_s <= MAX_IDLE_WAIT_S]
+    longest_window_s = max(windows_s, default=0.0)
     now = time.perf_counter()
-    if after_a_run and comparison.unpaced:
+    if after_previous_run and comparison.unpaced:
         # Our own windows know nothing of a run outside them; the upstream's do.
-        await asyncio.sleep(longest_s + gate.budgets.transit_s)
+        await asyncio.sleep(longest_window_s + gate.budgets.transit_s)
     give_up_at = (
-        now + min(LONGEST_REST_S, 2 * longest_s + max(0.0, gate.budgets.paused_until - now)) + gate.budgets.transit_s
+        now
+        + min(MAX_IDLE_WAIT_S, 2 * longest_window_s + max(0.0, gate.budgets.paused_until - now))
+        + gate.budgets.transit_s
     )
-    while not gate.idle(now := time.perf_counter(), LONGEST_REST_S) and now < give_up_at:  # noqa: ASYNC110 - only time does
-        await asyncio.sleep(_LOOK_EVERY_S)
+    while not gate.is_idle(now := time.perf_counter(), MAX_IDLE_WAIT_S) and now < give_up_at:  # noqa: ASYNC110 - only time does
+        await asyncio.sleep(_POLL_INTERVAL_S)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:

@@ -12,17 +12,19 @@ from msgspec.json import Decoder
 
 from paceline.errors import PacelineError
 from paceline.model import Expect, Failure, Headers, Outcome, OutcomeKind, Receipt, Response, Timing, Verdict
-from paceline.resilience.verdict import verdict_of
+from paceline.resilience.verdict import classify_attempt
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)"?', re.IGNORECASE).search
-_NO_CHARSET = re.compile("base64|bz2|hex|idna|punycode|quopri|(raw-)?unicode-escape|rot-13|undefined|uu|zlib").fullmatch
-_NO_CONTENT = (204, 304)
-_OF_THE_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
-_NONE: tuple[None, str] = (None, "none")
-_json_end = Decoder(Raw).decode
+_NON_CHARSET_CODEC = re.compile(
+    "base64|bz2|hex|idna|punycode|quopri|(raw-)?unicode-escape|rot-13|undefined|uu|zlib"
+).fullmatch
+_BODILESS_STATUSES = (204, 304)
+_HOP_BY_HOP_HEADERS = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+_NO_BODY: tuple[None, str] = (None, "none")
+_validate_json = Decoder(Raw).decode
 
 
-class Subject(Struct):
+class OutcomeContext(Struct):
     """The item an outcome speaks of; filled in as it becomes known."""
 
     id: str
@@ -33,23 +35,23 @@ class Subject(Struct):
     receipt: Receipt
     upstream: str = "other"
     method: str = "GET"
-    transient: frozenset[int] = frozenset()
+    transient_statuses: frozenset[int] = frozenset()
 
 
-def answered(subject: Subject, response: Response, total_s: float) -> Outcome:
+def outcome_from_response(context: OutcomeContext, response: Response, total_s: float) -> Outcome:
     """The outcome of an item that an upstream answered."""
     status = response.status
-    receipt = subject.receipt
+    receipt = context.receipt
     failure: Failure | None = None
     kind = OutcomeKind.SUCCESS
     if status >= 400:
         kind = OutcomeKind.HTTP_ERROR
-        failure = _http_failure(subject, response)
-    body, encoding = encode_body(response, subject.expect, subject.method)
+        failure = _failure_from_response(context, response)
+    body, encoding = encode_body(response, context.expect, context.method)
     return Outcome(
-        id=subject.id,
-        index=subject.index,
-        upstream=subject.upstream,
+        id=context.id,
+        index=context.index,
+        upstream=context.upstream,
         outcome=kind,
         status=status,
         headers=join_headers(response.headers),
@@ -57,12 +59,12 @@ def answered(subject: Subject, response: Response, total_s: float) -> Outcome:
         body_encoding=encoding,
         attempts=receipt.attempts,
         error=failure,
-        timing=timing(receipt, subject.start_s, total_s),
+        timing=build_timing(receipt, context.start_s, total_s),
     )
 
 
-def failed(
-    subject: Subject,
+def outcome_without_response(
+    context: OutcomeContext,
     kind: OutcomeKind,
     code: str,
     message: str,
@@ -73,35 +75,35 @@ def failed(
 ) -> Outcome:
     """The outcome of an item without an answer."""
     return Outcome(
-        id=subject.id,
-        index=subject.index,
-        upstream=subject.upstream,
+        id=context.id,
+        index=context.index,
+        upstream=context.upstream,
         outcome=kind,
         status=None,
         headers={},
         body=None,
         body_encoding="none",
-        attempts=subject.receipt.attempts,
-        error=Failure(code, message, sent, _ms(retry_after_s)),
-        timing=timing(subject.receipt, subject.start_s, total_s),
+        attempts=context.receipt.attempts,
+        error=Failure(code, message, sent, _to_ms(retry_after_s)),
+        timing=build_timing(context.receipt, context.start_s, total_s),
     )
 
 
-def refused(subject: Subject, error: PacelineError, total_s: float) -> Outcome:
+def outcome_from_error(context: OutcomeContext, error: PacelineError, total_s: float) -> Outcome:
     """The outcome of an item that ended in an error of ours."""
-    sent = error.sent or subject.receipt.sent  # a retry may be refused after an earlier attempt was sent
-    return failed(
-        subject,
+    sent = error.sent or context.receipt.sent  # a retry may be refused after an earlier attempt was sent
+    return outcome_without_response(
+        context,
         error.outcome,
         error.code,
-        error.message + _why_last(subject.receipt),
+        error.message + _retry_budget_note(context.receipt),
         total_s,
         sent=sent,
         retry_after_s=error.retry_after_s,
     )
 
 
-def timing(receipt: Receipt, start_s: float, total_s: float) -> Timing:
+def build_timing(receipt: Receipt, start_s: float, total_s: float) -> Timing:
     """The receipt in milliseconds; `limited_by` is its largest part."""
     parts = (
         (receipt.upstream_s, "upstream"),
@@ -129,32 +131,32 @@ def join_headers(headers: Headers) -> dict[str, str | list[str]]:
     """
     joined: dict[str, str | list[str]] = {}
     for name, value in headers:
-        if name in _OF_THE_CONNECTION:
+        if name in _HOP_BY_HOP_HEADERS:
             continue
-        known = joined.get(name)
+        previous = joined.get(name)
         if name == "set-cookie":
-            if isinstance(known, list):
-                known.append(value)
+            if isinstance(previous, list):
+                previous.append(value)
             else:
                 joined[name] = [value]
         else:
-            joined[name] = value if known is None else f"{known}, {value}"
+            joined[name] = value if previous is None else f"{previous}, {value}"
     return joined
 
 
 def encode_body(response: Response, expect: Expect, method: str) -> tuple[Raw | str | None, str]:
     """The body as the caller wants it, and how it is encoded: `json`, `text`, `base64` or `none`."""
     body = response.body
-    if not body or expect is Expect.NONE or method == "HEAD" or response.status in _NO_CONTENT:
-        return _NONE
+    if not body or expect is Expect.NONE or method == "HEAD" or response.status in _BODILESS_STATUSES:
+        return _NO_BODY
     if expect is Expect.BASE64:
         return b64encode(body).decode("ascii"), "base64"
     content_type = response.header("content-type") or ""
-    kind = content_type.partition(";")[0].strip().lower()
-    if expect is Expect.AUTO and (kind == "application/json" or kind.endswith("+json")) and _is_json(body):
+    media_type = content_type.partition(";")[0].strip().lower()
+    if expect is Expect.AUTO and (media_type == "application/json" or media_type.endswith("+json")) and _is_json(body):
         # Newlines in valid JSON are insignificant: without them the body fits one line of a stream.
         return Raw(body.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in body or b"\r" in body else body), "json"
-    text = _text(body, content_type, kind, expect)
+    text = _decode_text(body, content_type, media_type, expect)
     return (text, "text") if text is not None else (b64encode(body).decode("ascii"), "base64")
 
 
@@ -166,19 +168,21 @@ def _is_json(body: bytes) -> bool:
     try:
         if not body.isascii():
             body.decode()
-        _json_end(body)
+        _validate_json(body)
     except (UnicodeDecodeError, DecodeError, RecursionError):
         return False
     return True
 
 
-def _text(body: bytes, content_type: str, kind: str, expect: Expect) -> str | None:
-    named = _CHARSET(content_type)
-    codec = _codec(named[1]) if named else None
-    textual = (
-        kind.startswith("text/") or kind in ("application/xml", "application/json") or kind.endswith(("+xml", "+json"))
+def _decode_text(body: bytes, content_type: str, media_type: str, expect: Expect) -> str | None:
+    charset_match = _CHARSET(content_type)
+    codec = _find_codec(charset_match[1]) if charset_match else None
+    is_text_type = (
+        media_type.startswith("text/")
+        or media_type in ("application/xml", "application/json")
+        or media_type.endswith(("+xml", "+json"))
     )
-    if expect is Expect.AUTO and codec is None and not textual:
+    if expect is Expect.AUTO and codec is None and not is_text_type:
         return None
     try:
         text = body.decode(codec or "utf-8", "strict" if expect is Expect.AUTO else "replace")
@@ -189,33 +193,38 @@ def _text(body: bytes, content_type: str, kind: str, expect: Expect) -> str | No
     return text
 
 
-def _codec(charset: str) -> str | None:
+def _find_codec(charset: str) -> str | None:
     """Python's name of a charset; None for what it does not know, and for codecs of its own that are no charset."""
     try:
         name = codecs.lookup(charset).name
     except LookupError:
         return None
-    return None if _NO_CHARSET(name) else name
+    return None if _NON_CHARSET_CODEC(name) else name
 
 
-def _http_failure(subject: Subject, response: Response) -> Failure:
-    receipt = subject.receipt
-    throttled = verdict_of(response, subject.transient, exhausted=receipt.exhausted) is Verdict.THROTTLED
+def _failure_from_response(context: OutcomeContext, response: Response) -> Failure:
+    receipt = context.receipt
+    throttled = (
+        classify_attempt(response, context.transient_statuses, exhausted=receipt.window_exhausted) is Verdict.THROTTLED
+    )
     message = (
         f"the upstream refused it for its rate ({response.status})"
         if throttled
-        else f"the upstream answered {response.status} {_phrase(response.status)}".rstrip()
+        else f"the upstream answered {response.status} {_reason_phrase(response.status)}".rstrip()
     )
     return Failure(
-        "throttled" if throttled else "http_status", message + _why_last(receipt), True, _ms(receipt.retry_after_s)
+        "throttled" if throttled else "http_status",
+        message + _retry_budget_note(receipt),
+        True,
+        _to_ms(receipt.retry_after_s),
     )
 
 
-def _why_last(receipt: Receipt) -> str:
-    return "; not tried again, as the upstream's retry budget is empty" if receipt.retries_spent else ""
+def _retry_budget_note(receipt: Receipt) -> str:
+    return "; not tried again, as the upstream's retry budget is empty" if receipt.retry_budget_exhausted else ""
 
 
-def _phrase(status: int) -> str:
+def _reason_phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -226,5 +235,5 @@ def _seconds(part: tuple[float, str]) -> float:
     return part[0]
 
 
-def _ms(seconds: float | None) -> float | None:
+def _to_ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)

@@ -9,22 +9,22 @@ from math import inf
 
 from msgspec import Struct
 
-from paceline.admission.forecast import Course
+from paceline.admission.forecast import SimulatedGate
 from paceline.admission.lineup import Lane
-from paceline.batch.order import in_order
-from paceline.batch.rehearsal import Rehearsal, Row
+from paceline.batch.order import topological_order
+from paceline.batch.rehearsal import BatchSimulation, UpstreamResult
 from paceline.model import Batch, Item, Rate
-from paceline.units import write_duration
-from paceline.upstream.pipeline import lane_of, own_cap
-from paceline.upstream.registry import Registry
+from paceline.units import format_duration
+from paceline.upstream.pipeline import concurrency_cap_of, lane_of
+from paceline.upstream.registry import UpstreamRegistry
 
-_TURN_S = 0.004
+_YIELD_AFTER_S = 0.004
 """Work between two turns of the event loop."""
-_LEAST_S = 0.001
+_NEGLIGIBLE_WAIT_S = 0.001
 """Waits that add up to less bind nothing."""
 
 
-class Binding(Struct, frozen=True):
+class Bottleneck(Struct, frozen=True):
     """What the finish time hangs on: a window as `limit/per`, `header`, `concurrency` or `pause`."""
 
     upstream: str
@@ -50,102 +50,112 @@ class Plan(Struct, frozen=True):
     """
 
     finish_in_ms: float | None
-    binding: Binding | None
+    binding: Bottleneck | None
     misses_deadline: int
     rejected: int
     per_upstream: list[UpstreamPlan]
 
 
-async def plan_batch(registry: Registry, batch: Batch) -> Plan:
+async def plan_batch(registry: UpstreamRegistry, batch: Batch) -> Plan:
     """Plan a checked batch; the event loop gets its turns meanwhile."""
-    needs, order = in_order(batch.items)
-    rehearsal = Rehearsal(registry, batch)
-    await _in_turns(_add(rehearsal, batch.items))
-    return await perform(rehearsal, needs, order)
+    dependencies, order = topological_order(batch.items)
+    simulation = BatchSimulation(registry, batch)
+    await _run_yielding(_add_items(simulation, batch.items))
+    return await run_simulation(simulation, dependencies, order)
 
 
-async def perform(
-    rehearsal: Rehearsal, needs: Mapping[int, Sequence[int]] | None = None, order: Sequence[int] | None = None
+async def run_simulation(
+    simulation: BatchSimulation,
+    dependencies: Mapping[int, Sequence[int]] | None = None,
+    order: Sequence[int] | None = None,
 ) -> Plan:
     """Run a rehearsal that has all its items, and tell what came of it."""
-    rehearsal.open(time.perf_counter(), needs or {}, order)
-    await _in_turns(rehearsal.run())
-    return _told(rehearsal)
+    simulation.start(time.perf_counter(), dependencies or {}, order)
+    await _run_yielding(simulation.run())
+    return _build_plan(simulation)
 
 
-def _add(rehearsal: Rehearsal, items: Iterable[Item]) -> Iterator[None]:
+def _add_items(simulation: BatchSimulation, items: Iterable[Item]) -> Iterator[None]:
     for item in items:
-        rehearsal.add(item)
+        simulation.add_item(item)
         yield
 
 
-async def _in_turns(steps: Iterator[None]) -> None:
+async def _run_yielding(steps: Iterator[None]) -> None:
     """Take every step, and let others work after each few milliseconds."""
     began_at = time.perf_counter()
     for _ in steps:
-        if time.perf_counter() - began_at > _TURN_S:
+        if time.perf_counter() - began_at > _YIELD_AFTER_S:
             await asyncio.sleep(0)
             began_at = time.perf_counter()
 
 
-def _told(rehearsal: Rehearsal) -> Plan:
-    rows = [_upstream(row, rehearsal) for row in rehearsal.rows.values()]
-    last = max(rows, key=lambda row: inf if row.finish_in_ms is None else row.finish_in_ms, default=None)
+def _build_plan(simulation: BatchSimulation) -> Plan:
+    upstream_plans = [_build_upstream_plan(row, simulation) for row in simulation.results.values()]
+    slowest = max(upstream_plans, key=lambda row: inf if row.finish_in_ms is None else row.finish_in_ms, default=None)
     return Plan(
-        finish_in_ms=0.0 if last is None else last.finish_in_ms,
-        binding=None if last is None or last.window is None else Binding(last.upstream, last.window),
-        misses_deadline=sum(row.misses_deadline for row in rows),
-        rejected=rehearsal.rejected,
-        per_upstream=rows,
+        finish_in_ms=0.0 if slowest is None else slowest.finish_in_ms,
+        binding=None if slowest is None or slowest.window is None else Bottleneck(slowest.upstream, slowest.window),
+        misses_deadline=sum(row.misses_deadline for row in upstream_plans),
+        rejected=simulation.rejected,
+        per_upstream=upstream_plans,
     )
 
 
-def _upstream(row: Row, rehearsal: Rehearsal) -> UpstreamPlan:
-    finished_at = rehearsal.began_at if row.finished_at is None else row.finished_at
+def _build_upstream_plan(result: UpstreamResult, simulation: BatchSimulation) -> UpstreamPlan:
+    finished_at = simulation.began_at if result.finished_at is None else result.finished_at
     return UpstreamPlan(
-        upstream=row.name,
-        items=row.items,
-        finish_in_ms=None if row.left else round(1000 * (finished_at - rehearsal.began_at), 3),
-        window=_stuck(row) if row.left else _binding(row, rehearsal),
-        misses_deadline=row.misses,
-        rejected=row.rejected,
-        call_ms=round(1000 * max(course.call_s for course in row.courses), 3),
+        upstream=result.name,
+        items=result.items,
+        finish_in_ms=None if result.unfinished else round(1000 * (finished_at - simulation.began_at), 3),
+        window=_unfinished_reason(result) if result.unfinished else _find_bottleneck(result, simulation),
+        misses_deadline=result.missed_deadlines,
+        rejected=result.rejected,
+        call_ms=round(1000 * max(course.call_duration_s for course in result.simulated_gates), 3),
     )
 
 
-def _stuck(row: Row) -> str:
-    return "pause" if any(course.gate.paused for course in row.courses) else "concurrency"
+def _unfinished_reason(result: UpstreamResult) -> str:
+    return "pause" if any(course.gate.paused for course in result.simulated_gates) else "concurrency"
 
 
-def _binding(row: Row, rehearsal: Rehearsal) -> str | None:
+def _find_bottleneck(result: UpstreamResult, simulation: BatchSimulation) -> str | None:
     """What alone would have kept its items longest; where none of that explains it, what they waited for longest."""
-    batch, receipt = rehearsal.batch, row.receipt
-    call_s = max(course.call_s for course in row.courses)
-    held_s = (row.finished_at or 0.0) - rehearsal.began_at - call_s
-    if held_s < _LEAST_S:
+    batch, receipt = simulation.batch, result.receipt
+    call_s = max(course.call_duration_s for course in result.simulated_gates)
+    delay_s = (result.finished_at or 0.0) - simulation.began_at - call_s
+    if delay_s < _NEGLIGIBLE_WAIT_S:
         return None
-    alone = [(seconds, _named(rate)) for course in row.courses for seconds, rate in course.least_s()]
+    lower_bounds = [
+        (seconds, _rate_label(rate)) for course in result.simulated_gates for seconds, rate in course.min_durations_s()
+    ]
     if batch.rate is not None:
-        alone.append(((rehearsal.asked - batch.rate.burst) / batch.rate.per_second, _named(batch.rate)))
-    grants = sum(course.grants for course in row.courses)
-    cap = min(batch.max_concurrency or inf, own_cap(batch) or inf, sum(_cap(each, batch) for each in row.courses))
-    alone.append(((grants / cap - 1) * call_s, "concurrency"))
-    seconds, name = max(alone)
-    if seconds >= held_s / 2:
+        lower_bounds.append(
+            ((simulation.rate_units_used - batch.rate.burst) / batch.rate.per_second, _rate_label(batch.rate))
+        )
+    grants = sum(course.grant_count for course in result.simulated_gates)
+    cap = min(
+        batch.max_concurrency or inf,
+        concurrency_cap_of(batch) or inf,
+        sum(_gate_concurrency_limit(each, batch) for each in result.simulated_gates),
+    )
+    lower_bounds.append(((grants / cap - 1) * call_s, "concurrency"))
+    seconds, name = max(lower_bounds)
+    if seconds >= delay_s / 2:
         return name
-    waited = [
+    waits = [
         (receipt.rate_wait_s, "header"),
-        (receipt.queue_s + rehearsal.semaphore_s, "concurrency"),
+        (receipt.queue_s + simulation.semaphore_wait_s, "concurrency"),
         (receipt.pause_s, "pause"),
     ]
-    seconds, name = max(waited)
-    return name if seconds >= _LEAST_S else None
+    seconds, name = max(waits)
+    return name if seconds >= _NEGLIGIBLE_WAIT_S else None
 
 
-def _cap(course: Course, batch: Batch) -> float:
-    gate = course.gate
+def _gate_concurrency_limit(simulated_gate: SimulatedGate, batch: Batch) -> float:
+    gate = simulated_gate.gate
     return min(gate.limit, gate.adaptive_limit) if lane_of(batch) is Lane.ADAPTIVE else gate.limit
 
 
-def _named(rate: Rate) -> str:
-    return f"{rate.limit:.15g}/{write_duration(rate.per_s)}"
+def _rate_label(rate: Rate) -> str:
+    return f"{rate.limit:.15g}/{format_duration(rate.per_s)}"

@@ -12,259 +12,270 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 
-from paceline.admission.forecast import Course, Forecast
+from paceline.admission.forecast import SimulatedGate, Simulation
 from paceline.admission.lineup import BatchFlow, Waiter
-from paceline.batch.prepare import Preparation
-from paceline.batch.virtual_bucket import VirtualBucket
+from paceline.batch.prepare import RequestBuilder
+from paceline.batch.virtual_bucket import SimulatedTokenBucket
 from paceline.errors import Rejected
 from paceline.model import Batch, Cost, Item, Receipt, Strategy
-from paceline.upstream.pipeline import lane_of, own_allowance, own_cap
-from paceline.upstream.registry import Registry, Upstream
+from paceline.upstream.pipeline import concurrency_cap_of, create_permit_pool, lane_of
+from paceline.upstream.registry import Upstream, UpstreamRegistry
 
-_AT_ONCE = 64
+_STARTS_PER_YIELD = 64
 """Items started before the caller gets a turn."""
 
 
-class Row:
+class UpstreamResult:
     """What becomes of the items of one upstream; those of undeclared hosts share one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.items = self.misses = self.rejected = 0
-        self.left = 0
+        self.items = self.missed_deadlines = self.rejected = 0
+        self.unfinished = 0
         """Items that are neither over nor rejected."""
         self.finished_at: float | None = None
         self.receipt = Receipt()
         """Of all its items together."""
-        self.courses: list[Course] = []
+        self.simulated_gates: list[SimulatedGate] = []
 
 
-class _Stop:
+class _Destination:
     """Where some items go, and what each costs."""
 
-    __slots__ = ("cost", "course", "flow", "key", "row", "upstream")
+    __slots__ = ("cost", "flow", "partition_key", "result", "simulated_gate", "upstream")
 
-    def __init__(self, upstream: Upstream, key: str, cost: Cost, row: Row) -> None:
-        self.upstream, self.key, self.cost, self.row = upstream, key, cost, row
-        self.course: Course | None = None
+    def __init__(self, upstream: Upstream, partition_key: str, cost: Cost, result: UpstreamResult) -> None:
+        self.upstream, self.partition_key, self.cost, self.result = upstream, partition_key, cost, result
+        self.simulated_gate: SimulatedGate | None = None
         self.flow: BatchFlow | None = None
         """None where it cannot be sent."""
 
 
-class Rehearsal:
+class BatchSimulation:
     """`add` every item, then `open`, `run` to the end, and read the rows.
 
     `lookahead`: at most so many items are on their way at once, as in a run from a file. `call_s`: how long every call
     takes, where it is not to be what each upstream's calls took so far.
     """
 
-    def __init__(self, registry: Registry, batch: Batch, lookahead: float = inf, call_s: float | None = None) -> None:
-        self.rows: dict[str, Row] = {}
+    def __init__(
+        self, registry: UpstreamRegistry, batch: Batch, lookahead: float = inf, call_s: float | None = None
+    ) -> None:
+        self.results: dict[str, UpstreamResult] = {}
         self.rejected = 0
         self.halted = False
-        self.asked = 0.0
+        self.rate_units_used = 0.0
         """What it spent of the batch's own rate."""
-        self.semaphore_s = 0.0
+        self.semaphore_wait_s = 0.0
         """How long items waited for the batch's own semaphore."""
-        self.bucket: VirtualBucket | None = None
+        self.token_bucket: SimulatedTokenBucket | None = None
         self.began_at = 0.0
         self.batch = batch
-        self._preparation = Preparation(registry, batch, inf)
+        self._request_builder = RequestBuilder(registry, batch, inf)
         self._call_s = call_s
-        self._allowance = own_allowance(batch)
-        self._stops: dict[tuple[Upstream, str, object], _Stop] = {}
-        self._plan: list[_Stop | None] = []
-        self._slots = 1 if batch.strategy is Strategy.SEQUENTIAL else lookahead
-        self._permits = own_cap(batch)
-        self._at_semaphore: deque[tuple[int, float]] = deque()
-        self._rows_of: dict[BatchFlow, Row] = {}
-        self._left = 0
-        self._missing: dict[int, int] = {}
-        self._followers: dict[int, list[int]] = {}
-        self._broken: set[int] = set()
+        self._permit_pool = create_permit_pool(batch)
+        self._destinations: dict[tuple[Upstream, str, object], _Destination] = {}
+        self._item_destinations: list[_Destination | None] = []
+        self._free_slots = 1 if batch.strategy is Strategy.SEQUENTIAL else lookahead
+        self._semaphore_permits = concurrency_cap_of(batch)
+        self._semaphore_queue: deque[tuple[int, float]] = deque()
+        self._result_by_flow: dict[BatchFlow, UpstreamResult] = {}
+        self._unfinished = 0
+        self._unmet_counts: dict[int, int] = {}
+        self._dependents: dict[int, list[int]] = {}
+        self._dependency_rejected: set[int] = set()
         """Items that depend on one that was rejected."""
-        self._waiting: set[int] = set()
+        self._awaiting_dependencies: set[int] = set()
         """Items whose turn has come, but what they depend on is not done."""
-        self._needed: dict[Waiter, int] = {}
+        self._index_by_waiter: dict[Waiter, int] = {}
 
-    def add(self, item: Item) -> None:
+    def add_item(self, item: Item) -> None:
         """The next item."""
         try:
-            upstream, request = self._preparation.request(item)
+            upstream, request = self._request_builder.build(item)
         except Rejected:
-            self._plan.append(None)
+            self._item_destinations.append(None)
             return
-        key, cost = upstream.key_of(request), request.cost
-        what = (upstream, key, cost["requests"] if len(cost) == 1 else frozenset(cost.items()))
-        stop = self._stops.get(what)
-        if stop is None:
-            row = self.rows.setdefault(upstream.name, Row(upstream.name))
-            stop = self._stops[what] = _Stop(upstream, key, cost, row)
-        stop.row.items += 1
-        self._plan.append(stop)
+        partition_key, cost = upstream.partition_key_of(request), request.cost
+        destination_key = (upstream, partition_key, cost["requests"] if len(cost) == 1 else frozenset(cost.items()))
+        destination = self._destinations.get(destination_key)
+        if destination is None:
+            result = self.results.setdefault(upstream.name, UpstreamResult(upstream.name))
+            destination = self._destinations[destination_key] = _Destination(upstream, partition_key, cost, result)
+        destination.result.items += 1
+        self._item_destinations.append(destination)
 
-    def add_unusable(self) -> None:
+    def add_invalid_item(self) -> None:
         """An item that is none."""
-        self._plan.append(None)
+        self._item_destinations.append(None)
 
-    def open(self, now: float, needs: Mapping[int, Sequence[int]], order: Sequence[int] | None = None) -> None:
+    def start(self, now: float, dependencies: Mapping[int, Sequence[int]], order: Sequence[int] | None = None) -> None:
         """Copy the gates as they stand: from here on time is virtual."""
         self.began_at = now
-        self.forecast = Forecast(now, self._settled)
+        self.simulation = Simulation(now, self._on_settled)
         self._deadline = now + self.batch.deadline_s
         if self.batch.strategy is Strategy.TOKEN_BUCKET:
             assert self.batch.rate is not None
-            self.bucket = VirtualBucket(self.batch.rate, self.forecast)
-        self._missing = {index: len(set(wanted)) for index, wanted in needs.items()}
-        for index, wanted in needs.items():
+            self.token_bucket = SimulatedTokenBucket(self.batch.rate, self.simulation)
+        self._unmet_counts = {index: len(set(wanted)) for index, wanted in dependencies.items()}
+        for index, wanted in dependencies.items():
             for need in set(wanted):
-                self._followers.setdefault(need, []).append(index)
-        self._open_courses()
-        self._order = iter(range(len(self._plan)) if order is None else order)
-        self._left = len(self._plan)
-        self.forecast.over = not self._left
+                self._dependents.setdefault(need, []).append(index)
+        self._copy_gates()
+        self._order = iter(range(len(self._item_destinations)) if order is None else order)
+        self._unfinished = len(self._item_destinations)
+        self.simulation.stop_requested = not self._unfinished
 
     def run(self) -> Iterator[None]:
         """Lead every item to its end, or as far as it goes."""
-        while self._slots > 0 and self._read():
+        while self._free_slots > 0 and self._start_next_items():
             yield
-        yield from self.forecast.run()
+        yield from self.simulation.run()
         if self.halted:
-            for row in self.rows.values():
-                row.rejected += row.left
-                row.left = 0
-            self.rejected += self._left
+            for row in self.results.values():
+                row.rejected += row.unfinished
+                row.unfinished = 0
+            self.rejected += self._unfinished
         else:
-            for row in self.rows.values():
-                row.misses += row.left
+            for row in self.results.values():
+                row.missed_deadlines += row.unfinished
 
-    def _open_courses(self) -> None:
+    def _copy_gates(self) -> None:
         batch, tenant = self.batch, self.batch.tenant
-        keys: dict[Upstream, set[str]] = {}
-        for stop in self._stops.values():
-            keys.setdefault(stop.upstream, set()).add(stop.key)
-        courses: dict[Upstream, Course] = {}
+        partition_keys: dict[Upstream, set[str]] = {}
+        for stop in self._destinations.values():
+            partition_keys.setdefault(stop.upstream, set()).add(stop.partition_key)
+        simulated_gates: dict[Upstream, SimulatedGate] = {}
         flows: dict[tuple[Upstream, str], BatchFlow] = {}
-        for upstream, wanted in keys.items():
-            admitter = upstream.admitter
-            seen = admitter.call_time
-            call_s = seen.mean_s if self._call_s is None else self._call_s
-            courses[upstream] = self.forecast.take(admitter.gate, call_s, wanted, reuses=seen.reuses)
-            self.rows[upstream.name].courses.append(courses[upstream])
-        for stop in self._stops.values():
-            gate = courses[stop.upstream].gate
-            stop.row.left = stop.row.items
-            if gate.budgets.refusal(stop.cost, self._allowance) is not None or self._above_bucket(stop.cost):
+        for upstream, wanted in partition_keys.items():
+            admitter = upstream.async_gate
+            mean_latency = admitter.mean_latency
+            call_s = mean_latency.mean_s if self._call_s is None else self._call_s
+            simulated_gates[upstream] = self.simulation.add_gate(
+                admitter.gate, call_s, wanted, reuses_connections=mean_latency.mostly_reuses_connections
+            )
+            self.results[upstream.name].simulated_gates.append(simulated_gates[upstream])
+        for stop in self._destinations.values():
+            gate = simulated_gates[stop.upstream].gate
+            stop.result.unfinished = stop.result.items
+            if gate.budgets.unpayable_reason(stop.cost, self._permit_pool) is not None or self._exceeds_bucket(
+                stop.cost
+            ):
                 continue
-            place = (stop.upstream, stop.key)
-            if place not in flows:
+            flow_key = (stop.upstream, stop.partition_key)
+            if flow_key not in flows:
                 try:
-                    flows[place] = gate.open(
-                        lane_of(batch), batch.priority, tenant.name, self._allowance, weight=tenant.weight, key=stop.key
+                    flows[flow_key] = gate.open_flow(
+                        lane_of(batch),
+                        batch.priority,
+                        tenant.name,
+                        self._permit_pool,
+                        weight=tenant.weight,
+                        key=stop.partition_key,
                     )
                 except LookupError:  # so many partitions are busy that it would be refused
                     continue
-                self._rows_of[flows[place]] = stop.row
-                courses[stop.upstream].watch(flows[place])
-            stop.flow, stop.course = flows[place], courses[stop.upstream]
+                self._result_by_flow[flows[flow_key]] = stop.result
+                simulated_gates[stop.upstream].track_demand(flows[flow_key])
+            stop.flow, stop.simulated_gate = flows[flow_key], simulated_gates[stop.upstream]
 
-    def _above_bucket(self, cost: Cost) -> bool:
-        return self.bucket is not None and cost["requests"] > self.bucket.rate.limit
+    def _exceeds_bucket(self, cost: Cost) -> bool:
+        return self.token_bucket is not None and cost["requests"] > self.token_bucket.rate.limit
 
-    def _read(self, most: int = _AT_ONCE) -> bool:
+    def _start_next_items(self, max_items: int = _STARTS_PER_YIELD) -> bool:
         """Start the next items, as many as there are slots for; False when there are no more."""
-        for _ in range(most):
-            if self._slots <= 0 or self.halted:
+        for _ in range(max_items):
+            if self._free_slots <= 0 or self.halted:
                 break
             index = next(self._order, None)
             if index is None:
                 return False
-            self._slots -= 1
-            if self._missing.get(index):
-                self._waiting.add(index)
+            self._free_slots -= 1
+            if self._unmet_counts.get(index):
+                self._awaiting_dependencies.add(index)
             else:
-                self._start(index)
+                self._start_item(index)
         return not self.halted
 
-    def _start(self, index: int) -> None:
+    def _start_item(self, index: int) -> None:
         """Its turn has come and what it depends on is done."""
-        stop = self._plan[index]
-        if stop is None or stop.flow is None or index in self._broken:
-            self._reject(index)
-        elif self._permits is None:
-            self._past_semaphore(index)
-        elif self._permits:
-            self._permits -= 1
-            self._past_semaphore(index)
+        destination = self._item_destinations[index]
+        if destination is None or destination.flow is None or index in self._dependency_rejected:
+            self._reject_item(index)
+        elif self._semaphore_permits is None:
+            self._enter_token_bucket(index)
+        elif self._semaphore_permits:
+            self._semaphore_permits -= 1
+            self._enter_token_bucket(index)
         else:
-            self._at_semaphore.append((index, self.forecast.now))
+            self._semaphore_queue.append((index, self.simulation.now))
 
-    def _past_semaphore(self, index: int) -> None:
-        stop = self._plan[index]
-        assert stop is not None
-        if self.bucket is None:
-            self._offer(stop, index)
+    def _enter_token_bucket(self, index: int) -> None:
+        destination = self._item_destinations[index]
+        assert destination is not None
+        if self.token_bucket is None:
+            self._enter_gate(destination, index)
         else:
-            self.bucket.take(stop.cost["requests"], partial(self._offer, stop, index))
+            self.token_bucket.acquire(destination.cost["requests"], partial(self._enter_gate, destination, index))
 
-    def _offer(self, stop: _Stop, index: int) -> None:
-        assert stop.flow is not None
-        assert stop.course is not None
+    def _enter_gate(self, destination: _Destination, index: int) -> None:
+        assert destination.flow is not None
+        assert destination.simulated_gate is not None
         if self.batch.rate is not None:
-            self.asked += stop.cost.get(self.batch.rate.unit, 0.0)
-        waiter = Waiter(stop.flow, stop.cost, stop.row.receipt)
-        if index in self._followers:
-            self._needed[waiter] = index
-        stop.course.offer(waiter)
+            self.rate_units_used += destination.cost.get(self.batch.rate.unit, 0.0)
+        waiter = Waiter(destination.flow, destination.cost, destination.result.receipt)
+        if index in self._dependents:
+            self._index_by_waiter[waiter] = index
+        destination.simulated_gate.offer(waiter)
 
-    def _reject(self, index: int) -> None:
+    def _reject_item(self, index: int) -> None:
         """It would never be sent; nor would what depends on it."""
-        stop = self._plan[index]
+        destination = self._item_destinations[index]
         self.rejected += 1
-        if stop is not None:
-            stop.row.rejected += 1
-            stop.row.left -= 1
-        self._left -= 1
-        self._slots += 1
+        if destination is not None:
+            destination.result.rejected += 1
+            destination.result.unfinished -= 1
+        self._unfinished -= 1
+        self._free_slots += 1
         if self.batch.halt:
             self.halted = True
-        self.forecast.over = self.halted or not self._left
-        self._release(index, broken=True)
+        self.simulation.stop_requested = self.halted or not self._unfinished
+        self._release_dependents(index, rejected=True)
 
-    def _settled(self, waiter: Waiter) -> None:
-        row = self._rows_of.get(waiter.flow)
-        if row is None:
+    def _on_settled(self, waiter: Waiter) -> None:
+        result = self._result_by_flow.get(waiter.flow)
+        if result is None:
             return  # somebody else's
-        now = self.forecast.now
-        row.finished_at = now
-        row.left -= 1
-        if not row.left:
-            for course in row.courses:
-                course.watched = False
+        now = self.simulation.now
+        result.finished_at = now
+        result.unfinished -= 1
+        if not result.unfinished:
+            for course in result.simulated_gates:
+                course.tracks_demand = False
         if now > self._deadline:
-            row.misses += 1
-        self._left -= 1
-        if not self._left:
-            self.forecast.over = True
-        self._slots += 1
-        if self._permits is not None:
-            self._permits += 1
-            if self._at_semaphore:
-                index, since = self._at_semaphore.popleft()
-                self.semaphore_s += now - since
-                self._permits -= 1
-                self._past_semaphore(index)
-        if self._needed and (done := self._needed.pop(waiter, None)) is not None:
-            self._release(done, broken=False)
-        while self._slots > 0 and self._slots < inf and self._read(1):
+            result.missed_deadlines += 1
+        self._unfinished -= 1
+        if not self._unfinished:
+            self.simulation.stop_requested = True
+        self._free_slots += 1
+        if self._semaphore_permits is not None:
+            self._semaphore_permits += 1
+            if self._semaphore_queue:
+                index, queued_at = self._semaphore_queue.popleft()
+                self.semaphore_wait_s += now - queued_at
+                self._semaphore_permits -= 1
+                self._enter_token_bucket(index)
+        if self._index_by_waiter and (completed_index := self._index_by_waiter.pop(waiter, None)) is not None:
+            self._release_dependents(completed_index, rejected=False)
+        while self._free_slots > 0 and self._free_slots < inf and self._start_next_items(1):
             pass
 
-    def _release(self, index: int, *, broken: bool) -> None:
+    def _release_dependents(self, index: int, *, rejected: bool) -> None:
         """Those that waited for it, and maybe for others."""
-        for follower in self._followers.get(index, ()):
-            if broken:
-                self._broken.add(follower)
-            self._missing[follower] -= 1
-            if not self._missing[follower] and follower in self._waiting:
-                self._waiting.discard(follower)
-                self.forecast.at(self.forecast.now, self._start, follower)
+        for dependent in self._dependents.get(index, ()):
+            if rejected:
+                self._dependency_rejected.add(dependent)
+            self._unmet_counts[dependent] -= 1
+            if not self._unmet_counts[dependent] and dependent in self._awaiting_dependencies:
+                self._awaiting_dependencies.discard(dependent)
+                self.simulation.schedule(self.simulation.now, self._start_item, dependent)

@@ -5,45 +5,45 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-LARGE = 16 * 1024
+LARGE_BODY_BYTES = 16 * 1024
 """A smaller body is looked through as it comes."""
 
-_EACH = 512 * 1024
+_BYTES_PER_SLICE = 512 * 1024
 """So many bytes in one turn of the loop: some milliseconds."""
 
-_MOST = 16 * 1024 * 1024
+_MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """So many bytes may wait. A permit is free again while they do, so nothing else would bound them."""
 
 
-class Turns:
+class BodyWorkQueue:
     """Who may go on in which turn of the loop, first come, first served."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
-        self._bytes = 0
-        self._going = False
+        self._waiters: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._queued_bytes = 0
+        self._scheduled = False
 
-    async def turn(self, size: int) -> None:
+    async def wait_turn(self, size_bytes: int) -> None:
         """Wait for a turn with a body of this size; at once where too much waits already."""
-        if self._bytes + size > _MOST:
+        if self._queued_bytes + size_bytes > _MAX_QUEUED_BYTES:
             return
         loop = asyncio.get_running_loop()
-        mine: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((mine, size))
-        self._bytes += size
-        if not self._going:
-            self._going = True
-            loop.call_soon(self._next, loop)
-        await mine
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiters.append((turn, size_bytes))
+        self._queued_bytes += size_bytes
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._run_slice, loop)
+        await turn
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        room = _EACH
-        while self._waiting and room > 0:
-            waiter, size = self._waiting.popleft()
-            self._bytes -= size
+    def _run_slice(self, loop: asyncio.AbstractEventLoop) -> None:
+        bytes_left = _BYTES_PER_SLICE
+        while self._waiters and bytes_left > 0:
+            waiter, size_bytes = self._waiters.popleft()
+            self._queued_bytes -= size_bytes
             if not waiter.done():  # it was cancelled otherwise
-                room -= size
+                bytes_left -= size_bytes
                 waiter.set_result(None)
-        self._going = bool(self._waiting)
-        if self._going:
-            loop.call_soon(self._next, loop)
+        self._scheduled = bool(self._waiters)
+        if self._scheduled:
+            loop.call_soon(self._run_slice, loop)

@@ -6,54 +6,54 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from paceline.admission.forecast import Forecast
+from paceline.admission.forecast import Simulation
 from paceline.model import Rate
 
-_ROUNDING = 1e-9
+_ROUNDING_TOLERANCE = 1e-9
 
 
-class VirtualBucket:
+class SimulatedTokenBucket:
     """Fills by what is taken and leaks at the rate; smaller amounts overtake, as they do in aiolimiter."""
 
-    def __init__(self, rate: Rate, forecast: Forecast) -> None:
+    def __init__(self, rate: Rate, simulation: Simulation) -> None:
         self.rate = rate
-        self.waited_s = 0.0
-        self._forecast = forecast
+        self.total_wait_s = 0.0
+        self._simulation = simulation
         self._level = 0.0
-        self._since = forecast.now
-        self._waiting: list[tuple[float, int, float, Callable[[], None]]] = []
-        self._order = count()
+        self._leaked_at = simulation.now
+        self._waiters: list[tuple[float, int, float, Callable[[], None]]] = []
+        self._sequence = count()
         self._timer_at = -1.0
 
-    def take(self, cost: float, then: Callable[[], None]) -> None:
+    def acquire(self, cost: float, on_acquired: Callable[[], None]) -> None:
         """Call `then` when so much was taken, piece by piece."""
-        piece = min(cost, self.rate.burst)
-        rest = cost - piece
-        after = then if rest <= 0 else (lambda: self.take(rest, then))
+        chunk = min(cost, self.rate.burst)
+        remaining_cost = cost - chunk
+        on_chunk = on_acquired if remaining_cost <= 0 else (lambda: self.acquire(remaining_cost, on_acquired))
         self._leak()
-        if self._level + piece <= self.rate.burst + _ROUNDING:
-            self._level += piece
-            after()
+        if self._level + chunk <= self.rate.burst + _ROUNDING_TOLERANCE:
+            self._level += chunk
+            on_chunk()
         else:
-            heappush(self._waiting, (piece, next(self._order), self._forecast.now, after))
-        self._wake()
+            heappush(self._waiters, (chunk, next(self._sequence), self._simulation.now, on_chunk))
+        self._grant_waiters()
 
     def _leak(self) -> None:
-        now = self._forecast.now
-        self._level = max(0.0, self._level - (now - self._since) * self.rate.per_second)
-        self._since = now
+        now = self._simulation.now
+        self._level = max(0.0, self._level - (now - self._leaked_at) * self.rate.per_second)
+        self._leaked_at = now
 
-    def _wake(self, _: object = None) -> None:
+    def _grant_waiters(self, _: object = None) -> None:
         self._leak()
-        waiting = self._waiting
-        while waiting and self._level + waiting[0][0] <= self.rate.burst + _ROUNDING:
-            piece, _, since, after = heappop(waiting)
-            self._level += piece
-            self.waited_s += self._forecast.now - since
-            after()
-        if waiting:
-            short = self._level + waiting[0][0] - self.rate.burst
-            moment = self._forecast.now + short / self.rate.per_second
-            if not self._forecast.now < self._timer_at <= moment:
-                self._timer_at = moment
-                self._forecast.at(moment, self._wake)
+        waiters = self._waiters
+        while waiters and self._level + waiters[0][0] <= self.rate.burst + _ROUNDING_TOLERANCE:
+            chunk, _, queued_at, on_chunk = heappop(waiters)
+            self._level += chunk
+            self.total_wait_s += self._simulation.now - queued_at
+            on_chunk()
+        if waiters:
+            excess = self._level + waiters[0][0] - self.rate.burst
+            due_at = self._simulation.now + excess / self.rate.per_second
+            if not self._simulation.now < self._timer_at <= due_at:
+                self._timer_at = due_at
+                self._simulation.schedule(due_at, self._grant_waiters)

@@ -13,7 +13,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Aside:
+class DaemonThreadExecutor:
     """Runs calls one after another on a daemon thread of its own.
 
     The loop's executor is not used: at exit it waits for its threads, and a read of a terminal may never return.
@@ -21,37 +21,39 @@ class Aside:
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        threading.Thread(target=self._run_calls, name=name, daemon=True).start()
 
     async def run(self, call: Callable[[], T]) -> T:
         """The call's result, or what it raised."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def work() -> None:
+        def call_and_resolve() -> None:
             try:
                 result = call()
             except Exception as error:
-                _tell(loop, future, partial(future.set_exception, error))
+                _resolve_threadsafe(loop, future, partial(future.set_exception, error))
             else:
-                _tell(loop, future, partial(future.set_result, result))
+                _resolve_threadsafe(loop, future, partial(future.set_result, result))
 
-        self._calls.put(work)
+        self._calls.put(call_and_resolve)
         return await future
 
     def close(self) -> None:
         """Let the thread end once its calls are done."""
         self._calls.put(None)
 
-    def _work(self) -> None:
+    def _run_calls(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], say: Callable[[], object]) -> None:
-    def unless_given_up() -> None:
+def _resolve_threadsafe(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], resolve: Callable[[], object]
+) -> None:
+    def resolve_unless_done() -> None:
         if not future.done():
-            say()
+            resolve()
 
     with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-        loop.call_soon_threadsafe(unless_given_up)
+        loop.call_soon_threadsafe(resolve_unless_done)

@@ -12,15 +12,15 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from paceline.cli.demo_limits import MODES, ONE, Counter, Others
+from paceline.cli.demo_limits import DEFAULT_COST, MODES, LimitSet, OtherClients
 from paceline.units import parse_duration
 
 if TYPE_CHECKING:
-    from paceline.cli.demo_wire import Connection
+    from paceline.cli.demo_wire import DemoHttpProtocol
 
-_KEPT_ARRIVALS = 100_000
-_UNTIL_ANSWERED_S = 0.02
-_REASONS = {200: b"OK", 400: b"Bad Request", 405: b"Method Not Allowed", 429: b"Too Many Requests"}
+_MAX_KEPT_ARRIVALS = 100_000
+_STALL_DELAY_S = 0.02
+_REASON_PHRASES = {200: b"OK", 400: b"Bad Request", 405: b"Method Not Allowed", 429: b"Too Many Requests"}
 
 
 class Stats(msgspec.Struct):
@@ -46,32 +46,32 @@ class Stats(msgspec.Struct):
     """When each refused one came; likewise."""
 
 
-class Span(msgspec.Struct, frozen=True):
+class DurationRange(msgspec.Struct, frozen=True):
     """A time drawn anew each time it is needed; seconds."""
 
-    least_s: float = 0.0
-    most_s: float = 0.0
+    min_s: float = 0.0
+    max_s: float = 0.0
 
-    def draw(self, source: Random) -> float:
-        return self.least_s if self.least_s == self.most_s else source.uniform(self.least_s, self.most_s)
+    def sample(self, random: Random) -> float:
+        return self.min_s if self.min_s == self.max_s else random.uniform(self.min_s, self.max_s)
 
 
-class Options(msgspec.Struct, frozen=True):
+class ApiOptions(msgspec.Struct, frozen=True):
     """How the API behaves."""
 
     limit: float
     per_s: float
     mode: str = "sliding"
-    also: tuple[tuple[float, float, str], ...] = ()
+    extra_limits: tuple[tuple[float, float, str], ...] = ()
     """More limits: how much, in how many seconds, of which unit; of the same mode."""
-    latency: Span = Span()
-    jitter: Span = Span()
+    latency: DurationRange = DurationRange()
+    jitter: DurationRange = DurationRange()
     """On the way there, and again on the way back."""
     share: float = 0.0
     """How much of the first limit other clients take."""
     retry_after: bool = False
     count_refused: bool = False
-    close: bool = False
+    close_connections: bool = False
     """Each answer ends its connection."""
     seed: int | None = None
 
@@ -86,131 +86,135 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall: str | None = None
 
 
-class DemoUpstream:
+class RateLimitedApi:
     """The API's state, shared by its connections."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ApiOptions) -> None:
         self.options = options
-        self.draw = Random(options.seed)
-        self.connections: set[Connection] = set()
+        self.random = Random(options.seed)
+        self.connections: set[DemoHttpProtocol] = set()
         self.stats = Stats(options.limit, options.per_s)
         self.reset()
 
     def reset(self) -> None:
         """Forget every arrival; requests in flight stay in flight."""
         options = self.options
-        made = MODES[options.mode]
-        self._first = made(options.limit, options.per_s)
-        more = [(unit, made(limit, per_s)) for limit, per_s, unit in options.also]
-        self.counter = Counter([("requests", self._first), *more], count_refused=options.count_refused)
-        self.others = Others(self.draw)
-        flying = self.stats.in_flight
-        self.stats = Stats(options.limit, options.per_s, in_flight=flying, in_flight_max=flying)
+        new_limit = MODES[options.mode]
+        self._primary_limit = new_limit(options.limit, options.per_s)
+        extra = [(unit, new_limit(limit, per_s)) for limit, per_s, unit in options.extra_limits]
+        self.limits = LimitSet([("requests", self._primary_limit), *extra], count_refused=options.count_refused)
+        self.other_clients = OtherClients(self.random)
+        in_flight = self.stats.in_flight
+        self.stats = Stats(options.limit, options.per_s, in_flight=in_flight, in_flight_max=in_flight)
 
-    def count(self, path: str, query: str) -> bytes:
+    def handle_request(self, path: str, query: str) -> bytes:
         """Count one arrival now and give the answer it gets."""
         now = time.perf_counter()
         stats, options = self.stats, self.options
-        last = b"connection: close\r\n" if options.close else b""
-        self.others.until(now, options.share * options.limit / options.per_s, self.counter)
-        if not self.counter.arrive(now, _cost(query)):
+        close_header = b"connection: close\r\n" if options.close_connections else b""
+        self.other_clients.advance_to(now, options.share * options.limit / options.per_s, self.limits)
+        if not self.limits.try_admit(now, _request_cost(query)):
             stats.refused += 1
-            _keep(stats.refusals, now)
-            extra = last
+            _append_bounded(stats.refusals, now)
+            headers = close_header
             if options.retry_after:
-                extra += b"retry-after: %d\r\n" % max(1, math.ceil(self.counter.wait_s(now)))
-            return answer(429, b'{"error":"rate limit exceeded"}', extra)
+                headers += b"retry-after: %d\r\n" % max(1, math.ceil(self.limits.wait_s(now)))
+            return json_response(429, b'{"error":"rate limit exceeded"}', headers)
         stats.accepted += 1
-        _keep(stats.arrivals, now)
+        _append_bounded(stats.arrivals, now)
         if stats.first_at is None:
             stats.first_at = now
         stats.last_at = now
-        return answer(200, msgspec.json.encode({"path": path, "n": stats.accepted}), last)
+        return json_response(200, msgspec.json.encode({"path": path, "n": stats.accepted}), close_header)
 
-    def own(self, method: bytes, path: str) -> Own | None:
+    def handler_for(self, method: bytes, path: str) -> ControlHandler | None:
         """What `/stats`, `/reset` and `/control` do with a body; None for every other path."""
-        known = {"/stats": (b"GET", self._tell), "/reset": (b"POST", self._forget), "/control": (b"POST", self._change)}
-        if path not in known:
+        handlers = {
+            "/stats": (b"GET", self._handle_stats),
+            "/reset": (b"POST", self._handle_reset),
+            "/control": (b"POST", self._handle_control),
+        }
+        if path not in handlers:
             return None
-        expected, act = known[path]
-        return act if method == expected else lambda body: answer(405, b"{}")
+        expected, handler = handlers[path]
+        return handler if method == expected else lambda body: json_response(405, b"{}")
 
-    def late(self, by_s: float) -> None:
+    def record_lag(self, lag_s: float) -> None:
         """A timer woke so late."""
-        self.stats.late_max_s = max(self.stats.late_max_s, by_s)
+        self.stats.late_max_s = max(self.stats.late_max_s, lag_s)
 
-    def _tell(self, body: bytes) -> bytes:
+    def _handle_stats(self, body: bytes) -> bytes:
         current = self.stats
         current.connections = len(self.connections)
-        current.others_accepted, current.others_refused = self.others.accepted, self.others.refused
-        return answer(200, msgspec.json.encode(current))
+        current.others_accepted, current.others_refused = self.other_clients.accepted, self.other_clients.refused
+        return json_response(200, msgspec.json.encode(current))
 
-    def _forget(self, body: bytes) -> bytes:
+    def _handle_reset(self, body: bytes) -> bytes:
         self.reset()
-        return answer(200, b"{}")
+        return json_response(200, b"{}")
 
-    def _change(self, body: bytes) -> bytes:
+    def _handle_control(self, body: bytes) -> bytes:
         try:
-            told = msgspec.json.decode(body, type=Control)
-            read = {"latency": latency, "jitter": jitter}
-            changes = {name: value for name, value in msgspec.structs.asdict(told).items() if value is not None}
+            control = msgspec.json.decode(body, type=Control)
+            parsers = {"latency": parse_latency, "jitter": parse_jitter}
+            changes = {name: value for name, value in msgspec.structs.asdict(control).items() if value is not None}
             stall_s = parse_duration(changes.pop("stall", "0s"))
-            changes |= {name: read[name](changes[name]) for name in read if name in changes}
+            changes |= {name: parsers[name](changes[name]) for name in parsers if name in changes}
         except ValueError as error:  # msgspec's are too
-            return answer(400, msgspec.json.encode({"error": str(error)}))
+            return json_response(400, msgspec.json.encode({"error": str(error)}))
         self.options = msgspec.structs.replace(self.options, **changes)
-        self._first.limit = self.stats.limit = self.options.limit
+        self._primary_limit.limit = self.stats.limit = self.options.limit
         if stall_s:
-            later(_UNTIL_ANSWERED_S, lambda: time.sleep(stall_s))
-        return answer(200, b"{}")
+            call_later(_STALL_DELAY_S, lambda: time.sleep(stall_s))
+        return json_response(200, b"{}")
 
 
-Own = Callable[[bytes], bytes]
+ControlHandler = Callable[[bytes], bytes]
 """From a request's body to the whole answer."""
 
 
-def _cost(query: str) -> Mapping[str, float]:
+def _request_cost(query: str) -> Mapping[str, float]:
     if "tokens=" not in query:
-        return ONE
+        return DEFAULT_COST
     tokens = dict(parse_qsl(query)).get("tokens", "")
     return {"requests": 1.0, "tokens": float(tokens) if tokens.isdecimal() else 0.0}
 
 
-def _keep(moments: list[float], now: float) -> None:
+def _append_bounded(moments: list[float], now: float) -> None:
     moments.append(now)
-    if len(moments) >= 2 * _KEPT_ARRIVALS:
-        del moments[:_KEPT_ARRIVALS]
+    if len(moments) >= 2 * _MAX_KEPT_ARRIVALS:
+        del moments[:_MAX_KEPT_ARRIVALS]
 
 
-def latency(text: str) -> Span:
+def parse_latency(text: str) -> DurationRange:
     """`20ms`, or `100ms..800ms`.
 
     Raises:
         ValueError: anything else.
     """
-    least, _, most = text.partition("..")
-    span = Span(parse_duration(least), parse_duration(most or least))
-    if span.most_s < span.least_s:
+    min_text, _, max_text = text.partition("..")
+    span = DurationRange(parse_duration(min_text), parse_duration(max_text or min_text))
+    if span.max_s < span.min_s:
         raise ValueError("ends before it begins; write the shorter time first")
     return span
 
 
-def jitter(text: str) -> Span:
+def parse_jitter(text: str) -> DurationRange:
     """`5ms` is 0 to 5 ms; else as `latency`."""
-    span = latency(text)
-    return span if ".." in text else Span(0.0, span.most_s)
+    span = parse_latency(text)
+    return span if ".." in text else DurationRange(0.0, span.max_s)
 
 
-def answer(status: int, body: bytes, extra: bytes = b"") -> bytes:
+def json_response(status: int, body: bytes, headers: bytes = b"") -> bytes:
     """A whole HTTP/1.1 answer with a JSON body."""
     return b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
         status,
-        _REASONS[status],
+        _REASON_PHRASES[status],
         len(body),
-        extra,
+        headers,
         body,
     )
 
 
-def later(delay_s: float, then: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(delay_s, then)
+def call_later(delay_s: float, callback: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(delay_s, callback)

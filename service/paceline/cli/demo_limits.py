@@ -12,11 +12,11 @@ from random import Random
 from types import MappingProxyType
 from typing import Protocol
 
-ONE: Mapping[str, float] = MappingProxyType({"requests": 1.0})
+DEFAULT_COST: Mapping[str, float] = MappingProxyType({"requests": 1.0})
 """What an arrival costs unless it says more."""
 
 
-class Limit(Protocol):
+class ArrivalLimit(Protocol):
     """One limit: `limit` may be changed at any time; what was counted stays counted."""
 
     limit: float
@@ -24,113 +24,113 @@ class Limit(Protocol):
     def allows(self, now: float, cost: float) -> bool:
         """Whether an arrival of this cost is within the limit."""
 
-    def count(self, now: float, cost: float) -> None:
+    def record(self, now: float, cost: float) -> None:
         """Count an arrival."""
 
     def wait_s(self, now: float) -> float:
         """Seconds until an arrival of cost 1 would be within the limit, if nothing else comes."""
 
 
-class SlidingWindow:
+class SlidingWindowLimit:
     """At most `limit` in any stretch of `per_s`; an arrival leaves exactly `per_s` after it came."""
 
-    __slots__ = ("_counted", "_used", "limit", "per_s")
+    __slots__ = ("_arrivals", "_used", "limit", "per_s")
 
     def __init__(self, limit: float, per_s: float) -> None:
         self.limit = limit
         self.per_s = per_s
-        self._counted: deque[tuple[float, float]] = deque()
+        self._arrivals: deque[tuple[float, float]] = deque()
         self._used = 0.0
 
     def allows(self, now: float, cost: float) -> bool:
-        counted = self._counted
-        while counted and now - counted[0][0] >= self.per_s:
-            self._used -= counted.popleft()[1]
+        arrivals = self._arrivals
+        while arrivals and now - arrivals[0][0] >= self.per_s:
+            self._used -= arrivals.popleft()[1]
         return self._used + cost <= self.limit
 
-    def count(self, now: float, cost: float) -> None:
-        self._counted.append((now, cost))
+    def record(self, now: float, cost: float) -> None:
+        self._arrivals.append((now, cost))
         self._used += cost
 
     def wait_s(self, now: float) -> float:
-        over = self._used + 1 - self.limit
-        for moment, cost in self._counted:
-            if over <= 0:
+        excess = self._used + 1 - self.limit
+        for arrived_at, cost in self._arrivals:
+            if excess <= 0:
                 break
-            over -= cost
-            if over <= 0:
-                return max(0.0, moment + self.per_s - now)
+            excess -= cost
+            if excess <= 0:
+                return max(0.0, arrived_at + self.per_s - now)
         return 0.0
 
 
-class FixedWindows:
+class FixedWindowLimit:
     """At most `limit` in each window; the windows follow one another from moment 0 on."""
 
-    __slots__ = ("_number", "_used", "limit", "per_s")
+    __slots__ = ("_used", "_window_number", "limit", "per_s")
 
     def __init__(self, limit: float, per_s: float) -> None:
         self.limit = limit
         self.per_s = per_s
-        self._number = -1
+        self._window_number = -1
         self._used = 0.0
 
     def allows(self, now: float, cost: float) -> bool:
         number = floor(now / self.per_s)
-        if number != self._number:
-            self._number, self._used = number, 0.0
+        if number != self._window_number:
+            self._window_number, self._used = number, 0.0
         return self._used + cost <= self.limit
 
-    def count(self, now: float, cost: float) -> None:
+    def record(self, now: float, cost: float) -> None:
         self._used += cost
 
     def wait_s(self, now: float) -> float:
-        return 0.0 if self._used + 1 <= self.limit else (self._number + 1) * self.per_s - now
+        return 0.0 if self._used + 1 <= self.limit else (self._window_number + 1) * self.per_s - now
 
 
-class TokenBucket:
+class TokenBucketLimit:
     """Holds `burst` tokens, full at first, and gains `limit` in each `per_s`."""
 
-    __slots__ = ("_at", "_tokens", "burst", "limit", "per_s")
+    __slots__ = ("_refilled_at", "_tokens", "burst", "limit", "per_s")
 
     def __init__(self, limit: float, per_s: float, burst: float) -> None:
         self.limit = limit
         self.per_s = per_s
         self.burst = self._tokens = burst
-        self._at: float | None = None
+        self._refilled_at: float | None = None
 
     def allows(self, now: float, cost: float) -> bool:
-        if self._at is not None:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.limit / self.per_s)
-        self._at = now
+        if self._refilled_at is not None:
+            self._tokens = min(self.burst, self._tokens + (now - self._refilled_at) * self.limit / self.per_s)
+        self._refilled_at = now
         return self._tokens >= cost
 
-    def count(self, now: float, cost: float) -> None:
+    def record(self, now: float, cost: float) -> None:
         self._tokens -= cost
 
     def wait_s(self, now: float) -> float:
         return max(0.0, (1 - self._tokens) * self.per_s / self.limit)
 
 
-MODES: dict[str, Callable[[float, float], Limit]] = {
-    "sliding": SlidingWindow,
-    "fixed": FixedWindows,
-    "bucket": lambda limit, per_s: TokenBucket(limit, per_s, max(1.0, limit / 10)),
+MODES: dict[str, Callable[[float, float], ArrivalLimit]] = {
+    "sliding": SlidingWindowLimit,
+    "fixed": FixedWindowLimit,
+    "bucket": lambda limit, per_s: TokenBucketLimit(limit, per_s, max(1.0, limit / 10)),
 }
 """By name; a bucket holds a tenth of its limit."""
 
 
-class Counter:
+class LimitSet:
     """All limits of an API at once: an arrival is within all of them or counted in none.
 
     With `count_refused` a refused one is counted in all.
     """
 
-    def __init__(self, limits: Sequence[tuple[str, Limit]], *, count_refused: bool = False) -> None:
+    def __init__(self, limits: Sequence[tuple[str, ArrivalLimit]], *, count_refused: bool = False) -> None:
         self.limits = limits
         """Each with the unit that it counts."""
         self.count_refused = count_refused
 
-    def arrive(self, now: float, cost: Mapping[str, float] = ONE) -> bool:
+    def try_admit(self, now: float, cost: Mapping[str, float] = DEFAULT_COST) -> bool:
         """Whether an arrival is within every limit; it is counted if so."""
         allowed = True
         for unit, limit in self.limits:
@@ -138,7 +138,7 @@ class Counter:
         if allowed or self.count_refused:
             for unit, limit in self.limits:
                 if cost.get(unit):
-                    limit.count(now, cost[unit])
+                    limit.record(now, cost[unit])
         return allowed
 
     def wait_s(self, now: float) -> float:
@@ -146,25 +146,25 @@ class Counter:
         return max(limit.wait_s(now) for _, limit in self.limits)
 
 
-class Others:
+class OtherClients:
     """Other clients, who take their share of a limit in requests of cost 1, not quite in an even beat."""
 
-    def __init__(self, draw: Random) -> None:
-        self._draw = draw
+    def __init__(self, random: Random) -> None:
+        self._random = random
         self._next_at: float | None = None
         self.accepted = 0
         self.refused = 0
 
-    def until(self, now: float, per_second: float, counter: Counter) -> None:
+    def advance_to(self, now: float, per_second: float, limits: LimitSet) -> None:
         """Let those arrive who come at this pace and are due by now."""
         if per_second <= 0:
             self._next_at = None
             return
         due_at = now if self._next_at is None else self._next_at
         while due_at <= now:
-            if counter.arrive(due_at):
+            if limits.try_admit(due_at):
                 self.accepted += 1
             else:
                 self.refused += 1
-            due_at += self._draw.uniform(0.5, 1.5) / per_second
+            due_at += self._random.uniform(0.5, 1.5) / per_second
         self._next_at = due_at

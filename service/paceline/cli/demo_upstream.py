@@ -21,58 +21,58 @@ from typing import TypeVar
 
 import uvloop
 
-from paceline.cli.demo_api import DemoUpstream, Options, Span, jitter, latency
+from paceline.cli.demo_api import ApiOptions, DurationRange, RateLimitedApi, parse_jitter, parse_latency
 from paceline.cli.demo_limits import MODES
-from paceline.cli.demo_wire import Connection
+from paceline.cli.demo_wire import DemoHttpProtocol
 from paceline.units import parse_duration
 
-_GRACE_S = 5.0
-_WATCH_S = 0.005
+_SHUTDOWN_GRACE_S = 5.0
+_LAG_SAMPLE_INTERVAL_S = 0.005
 
 Value = TypeVar("Value")
 
 
-async def serve(options: Options, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+async def serve(options: ApiOptions, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    upstream = DemoUpstream(options)
-    server = await loop.create_server(lambda: Connection(upstream), host, port, ssl=tls, backlog=2048)
-    bound = server.sockets[0].getsockname()[1]
-    print(f"listening on {'https' if tls else 'http'}://{host}:{bound}", flush=True)
-    watch = asyncio.create_task(_watch(upstream))
+    api = RateLimitedApi(options)
+    server = await loop.create_server(lambda: DemoHttpProtocol(api), host, port, ssl=tls, backlog=2048)
+    bound_port = server.sockets[0].getsockname()[1]
+    print(f"listening on {'https' if tls else 'http'}://{host}:{bound_port}", flush=True)
+    lag_monitor = asyncio.create_task(_monitor_lag(api))
     await stop.wait()
-    watch.cancel()
+    lag_monitor.cancel()
     server.close()
-    for connection in list(upstream.connections):
+    for connection in list(api.connections):
         connection.close_when_idle()
-    give_up = time.perf_counter() + _GRACE_S
-    while upstream.connections and time.perf_counter() < give_up:  # noqa: ASYNC110 - the exit is not hot
+    give_up_at = time.perf_counter() + _SHUTDOWN_GRACE_S
+    while api.connections and time.perf_counter() < give_up_at:  # noqa: ASYNC110 - the exit is not hot
         await asyncio.sleep(0.01)
 
 
-async def _watch(upstream: DemoUpstream) -> None:
+async def _monitor_lag(api: RateLimitedApi) -> None:
     while True:
-        due_at = time.perf_counter() + _WATCH_S
-        await asyncio.sleep(_WATCH_S)
-        upstream.late(time.perf_counter() - due_at)
+        due_at = time.perf_counter() + _LAG_SAMPLE_INTERVAL_S
+        await asyncio.sleep(_LAG_SAMPLE_INTERVAL_S)
+        api.record_lag(time.perf_counter() - due_at)
 
 
-def _option(read: Callable[[str], Value]) -> Callable[[str], Value]:
+def _argument_type(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     """A reader whose ValueErrors become what argparse shows."""
 
-    def option(text: str) -> Value:
+    def parse_argument(text: str) -> Value:
         try:
-            return read(text)
+            return parse(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
-    return option
+    return parse_argument
 
 
-def _limits(text: str) -> tuple[tuple[float, float, str], ...]:
+def _parse_limits(text: str) -> tuple[tuple[float, float, str], ...]:
     """`400/10s,9000/1s/tokens`."""
     limits = []
     for part in text.split(","):
@@ -89,40 +89,52 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--limit", type=int, default=50, help="requests in any stretch of --per")
-    parser.add_argument("--per", type=_option(parse_duration), default=1.0)
+    parser.add_argument("--per", type=_argument_type(parse_duration), default=1.0)
     parser.add_argument("--mode", choices=MODES, default="sliding", help="how it counts")
-    parser.add_argument("--also", type=_option(_limits), default=(), help="more limits: LIMIT/PER[/UNIT], with commas")
-    parser.add_argument("--latency", type=_option(latency), default=Span(), help="each answer takes this long, or A..B")
-    parser.add_argument("--jitter", type=_option(jitter), default=Span(), help="0 to this, on the way there and back")
+    parser.add_argument(
+        "--also", type=_argument_type(_parse_limits), default=(), help="more limits: LIMIT/PER[/UNIT], with commas"
+    )
+    parser.add_argument(
+        "--latency",
+        type=_argument_type(parse_latency),
+        default=DurationRange(),
+        help="each answer takes this long, or A..B",
+    )
+    parser.add_argument(
+        "--jitter",
+        type=_argument_type(parse_jitter),
+        default=DurationRange(),
+        help="0 to this, on the way there and back",
+    )
     parser.add_argument("--share", type=float, default=0.0, help="how much of the limit other clients take, 0 to 1")
     parser.add_argument("--seed", type=int, help="draw the same times and other clients each time")
     parser.add_argument("--retry-after", action="store_true", help="a refusal says when to come back")
     parser.add_argument("--count-refused", action="store_true", help="a refused request counts too")
     parser.add_argument("--close", action="store_true", help="each answer ends its connection")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="serve https with these PEM files")
-    given = parser.parse_args(argv)
-    if given.limit < 1 or given.per <= 0:
+    args = parser.parse_args(argv)
+    if args.limit < 1 or args.per <= 0:
         parser.error("--limit and --per must be above zero")
-    if not 0 <= given.share <= 1:
+    if not 0 <= args.share <= 1:
         parser.error("--share must be from 0 to 1")
     tls = None
-    if given.tls:
+    if args.tls:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(*given.tls)
-    options = Options(
-        given.limit,
-        given.per,
-        given.mode,
-        given.also,
-        given.latency,
-        given.jitter,
-        given.share,
-        given.retry_after,
-        given.count_refused,
-        given.close,
-        given.seed,
+        tls.load_cert_chain(*args.tls)
+    options = ApiOptions(
+        args.limit,
+        args.per,
+        args.mode,
+        args.also,
+        args.latency,
+        args.jitter,
+        args.share,
+        args.retry_after,
+        args.count_refused,
+        args.close,
+        args.seed,
     )
-    uvloop.run(serve(options, given.host, given.port, tls))
+    uvloop.run(serve(options, args.host, args.port, tls))
 
 
 if __name__ == "__main__":

@@ -9,41 +9,41 @@ from typing import cast
 
 import httptools
 
-from paceline.cli.demo_api import DemoUpstream, Own, later
+from paceline.cli.demo_api import ControlHandler, RateLimitedApi, call_later
 
 
-class _Call:
+class _PendingResponse:
     """One request's place in its connection's line of answers."""
 
-    __slots__ = ("body", "complete", "head_only", "own", "ready")
+    __slots__ = ("body", "content", "handler", "is_head_only", "is_request_complete")
 
-    def __init__(self, *, head_only: bool, own: Own | None) -> None:
-        self.head_only = head_only
-        self.own = own
+    def __init__(self, *, is_head_only: bool, handler: ControlHandler | None) -> None:
+        self.is_head_only = is_head_only
+        self.handler = handler
         self.body = b""
-        self.ready: bytes | None = None
-        self.complete = False
+        self.content: bytes | None = None
+        self.is_request_complete = False
 
 
-class Connection(asyncio.Protocol):
+class DemoHttpProtocol(asyncio.Protocol):
     """Parses one connection's requests and answers them in order, however they were delayed."""
 
-    def __init__(self, upstream: DemoUpstream) -> None:
-        self._upstream = upstream
+    def __init__(self, api: RateLimitedApi) -> None:
+        self._api = api
         self._parser = httptools.HttpRequestParser(self)
-        self._line: deque[_Call] = deque()
+        self._pending: deque[_PendingResponse] = deque()
         self._url = b""
-        self._last = False
+        self._close_when_flushed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._upstream.connections.add(self)
-        self._upstream.stats.connections_made += 1
+        self._api.connections.add(self)
+        self._api.stats.connections_made += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._upstream.connections.discard(self)
-        self._upstream.stats.in_flight -= sum(call.own is None for call in self._line)
-        self._line.clear()
+        self._api.connections.discard(self)
+        self._api.stats.in_flight -= sum(call.handler is None for call in self._pending)
+        self._pending.clear()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -69,61 +69,61 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         method = self._parser.get_method()
         path, _, query = self._url.decode("latin-1").partition("?")
-        call = _Call(head_only=method == b"HEAD", own=self._upstream.own(method, path))
-        self._line.append(call)
-        if call.own is not None:
+        pending = _PendingResponse(is_head_only=method == b"HEAD", handler=self._api.handler_for(method, path))
+        self._pending.append(pending)
+        if pending.handler is not None:
             return
-        stats = self._upstream.stats
+        stats = self._api.stats
         stats.in_flight += 1
         stats.in_flight_max = max(stats.in_flight_max, stats.in_flight)
-        self._after(self._jitter_s(), lambda: self._count(call, path, query))
+        self._call_after(self._sample_jitter_s(), lambda: self._handle_request(pending, path, query))
 
     def on_body(self, body: bytes) -> None:
-        call = self._line[-1]
-        if call.own is not None:
-            call.body += body
+        pending = self._pending[-1]
+        if pending.handler is not None:
+            pending.body += body
 
     def on_message_complete(self) -> None:
-        call = self._line[-1]
-        call.complete = True
-        if call.own is not None:
-            call.ready = call.own(call.body)
-        if not self._parser.should_keep_alive() or (call.own is None and self._upstream.options.close):
-            self._last = True
-        self._flush()
+        pending = self._pending[-1]
+        pending.is_request_complete = True
+        if pending.handler is not None:
+            pending.content = pending.handler(pending.body)
+        if not self._parser.should_keep_alive() or (pending.handler is None and self._api.options.close_connections):
+            self._close_when_flushed = True
+        self._write_ready()
 
     def close_when_idle(self) -> None:
-        self._last = True
-        if not self._line:
+        self._close_when_flushed = True
+        if not self._pending:
             self._transport.close()
 
-    def _jitter_s(self) -> float:
-        return self._upstream.options.jitter.draw(self._upstream.draw)
+    def _sample_jitter_s(self) -> float:
+        return self._api.options.jitter.sample(self._api.random)
 
-    def _count(self, call: _Call, path: str, query: str) -> None:
-        content = self._upstream.count(path, query)
-        delay_s = self._upstream.options.latency.draw(self._upstream.draw) + self._jitter_s()
-        self._after(delay_s, lambda: self._give(call, content))
+    def _handle_request(self, pending: _PendingResponse, path: str, query: str) -> None:
+        content = self._api.handle_request(path, query)
+        delay_s = self._api.options.latency.sample(self._api.random) + self._sample_jitter_s()
+        self._call_after(delay_s, lambda: self._set_response(pending, content))
 
-    def _after(self, delay_s: float, then: Callable[[], None]) -> None:
+    def _call_after(self, delay_s: float, callback: Callable[[], None]) -> None:
         if delay_s:
-            later(delay_s, then)
+            call_later(delay_s, callback)
         else:
-            then()
+            callback()
 
-    def _give(self, call: _Call, content: bytes) -> None:
-        call.ready = content
-        self._flush()
+    def _set_response(self, pending: _PendingResponse, content: bytes) -> None:
+        pending.content = content
+        self._write_ready()
 
-    def _flush(self) -> None:
+    def _write_ready(self) -> None:
         """Write every answer that is ready and whose turn it is."""
-        line = self._line
-        while line and line[0].complete and (content := line[0].ready) is not None:
-            call = line.popleft()
-            if call.head_only:
+        queue = self._pending
+        while queue and queue[0].is_request_complete and (content := queue[0].content) is not None:
+            pending = queue.popleft()
+            if pending.is_head_only:
                 content = content[: content.index(b"\r\n\r\n") + 4]
-            if call.own is None:
-                self._upstream.stats.in_flight -= 1
+            if pending.handler is None:
+                self._api.stats.in_flight -= 1
             self._transport.write(content)
-        if self._last and not line:
+        if self._close_when_flushed and not queue:
             self._transport.close()

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 
-def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: Collection[int] = (0,)) -> str:
     """Columns as wide as they need; those of `left` start at the left, the others end at the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
-        placed = (
-            cell.ljust(width) if index in left else cell.rjust(width)
+        aligned = (
+            cell.ljust(width) if index in left_aligned else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
-        return "  ".join(placed).rstrip()
+        return "  ".join(aligned).rstrip()
 
     return "\n".join([line(headings), "  ".join("-" * width for width in widths), *map(line, rows)])

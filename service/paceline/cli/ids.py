@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 
-_WORD = (1 << 64) - 1
-_FIRST_SIZE = 1024
+_HASH_MASK = (1 << 64) - 1
+_INITIAL_SLOTS = 1024
 
 
 class IdSet:
@@ -15,22 +15,22 @@ class IdSet:
     """
 
     def __init__(self) -> None:
-        self._table = array("Q", bytes(8 * _FIRST_SIZE))
+        self._table = array("Q", bytes(8 * _INITIAL_SLOTS))
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def __contains__(self, text: str) -> bool:
-        return self._table[_place(self._table, _word(text))] != 0
+        return self._table[_find_slot(self._table, _hash64(text))] != 0
 
     def add(self, text: str) -> bool:
         """True when it was not there before."""
-        word = _word(text)
-        place = _place(self._table, word)
-        if self._table[place]:
+        hashed = _hash64(text)
+        slot = _find_slot(self._table, hashed)
+        if self._table[slot]:
             return False
-        self._table[place] = word
+        self._table[slot] = hashed
         self._size += 1
         if 3 * self._size > 2 * len(self._table):
             self._grow()
@@ -38,20 +38,20 @@ class IdSet:
 
     def _grow(self) -> None:
         table = array("Q", bytes(16 * len(self._table)))
-        for word in self._table:
-            if word:
-                table[_place(table, word)] = word
+        for hashed in self._table:
+            if hashed:
+                table[_find_slot(table, hashed)] = hashed
         self._table = table
 
 
-def _word(text: str) -> int:
-    return hash(text) & _WORD or 1  # 0 marks a free place
+def _hash64(text: str) -> int:
+    return hash(text) & _HASH_MASK or 1  # 0 marks a free place
 
 
-def _place(table: array[int], word: int) -> int:
+def _find_slot(table: array[int], hashed: int) -> int:
     """Where this word is, or the free place where it belongs."""
     mask = len(table) - 1
-    place = word & mask
-    while (found := table[place]) and found != word:
-        place = (place + 1) & mask
-    return place
+    slot = hashed & mask
+    while (found := table[slot]) and found != hashed:
+        slot = (slot + 1) & mask
+    return slot

@@ -9,83 +9,83 @@ from functools import partial
 import msgspec
 
 from paceline.app import Service
-from paceline.batch.outcome import Subject, failed
-from paceline.batch.runner import Run
-from paceline.cli.outlet import Outlet, Ready
-from paceline.cli.source import Entry, Source, Unusable
+from paceline.batch.outcome import OutcomeContext, outcome_without_response
+from paceline.batch.runner import BatchRun
+from paceline.cli.outlet import OutcomeLine, OutputWriter
+from paceline.cli.source import InputLine, InvalidLine, NdjsonReader
 from paceline.config import Config
 from paceline.model import Batch, Expect, Outcome, OutcomeKind, Receipt, Strategy
 
-_AT_ONCE = 64
+_MAX_LINES_PER_TURN = 64
 """Lines decoded and started before the event loop gets a turn."""
 
 _POLL_S = 0.01
 
 
-class LocalRun:
+class LocalBackend:
     """Starts items as slots get free and puts each outcome into the outlet."""
 
     def __init__(self, config: Config, batch: Batch) -> None:
         self._service = Service(config)
-        self._sequential = batch.strategy is Strategy.SEQUENTIAL
-        self._run: Run = self._service.runner.open(batch)
+        self._is_sequential = batch.strategy is Strategy.SEQUENTIAL
+        self._batch_run: BatchRun = self._service.runner.open_run(batch)
         self._encode = msgspec.json.Encoder().encode
 
-    async def carry(self, source: Source, outlet: Outlet) -> None:
+    async def run(self, reader: NdjsonReader, writer: OutputWriter) -> None:
         """Read, start and await every item."""
         while True:
-            room = await outlet.room(1 if self._sequential else _AT_ONCE)
-            taken = 0
+            slots = await writer.acquire_slots(1 if self._is_sequential else _MAX_LINES_PER_TURN)
+            used_slots = 0
             try:
-                entries = await source.take(room)
-                taken = len(entries)
+                lines = await reader.read_lines(slots)
+                used_slots = len(lines)
             finally:
-                outlet.give_back(room - taken)
-            if not entries:
+                writer.release_slots(slots - used_slots)
+            if not lines:
                 break
-            for entry in entries:
-                self._start(entry, outlet)
-            if self._sequential:
-                await outlet.empty()
+            for line in lines:
+                self._start_item(line, writer)
+            if self._is_sequential:
+                await writer.wait_idle()
             else:
                 await asyncio.sleep(0)
-        await outlet.empty()
+        await writer.wait_idle()
 
-    async def settle(self, within_s: float) -> None:
+    async def drain(self, within_s: float) -> None:
         """After `carry` was cancelled: nothing new is sent, what is in flight may end, and the rest is let go."""
         registry = self._service.registry
-        admitters = [upstream.admitter for upstream in (*registry, *registry.undeclared)]
-        for admitter in admitters:
-            admitter.set_paused(True)
-        give_up = time.perf_counter() + within_s
-        while any(a.gate.in_flight for a in admitters) and time.perf_counter() < give_up:  # noqa: ASYNC110 - gates tell nobody
+        gates = [upstream.async_gate for upstream in (*registry, *registry.undeclared)]
+        for gate in gates:
+            gate.set_paused(True)
+        give_up_at = time.perf_counter() + within_s
+        while any(a.gate.in_flight for a in gates) and time.perf_counter() < give_up_at:  # noqa: ASYNC110 - gates tell nobody
             await asyncio.sleep(_POLL_S)
         await asyncio.sleep(_POLL_S)  # the last answers become outcomes
 
     async def close(self) -> None:
         """Cancel what is still on its way and close every connection."""
-        await self._run.cancel()
-        self._service.runner.forget(self._run)
+        await self._batch_run.cancel()
+        self._service.runner.discard_run(self._batch_run)
         await self._service.close()
 
-    def _start(self, entry: Entry | Unusable, outlet: Outlet) -> None:
-        if isinstance(entry, Unusable):
-            outlet.put(self._ready(unusable(entry)))
+    def _start_item(self, line: InputLine | InvalidLine, writer: OutputWriter) -> None:
+        if isinstance(line, InvalidLine):
+            writer.enqueue(self._outcome_line(invalid_line_outcome(line)))
             return
-        task = self._run.start(entry.index, entry.item)
-        task.add_done_callback(partial(self._done, outlet))
+        task = self._batch_run.start_item(line.index, line.item)
+        task.add_done_callback(partial(self._on_item_done, writer))
 
-    def _done(self, outlet: Outlet, task: asyncio.Task[Outcome]) -> None:
+    def _on_item_done(self, writer: OutputWriter, task: asyncio.Task[Outcome]) -> None:
         if task.cancelled():
-            outlet.give_back(1)
+            writer.release_slots(1)
         else:
-            outlet.put(self._ready(task.result()))
+            writer.enqueue(self._outcome_line(task.result()))
 
-    def _ready(self, outcome: Outcome) -> Ready:
-        return Ready(self._encode(outcome) + b"\n", outcome.outcome, outcome.attempts)
+    def _outcome_line(self, outcome: Outcome) -> OutcomeLine:
+        return OutcomeLine(self._encode(outcome) + b"\n", outcome.outcome, outcome.attempts)
 
 
-def unusable(entry: Unusable) -> Outcome:
+def invalid_line_outcome(line: InvalidLine) -> Outcome:
     """The outcome of a line that is no item."""
-    subject = Subject(entry.id, entry.index, Expect.AUTO, 0.0, Receipt())
-    return failed(subject, OutcomeKind.REJECTED, "invalid_request", entry.message, 0.0)
+    context = OutcomeContext(line.id, line.index, Expect.AUTO, 0.0, Receipt())
+    return outcome_without_response(context, OutcomeKind.REJECTED, "invalid_request", line.message, 0.0)

@@ -10,13 +10,13 @@ from pathlib import Path
 from msgspec import UNSET
 
 from paceline.model import Batch, ItemRetry, Priority, Rate, Strategy
-from paceline.units import LONGEST_S, parse_duration
+from paceline.units import MAX_DURATION_S, parse_duration
 
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(.+)")
-_KEY = re.compile(r"[\x21-\x7e]+")
-_CAPPED = (Strategy.ADAPTIVE, Strategy.BOUNDED, Strategy.TOKEN_BUCKET)
-_SHORTEST_WINDOW_S = 0.001
-_RATED = (Strategy.ADAPTIVE, Strategy.TOKEN_BUCKET)
+_RATE_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(.+)")
+_KEY_PATTERN = re.compile(r"[\x21-\x7e]+")
+_STRATEGIES_WITH_CONCURRENCY_CAP = (Strategy.ADAPTIVE, Strategy.BOUNDED, Strategy.TOKEN_BUCKET)
+_MIN_WINDOW_S = 0.001
+_STRATEGIES_WITH_RATE = (Strategy.ADAPTIVE, Strategy.TOKEN_BUCKET)
 
 DEFAULT_KEY_VARIABLE = "PACELINE_KEY"
 
@@ -25,7 +25,7 @@ class UsageProblem(Exception):
     """The command cannot run as it was called; the text says why and what to do. Exit code 2."""
 
 
-def read_duration(flag: str, text: str) -> float:
+def parse_duration_flag(flag: str, text: str) -> float:
     """Seconds of `30s`, `250ms`, `2m` or a plain number of seconds; above zero.
 
     Raises:
@@ -40,27 +40,27 @@ def read_duration(flag: str, text: str) -> float:
     return seconds
 
 
-def read_rate(text: str, burst: float | None = None) -> Rate:
+def parse_rate_flag(text: str, burst: float | None = None) -> Rate:
     """A window written as `50/1s`, `100/m` or `5000/1h`.
 
     Raises:
         UsageProblem: anything else.
     """
-    match = _RATE.fullmatch(text)
+    match = _RATE_PATTERN.fullmatch(text)
     if match is None:
         raise UsageProblem(f"--rate: {text!r} is not a rate; write it as 50/1s, 100/1m or 5000/1h")
     limit, per = float(match[1]), match[2]
-    per_s = read_duration("--rate", per if per[0].isdigit() else f"1{per}")
+    per_s = parse_duration_flag("--rate", per if per[0].isdigit() else f"1{per}")
     if not limit > 0:
         raise UsageProblem("--rate: a limit of zero lets nothing through; write one above zero")
-    if per_s < _SHORTEST_WINDOW_S:
+    if per_s < _MIN_WINDOW_S:
         raise UsageProblem("--rate: a window is at least 1ms long; write it in a longer unit")
     if burst is not None and not 0 < burst <= limit:
         raise UsageProblem(f"--burst: must be above zero and at most the limit, {limit:g}")
     return Rate(limit, per_s, limit if burst is None else burst)
 
 
-def read_batch(
+def batch_from_flags(
     *,
     strategy: Strategy = Strategy.ADAPTIVE,
     max_concurrency: int | None = None,
@@ -75,9 +75,9 @@ def read_batch(
     Raises:
         UsageProblem: a flag that means nothing under this strategy, or a value out of range.
     """
-    if max_concurrency is not None and strategy not in _CAPPED:
+    if max_concurrency is not None and strategy not in _STRATEGIES_WITH_CONCURRENCY_CAP:
         raise UsageProblem(f"--max-concurrency: means nothing under {strategy}; remove it, or choose bounded")
-    if rate is not None and strategy not in _RATED:
+    if rate is not None and strategy not in _STRATEGIES_WITH_RATE:
         raise UsageProblem(f"--rate: means nothing under {strategy}; remove it, or choose adaptive or token_bucket")
     if rate is None and strategy is Strategy.TOKEN_BUCKET:
         raise UsageProblem("--rate: token_bucket needs one; write it as --rate 50/1s")
@@ -87,14 +87,14 @@ def read_batch(
         items=(),
         strategy=strategy,
         max_concurrency=max_concurrency,
-        rate=None if rate is None else read_rate(rate, burst),
-        deadline_s=LONGEST_S if deadline is None else read_duration("--deadline", deadline),
+        rate=None if rate is None else parse_rate_flag(rate, burst),
+        deadline_s=MAX_DURATION_S if deadline is None else parse_duration_flag("--deadline", deadline),
         priority=priority,
         retry=ItemRetry() if attempts is None else ItemRetry(attempts=attempts),
     )
 
 
-def read_key(variable: str | None, file: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
+def read_api_key(variable: str | None, file: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """The API key for a service: from a file, a named variable, or PACELINE_KEY where that is set.
 
     Raises:
@@ -117,12 +117,12 @@ def read_key(variable: str | None, file: Path | None, environ: Mapping[str, str]
         key, source = environ.get(DEFAULT_KEY_VARIABLE, "").strip(), DEFAULT_KEY_VARIABLE
         if not key:
             return None
-    if not _KEY.fullmatch(key):
+    if not _KEY_PATTERN.fullmatch(key):
         raise UsageProblem(f"{source} does not hold a key; it must be one word of visible ASCII")
     return key
 
 
-def attempts_of(batch: Batch) -> int | None:
+def explicit_attempts(batch: Batch) -> int | None:
     """The attempts a batch names, if it does."""
     return None if batch.retry.attempts is UNSET else batch.retry.attempts
 

@@ -8,15 +8,15 @@ from functools import partial
 
 from msgspec import Struct
 
-from paceline.cli.aside import Aside
-from paceline.cli.sink import Sink
+from paceline.cli.aside import DaemonThreadExecutor
+from paceline.cli.sink import OutputFile
 from paceline.model import OutcomeKind
 
-_AT_ONCE = 1000
+_MAX_LINES_PER_WRITE = 1000
 """Lines in one write."""
 
 
-class Tally(Struct):
+class RunTotals(Struct):
     """A run in numbers; grows as outcomes are written."""
 
     succeeded: int = 0
@@ -29,7 +29,7 @@ class Tally(Struct):
     def total(self) -> int:
         return self.succeeded + self.failed + self.rejected
 
-    def count(self, outcome: OutcomeKind, attempts: int) -> None:
+    def add(self, outcome: OutcomeKind, attempts: int) -> None:
         if outcome is OutcomeKind.SUCCESS:
             self.succeeded += 1
         elif outcome is OutcomeKind.REJECTED:
@@ -40,7 +40,7 @@ class Tally(Struct):
         self.retries += max(0, attempts - 1)
 
 
-class Ready(Struct, frozen=True):
+class OutcomeLine(Struct, frozen=True):
     """An outcome's line, with its newline, and what is counted of it."""
 
     text: bytes
@@ -48,67 +48,67 @@ class Ready(Struct, frozen=True):
     attempts: int
 
 
-class Outlet:
+class OutputWriter:
     """Writes outcomes in order of completion; never more than `lookahead` items are between its two ends."""
 
-    def __init__(self, sink: Sink, lookahead: int) -> None:
-        self.tally = Tally()
-        self._sink = sink
-        self._aside = Aside("output")
-        self._free = lookahead
-        self._lookahead = lookahead
-        self._ready: deque[Ready] = deque()
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._closing = False
+    def __init__(self, file: OutputFile, lookahead: int) -> None:
+        self.totals = RunTotals()
+        self._file = file
+        self._thread = DaemonThreadExecutor("output")
+        self._free_slots = lookahead
+        self._total_slots = lookahead
+        self._queue: deque[OutcomeLine] = deque()
+        self._wakeup = asyncio.Event()
+        self._slot_freed = asyncio.Event()
+        self._is_finishing = False
 
-    async def room(self, most: int) -> int:
+    async def acquire_slots(self, max_slots: int) -> int:
         """Wait for a free slot, and take up to `most` of those that are free."""
-        while not self._free:
-            self._room.clear()
-            await self._room.wait()
-        taken = min(most, self._free)
-        self._free -= taken
+        while not self._free_slots:
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        taken = min(max_slots, self._free_slots)
+        self._free_slots -= taken
         return taken
 
-    def give_back(self, slots: int) -> None:
+    def release_slots(self, slots: int) -> None:
         """Free slots without an outcome: there was no item for them, or it was left for the next run."""
-        self._free += slots
-        self._room.set()
+        self._free_slots += slots
+        self._slot_freed.set()
 
-    def put(self, ready: Ready) -> None:
+    def enqueue(self, line: OutcomeLine) -> None:
         """Have a line written; its slot is free once it is."""
-        self._ready.append(ready)
-        self._news.set()
+        self._queue.append(line)
+        self._wakeup.set()
 
     def finish(self) -> None:
         """Nothing more will come: `write` returns when all is written."""
-        self._closing = True
-        self._news.set()
+        self._is_finishing = True
+        self._wakeup.set()
 
-    async def empty(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until every slot is free."""
-        while self._free < self._lookahead:
-            self._room.clear()
-            await self._room.wait()
+        while self._free_slots < self._total_slots:
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
 
-    async def write(self) -> None:
+    async def write_until_finished(self) -> None:
         """Write what is put until `finish`.
 
         Raises:
             OSError: the file or the pipe takes no more.
         """
         try:
-            while self._ready or not self._closing:
-                if not self._ready:
-                    self._news.clear()
-                    await self._news.wait()
+            while self._queue or not self._is_finishing:
+                if not self._queue:
+                    self._wakeup.clear()
+                    await self._wakeup.wait()
                     continue
-                lines = [self._ready.popleft() for _ in range(min(_AT_ONCE, len(self._ready)))]
+                lines = [self._queue.popleft() for _ in range(min(_MAX_LINES_PER_WRITE, len(self._queue)))]
                 content = b"".join(line.text for line in lines)
-                await self._aside.run(partial(self._sink.write, content))
+                await self._thread.run(partial(self._file.write, content))
                 for line in lines:
-                    self.tally.count(line.outcome, line.attempts)
-                self.give_back(len(lines))
+                    self.totals.add(line.outcome, line.attempts)
+                self.release_slots(len(lines))
         finally:
-            self._aside.close()
+            self._thread.close()

@@ -11,27 +11,27 @@ import msgspec
 import uvloop
 
 from paceline.app import Service
-from paceline.batch.plan import Plan, UpstreamPlan, perform
-from paceline.batch.rehearsal import Rehearsal
-from paceline.cli.client import BrokenOff, ServiceClient, Unreachable
-from paceline.cli.grid import grid
+from paceline.batch.plan import Plan, UpstreamPlan, run_simulation
+from paceline.batch.rehearsal import BatchSimulation
+from paceline.cli.client import ConnectionLost, ServiceClient, ServiceUnreachable
+from paceline.cli.grid import text_table
 from paceline.cli.options import UsageProblem
-from paceline.cli.progress import clock
+from paceline.cli.progress import format_elapsed
 from paceline.cli.remote import batch_body
-from paceline.cli.report import duration
+from paceline.cli.report import format_ms
 from paceline.cli.run import open_input
-from paceline.cli.source import Entry, Source
+from paceline.cli.source import InputLine, NdjsonReader
 from paceline.config import Config
 from paceline.model import Batch
-from paceline.units import LONGEST_S
+from paceline.units import MAX_DURATION_S
 
-ALL_IN_TIME = 0
-SOME_WOULD_NOT = 1
+EXIT_ALL_ON_TIME = 0
+EXIT_SOME_NOT_ON_TIME = 1
 
-_AT_ONCE = 64
+_MAX_LINES_PER_TURN = 64
 
 
-def plan(file: str, batch: Batch, way: Config | ServiceClient, lookahead: int, call_s: float | None) -> int:
+def plan_file(file: str, batch: Batch, backend: Config | ServiceClient, lookahead: int, call_s: float | None) -> int:
     """Print the plan of a file; the exit code says whether everything would be sent, and in time.
 
     Raises:
@@ -39,102 +39,103 @@ def plan(file: str, batch: Batch, way: Config | ServiceClient, lookahead: int, c
     """
     fd = open_input(file)
     try:
-        if isinstance(way, ServiceClient):
-            told = uvloop.run(_there(fd, batch, way))
+        if isinstance(backend, ServiceClient):
+            result = uvloop.run(_plan_remotely(fd, batch, backend))
         else:
-            told = uvloop.run(_here(fd, batch, way, lookahead, call_s))
+            result = uvloop.run(_plan_locally(fd, batch, backend, lookahead, call_s))
     finally:
         if fd > 0:
             os.close(fd)
-    limited = batch.deadline_s < LONGEST_S
-    print(f"{_table(told.per_upstream, limited=limited)}\n\n{_summary(told, limited=limited)}")
-    missed = told.misses_deadline and (limited or told.finish_in_ms is None)
-    return SOME_WOULD_NOT if missed or told.rejected else ALL_IN_TIME
+    has_deadline = batch.deadline_s < MAX_DURATION_S
+    table = _upstreams_table(result.per_upstream, has_deadline=has_deadline)
+    print(f"{table}\n\n{_summary(result, has_deadline=has_deadline)}")
+    missed = result.misses_deadline and (has_deadline or result.finish_in_ms is None)
+    return EXIT_SOME_NOT_ON_TIME if missed or result.rejected else EXIT_ALL_ON_TIME
 
 
-async def _here(fd: int, batch: Batch, config: Config, lookahead: int, call_s: float | None) -> Plan:
+async def _plan_locally(fd: int, batch: Batch, config: Config, lookahead: int, call_s: float | None) -> Plan:
     service = Service(config)
-    source = Source(fd)
-    rehearsal = Rehearsal(service.registry, batch, lookahead, call_s)
+    reader = NdjsonReader(fd)
+    simulation = BatchSimulation(service.registry, batch, lookahead, call_s)
     try:
-        while entries := await source.take(_AT_ONCE):
-            for entry in entries:
-                if isinstance(entry, Entry):
-                    rehearsal.add(entry.item)
+        while lines := await reader.read_lines(_MAX_LINES_PER_TURN):
+            for line in lines:
+                if isinstance(line, InputLine):
+                    simulation.add_item(line.item)
                 else:
-                    rehearsal.add_unusable()
+                    simulation.add_invalid_item()
             await asyncio.sleep(0)
-        return await perform(rehearsal)
+        return await run_simulation(simulation)
     finally:
-        source.close()
+        reader.close()
         await service.close()
 
 
-async def _there(fd: int, batch: Batch, client: ServiceClient) -> Plan:
-    source = Source(fd)
-    chunk: list[Entry] = []
-    unusable = 0
+async def _plan_remotely(fd: int, batch: Batch, client: ServiceClient) -> Plan:
+    reader = NdjsonReader(fd)
+    chunk: list[InputLine] = []
+    invalid_count = 0
     try:
-        while entries := await source.take(_AT_ONCE):
-            usable = [entry for entry in entries if isinstance(entry, Entry)]
-            unusable += len(entries) - len(usable)
-            chunk += usable
+        while lines := await reader.read_lines(_MAX_LINES_PER_TURN):
+            items = [entry for entry in lines if isinstance(entry, InputLine)]
+            invalid_count += len(lines) - len(items)
+            chunk += items
     finally:
-        source.close()
+        reader.close()
     if not chunk:
-        return Plan(0.0, None, 0, unusable, [])
-    deadline_s = batch.deadline_s if batch.deadline_s < LONGEST_S else None
+        return Plan(0.0, None, 0, invalid_count, [])
+    deadline_s = batch.deadline_s if batch.deadline_s < MAX_DURATION_S else None
     try:
-        async with client.post("/v1/plan", batch_body(batch, chunk, deadline_s)) as reply:
-            if reply.status != 200:
-                raise await reply.refusal()
-            told = msgspec.json.decode(await reply.body(), type=Plan)
-    except (Unreachable, BrokenOff) as error:
+        async with client.post("/v1/plan", batch_body(batch, chunk, deadline_s)) as response:
+            if response.status != 200:
+                raise await response.read_error()
+            result = msgspec.json.decode(await response.read_body(), type=Plan)
+    except (ServiceUnreachable, ConnectionLost) as error:
         raise UsageProblem(str(error)) from None
     except msgspec.DecodeError:
         raise UsageProblem("the service answered what is no plan; is it Paceline of this version?") from None
-    return msgspec.structs.replace(told, rejected=told.rejected + unusable)
+    return msgspec.structs.replace(result, rejected=result.rejected + invalid_count)
 
 
-def _table(rows: Sequence[UpstreamPlan], *, limited: bool) -> str:
-    late = ["too late"] if limited else []
-    headings = ["upstream", "items", "done in", "bound by", *late, "rejected", "a call takes"]
-    return grid(
+def _upstreams_table(rows: Sequence[UpstreamPlan], *, has_deadline: bool) -> str:
+    deadline_heading = ["too late"] if has_deadline else []
+    headings = ["upstream", "items", "done in", "bound by", *deadline_heading, "rejected", "a call takes"]
+    return text_table(
         headings,
         [
             [
                 row.upstream,
                 f"{row.items:,}",
-                _span(row.finish_in_ms),
+                _format_span(row.finish_in_ms),
                 row.window or "-",
-                *([f"{row.misses_deadline:,}"] if limited else []),
+                *([f"{row.misses_deadline:,}"] if has_deadline else []),
                 f"{row.rejected:,}",
-                duration(row.call_ms),
+                format_ms(row.call_ms),
             ]
             for row in sorted(rows, key=lambda row: inf if row.finish_in_ms is None else row.finish_in_ms)
         ],
-        left=(0, 3),
+        left_aligned=(0, 3),
     )
 
 
-def _summary(told: Plan, *, limited: bool) -> str:
-    elsewhere = told.rejected - sum(row.rejected for row in told.per_upstream)
-    total = sum(row.items for row in told.per_upstream) + elsewhere
-    if told.finish_in_ms is None:
+def _summary(plan: Plan, *, has_deadline: bool) -> str:
+    rejected_without_upstream = plan.rejected - sum(row.rejected for row in plan.per_upstream)
+    total = sum(row.items for row in plan.per_upstream) + rejected_without_upstream
+    if plan.finish_in_ms is None:
         parts = [f"{total:,} items: nobody can say when, as long as what holds them stands"]
     else:
-        parts = [f"{total:,} items in {_span(told.finish_in_ms)}"]
-    if told.binding is not None:
-        window, name = told.binding.window, told.binding.upstream
+        parts = [f"{total:,} items in {_format_span(plan.finish_in_ms)}"]
+    if plan.binding is not None:
+        window, name = plan.binding.window, plan.binding.upstream
         parts.append(f"{name} is paused" if window == "pause" else f"bound by {window} of {name}")
-    if limited and told.misses_deadline:
-        parts.append(f"{told.misses_deadline:,} would miss the deadline")
-    if told.rejected:
-        parts.append(f"{told.rejected:,} would be rejected")
+    if has_deadline and plan.misses_deadline:
+        parts.append(f"{plan.misses_deadline:,} would miss the deadline")
+    if plan.rejected:
+        parts.append(f"{plan.rejected:,} would be rejected")
     return "; ".join(parts)
 
 
-def _span(milliseconds: float | None) -> str:
+def _format_span(milliseconds: float | None) -> str:
     if milliseconds is None:
         return "?"
-    return duration(milliseconds) if milliseconds < 60_000 else clock(milliseconds / 1000)
+    return format_ms(milliseconds) if milliseconds < 60_000 else format_elapsed(milliseconds / 1000)

@@ -5,43 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor, log10
 
-from paceline.batch.compare import Measured
+from paceline.batch.compare import StrategyResult
 from paceline.model import OutcomeKind
 
 _WIDTH = 80
-_SOLID, _MIDDLE, _LIGHT = "█", "▓", "░"
+_P50_FILL, _P95_FILL, _P99_FILL = "█", "▓", "░"
 
 
-def table(rows: Sequence[Measured]) -> str:
+def results_table(rows: Sequence[StrategyResult]) -> str:
     """A line for each strategy: how long, how fast, and what became of the requests."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    drawn.add_column("strategy", no_wrap=True)
+    rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    rich_table.add_column("strategy", no_wrap=True)
     for heading in ("elapsed", "ok/s", "p50", "p95", "p99", "ok", "failed", "refused", "retries"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
-    for row, label in zip(rows, labels(rows), strict=True):
-        drawn.add_row(
+        rich_table.add_column(heading, justify="right", no_wrap=True)
+    for row, label in zip(rows, row_labels(rows), strict=True):
+        rich_table.add_row(
             label,
-            duration(row.elapsed_ms),
+            format_ms(row.elapsed_ms),
             f"{row.throughput_per_s:.1f}",
-            *map(duration, (row.p50_ms, row.p95_ms, row.p99_ms)),
-            *(str(number) for number in (succeeded(row), failed(row), row.refusals, row.retries)),
+            *map(format_ms, (row.p50_ms, row.p95_ms, row.p99_ms)),
+            *(str(number) for number in (success_count(row), failure_count(row), row.refusals, row.retries)),
         )
-    screen = Console(width=_WIDTH + 20, color_system=None, force_terminal=False)
-    with screen.capture() as captured:
-        screen.print(drawn)
+    console = Console(width=_WIDTH + 20, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(rich_table)
     return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
 
 
-def plot(rows: Sequence[Measured], width: int = _WIDTH) -> str:
+def latency_plot(rows: Sequence[StrategyResult], width: int = _WIDTH) -> str:
     """For each strategy a bar over a logarithmic scale, to p50, p95 and p99; all bars have the same scale."""
     measured = [value for row in rows for value in (row.p50_ms, row.p99_ms) if value is not None]
     if not measured:
         return "no request succeeded: there is no latency to plot"
-    names = labels(rows)
+    names = row_labels(rows)
     margin = max(map(len, names)) + 2
     length = max(20, width - margin - 1)
     low = 10.0 ** floor(log10(max(0.001, min(measured)) * 0.999))
@@ -50,45 +50,47 @@ def plot(rows: Sequence[Measured], width: int = _WIDTH) -> str:
     def column(value_ms: float) -> int:
         return max(1, round(length * log10(max(value_ms, low) / low) / log10(high / low)))
 
-    lines = [f"latency, from the batch's start to a request's success   {_SOLID} p50  {_MIDDLE} p95  {_LIGHT} p99"]
+    lines = [
+        f"latency, from the batch's start to a request's success   {_P50_FILL} p50  {_P95_FILL} p95  {_P99_FILL} p99"
+    ]
     for row, name in zip(rows, names, strict=True):
         if row.p50_ms is None or row.p95_ms is None or row.p99_ms is None:
             lines.append(f"{name.ljust(margin)}none succeeded")
             continue
         p50, p95, p99 = column(row.p50_ms), column(row.p95_ms), column(row.p99_ms)
-        bar = _SOLID * p50 + _MIDDLE * (p95 - p50) + _LIGHT * (p99 - p95)
+        bar = _P50_FILL * p50 + _P95_FILL * (p95 - p50) + _P99_FILL * (p99 - p95)
         lines.append(name.ljust(margin) + bar)
     axis = [" "] * (margin + length + 8)
-    mark_ms = low
-    while mark_ms <= high:
-        at = margin + round(length * log10(mark_ms / low) / log10(high / low))
-        axis[at : at + 8] = f"|{_mark(mark_ms)}".ljust(8)
-        mark_ms *= 10
+    tick_ms = low
+    while tick_ms <= high:
+        tick_column = margin + round(length * log10(tick_ms / low) / log10(high / low))
+        axis[tick_column : tick_column + 8] = f"|{_tick_label(tick_ms)}".ljust(8)
+        tick_ms *= 10
     return "\n".join([*lines, "".join(axis)[:width].rstrip()])
 
 
-def succeeded(row: Measured) -> int:
+def success_count(row: StrategyResult) -> int:
     """Requests that got what they asked for."""
     return row.outcomes.get(OutcomeKind.SUCCESS.value, 0)
 
 
-def failed(row: Measured) -> int:
+def failure_count(row: StrategyResult) -> int:
     """Every other one."""
-    return sum(row.outcomes.values()) - succeeded(row)
+    return sum(row.outcomes.values()) - success_count(row)
 
 
-def labels(rows: Sequence[Measured]) -> list[str]:
+def row_labels(rows: Sequence[StrategyResult]) -> list[str]:
     """Each row's strategy, with its engine where there are several."""
     if len({row.engine for row in rows}) > 1:
         return [f"{row.strategy.value} {row.engine}" for row in rows]
     return [row.strategy.value for row in rows]
 
 
-def _mark(milliseconds: float) -> str:
+def _tick_label(milliseconds: float) -> str:
     return f"{milliseconds / 1000:g}s" if milliseconds >= 1000 else f"{milliseconds:g}ms"
 
 
-def duration(milliseconds: float | None) -> str:
+def format_ms(milliseconds: float | None) -> str:
     """Three digits and a unit: `4.21ms`, `42.1ms`, `8.03s`; a dash for none."""
     if milliseconds is None:
         return "-"

@@ -20,36 +20,36 @@ from msgspec import Struct
 
 from paceline.cli.ids import IdSet
 from paceline.cli.options import UsageProblem
-from paceline.cli.outlet import Outlet
-from paceline.cli.progress import Seen, clock, count_lines, show_progress
-from paceline.cli.sink import Sink, open_sink, same_file
-from paceline.cli.source import Source
+from paceline.cli.outlet import OutputWriter
+from paceline.cli.progress import ProgressSnapshot, count_lines, format_elapsed, show_progress
+from paceline.cli.sink import OutputFile, is_same_file, open_output
+from paceline.cli.source import NdjsonReader
 
-ALL_SUCCEEDED = 0
-SOME_DID_NOT = 1
-USAGE = 2
-NOBODY_READS = 128 + signal.SIGPIPE
+EXIT_ALL_SUCCEEDED = 0
+EXIT_SOME_FAILED = 1
+EXIT_USAGE_ERROR = 2
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
-GRACE_S = 5.0
+INTERRUPT_GRACE_S = 5.0
 """How long what is in flight may go on after Ctrl-C or SIGTERM; a second one ends it at once."""
 
 _STDIN = 0
 
 
-class Way(Protocol):
+class Backend(Protocol):
     """How items get their outcomes: on the engine here, or through a service."""
 
-    async def carry(self, source: Source, outlet: Outlet) -> None:
+    async def run(self, reader: NdjsonReader, writer: OutputWriter) -> None:
         """Read, send and await every item."""
 
-    async def settle(self, within_s: float) -> None:
+    async def drain(self, within_s: float) -> None:
         """After `carry` was cancelled: let what is in flight end."""
 
     async def close(self) -> None:
         """Let go of everything."""
 
 
-class Files(Struct, frozen=True):
+class RunFiles(Struct, frozen=True):
     """Where a run reads and writes."""
 
     input: str
@@ -57,7 +57,7 @@ class Files(Struct, frozen=True):
     resume: bool
 
 
-def run(files: Files, open_way: Callable[[], Way], lookahead: int) -> int:
+def run_file(files: RunFiles, open_backend: Callable[[], Backend], lookahead: int) -> int:
     """Run every line of the input; returns the exit code.
 
     Raises:
@@ -65,43 +65,47 @@ def run(files: Files, open_way: Callable[[], Way], lookahead: int) -> int:
     """
     fd = open_input(files.input)
     try:
-        if files.output is not None and same_file(files.output, fd):
+        if files.output is not None and is_same_file(files.output, fd):
             raise UsageProblem(f"{files.output} is the input itself; name another output file")
-        sink, done = open_sink(files.output, resume=files.resume)
+        output, completed_ids = open_output(files.output, resume=files.resume)
         try:
-            return uvloop.run(_run(fd, sink, done, open_way, lookahead))
+            return uvloop.run(_run_and_summarize(fd, output, completed_ids, open_backend, lookahead))
         finally:
-            sink.close()
+            output.close()
     finally:
         if fd != _STDIN:
             os.close(fd)
 
 
-async def _run(fd: int, sink: Sink, done: IdSet | None, open_way: Callable[[], Way], lookahead: int) -> int:
-    source = Source(fd, done)
-    outlet = Outlet(sink, lookahead)
+async def _run_and_summarize(
+    fd: int, output: OutputFile, completed_ids: IdSet | None, open_backend: Callable[[], Backend], lookahead: int
+) -> int:
+    reader = NdjsonReader(fd, completed_ids)
+    writer = OutputWriter(output, lookahead)
     total = count_lines(fd)
-    began = time.perf_counter()
-    way = open_way()
-    told = asyncio.create_task(_tell(source, outlet, total, beside=sink.on_terminal))
+    started_at = time.perf_counter()
+    backend = open_backend()
+    progress_task = asyncio.create_task(_report_progress(reader, writer, total, is_output_terminal=output.is_terminal))
     try:
-        ended_by = await _carry(way, source, outlet)
+        stopped_by = await _run_until_signal(backend, reader, writer)
     finally:
-        told.cancel()
-        await asyncio.wait({told})
-        await way.close()
-        source.close()
-    if ended_by is BrokenPipeError:
-        return NOBODY_READS
-    print(_summary(source, outlet, time.perf_counter() - began), file=sys.stderr)
-    if isinstance(ended_by, signal.Signals):
-        print(_interrupted(sink, ended_by), file=sys.stderr)
-        return 128 + ended_by
-    tally = outlet.tally
-    return SOME_DID_NOT if tally.failed or tally.rejected else ALL_SUCCEEDED
+        progress_task.cancel()
+        await asyncio.wait({progress_task})
+        await backend.close()
+        reader.close()
+    if stopped_by is BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    print(_summary(reader, writer, time.perf_counter() - started_at), file=sys.stderr)
+    if isinstance(stopped_by, signal.Signals):
+        print(_interruption_message(output, stopped_by), file=sys.stderr)
+        return 128 + stopped_by
+    totals = writer.totals
+    return EXIT_SOME_FAILED if totals.failed or totals.rejected else EXIT_ALL_SUCCEEDED
 
 
-async def _carry(way: Way, source: Source, outlet: Outlet) -> signal.Signals | type[BrokenPipeError] | None:
+async def _run_until_signal(
+    backend: Backend, reader: NdjsonReader, writer: OutputWriter
+) -> signal.Signals | type[BrokenPipeError] | None:
     """Carry every item, or what can be until a signal comes. Returns what ended it early.
 
     Raises:
@@ -109,33 +113,33 @@ async def _carry(way: Way, source: Source, outlet: Outlet) -> signal.Signals | t
     """
     loop = asyncio.get_running_loop()
     signals: list[signal.Signals] = []
-    first, second = asyncio.Event(), asyncio.Event()
+    first_signal, second_signal = asyncio.Event(), asyncio.Event()
 
-    def stop(number: signal.Signals) -> None:
-        (second if signals else first).set()
-        signals.append(number)
+    def on_signal(signum: signal.Signals) -> None:
+        (second_signal if signals else first_signal).set()
+        signals.append(signum)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    carrying = asyncio.create_task(way.carry(source, outlet))
-    writing = asyncio.create_task(outlet.write())
-    stopping = asyncio.create_task(first.wait())
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, on_signal, signum)
+    running = asyncio.create_task(backend.run(reader, writer))
+    writing = asyncio.create_task(writer.write_until_finished())
+    stopping = asyncio.create_task(first_signal.wait())
     try:
-        await asyncio.wait({carrying, writing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, writing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         failure: BaseException | None = None
-        if carrying.done():
-            failure = carrying.exception()
+        if running.done():
+            failure = running.exception()
         elif not writing.done():
-            carrying.cancel()
-            await asyncio.wait({carrying})
-            await _unless(second, way.settle(GRACE_S))
+            running.cancel()
+            await asyncio.wait({running})
+            await _await_unless(second_signal, backend.drain(INTERRUPT_GRACE_S))
         if not writing.done():
             # Only what is finished is written: what is still on its way is let go first.
-            await way.close()
-            outlet.finish()
-            await _unless(second, asyncio.wait({writing}, timeout=GRACE_S if signals else None))
-        if writing.done() and (fault := writing.exception()) is not None:
-            failure = fault
+            await backend.close()
+            writer.finish()
+            await _await_unless(second_signal, asyncio.wait({writing}, timeout=INTERRUPT_GRACE_S if signals else None))
+        if writing.done() and (write_error := writing.exception()) is not None:
+            failure = write_error
         if isinstance(failure, BrokenPipeError):
             return BrokenPipeError
         if isinstance(failure, OSError):
@@ -144,14 +148,14 @@ async def _carry(way: Way, source: Source, outlet: Outlet) -> signal.Signals | t
             raise failure
         return signals[0] if signals else None
     finally:
-        for task in (carrying, writing, stopping):
+        for task in (running, writing, stopping):
             task.cancel()
-        await asyncio.gather(carrying, writing, stopping, return_exceptions=True)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        await asyncio.gather(running, writing, stopping, return_exceptions=True)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(signum)
 
 
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+async def _await_unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
     """Await the work, but no longer than until the event."""
     working = asyncio.create_task(work)
     waiting = asyncio.create_task(event.wait())
@@ -165,14 +169,18 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> No
         working.result()
 
 
-async def _tell(source: Source, outlet: Outlet, total: int | None, *, beside: bool) -> None:
+async def _report_progress(
+    reader: NdjsonReader, writer: OutputWriter, total: int | None, *, is_output_terminal: bool
+) -> None:
     """Show how far it is; a bar would be torn up by outcomes that are shown `beside` it."""
 
-    def seen() -> Seen:
-        return Seen(source.skipped + outlet.tally.total, source.read if source.ended else total, outlet.tally)
+    def take_snapshot() -> ProgressSnapshot:
+        return ProgressSnapshot(
+            reader.lines_skipped + writer.totals.total, reader.lines_read if reader.is_at_end else total, writer.totals
+        )
 
-    if not (beside and sys.stderr.isatty()):
-        await show_progress(seen)
+    if not (is_output_terminal and sys.stderr.isatty()):
+        await show_progress(take_snapshot)
 
 
 def open_input(path: str) -> int:
@@ -192,19 +200,19 @@ def open_input(path: str) -> int:
     return fd
 
 
-def _summary(source: Source, outlet: Outlet, elapsed_s: float) -> str:
-    tally = outlet.tally
-    per_second = tally.total / elapsed_s if elapsed_s > 0 else 0.0
-    took = f"{elapsed_s:.1f}s" if elapsed_s < 60 else clock(elapsed_s)
-    parts = [f"{tally.succeeded:,} succeeded", f"{tally.failed:,} failed", f"{tally.rejected:,} rejected"]
-    if source.skipped:
-        parts.append(f"{source.skipped:,} done before")
-    tries = f"{tally.attempts:,} attempts, {tally.retries:,} of them retries"
-    return f"{tally.total:,} items in {took} ({per_second:.1f}/s): {', '.join(parts)}; {tries}"
+def _summary(reader: NdjsonReader, writer: OutputWriter, elapsed_s: float) -> str:
+    totals = writer.totals
+    per_second = totals.total / elapsed_s if elapsed_s > 0 else 0.0
+    took = f"{elapsed_s:.1f}s" if elapsed_s < 60 else format_elapsed(elapsed_s)
+    parts = [f"{totals.succeeded:,} succeeded", f"{totals.failed:,} failed", f"{totals.rejected:,} rejected"]
+    if reader.lines_skipped:
+        parts.append(f"{reader.lines_skipped:,} done before")
+    attempts_text = f"{totals.attempts:,} attempts, {totals.retries:,} of them retries"
+    return f"{totals.total:,} items in {took} ({per_second:.1f}/s): {', '.join(parts)}; {attempts_text}"
 
 
-def _interrupted(sink: Sink, number: signal.Signals) -> str:
-    what = "interrupted" if number is signal.SIGINT else "ended by SIGTERM"
-    if not sink.can_resume:
-        return f"{what}: the other items were not done"
-    return f"{what}: {sink.name} holds what was done; run it again with --resume to do the rest"
+def _interruption_message(output: OutputFile, signum: signal.Signals) -> str:
+    cause = "interrupted" if signum is signal.SIGINT else "ended by SIGTERM"
+    if not output.can_resume:
+        return f"{cause}: the other items were not done"
+    return f"{cause}: {output.name} holds what was done; run it again with --resume to do the rest"

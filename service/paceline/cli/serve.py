@@ -19,12 +19,19 @@ from pathlib import Path
 
 from paceline.config import Config
 from paceline.errors import ConfigError
-from paceline.settings import Settings, check_listen, config_file, is_loopback, read_config, read_settings
+from paceline.settings import (
+    Settings,
+    find_config_file,
+    is_loopback,
+    read_config,
+    read_settings,
+    require_api_keys_beyond_loopback,
+)
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(config: Path | None, host: str | None, port: int | None, insecure: bool) -> int:
+def run_server(config: Path | None, host: str | None, port: int | None, insecure: bool) -> int:
     """Serve until told to end; the exit code.
 
     Port 0 takes any free port; the line `listening on http://HOST:PORT` says which.
@@ -34,98 +41,102 @@ def serve(config: Path | None, host: str | None, port: int | None, insecure: boo
     """
     try:
         settings = read_settings(config=config, host=host, port=port or None, insecure=insecure or None)
-        read = _read(settings)
+        loaded = _read_checked_config(settings)
     except ConfigError as error:
         print(str(error).replace("\n  fix: ", "; fix: "), file=sys.stderr)
         return 2
-    bound = read.server.host
+    bind_host = loaded.server.host
     try:
-        listener = _listen(bound, read.server.port if port is None else port)
-        admin = None if read.server.admin_port is None else _listen(bound, read.server.admin_port)
+        listener = _bind_listener(bind_host, loaded.server.port if port is None else port)
+        admin = None if loaded.server.admin_port is None else _bind_listener(bind_host, loaded.server.admin_port)
     except OSError as error:
         where = (
-            f"{bound}:{read.server.port} (admin {read.server.admin_port})"
-            if read.server.admin_port
-            else f"{bound}:{read.server.port}"
+            f"{bind_host}:{loaded.server.port} (admin {loaded.server.admin_port})"
+            if loaded.server.admin_port
+            else f"{bind_host}:{loaded.server.port}"
         )
         print(f"cannot listen on {where}: {error.strerror}; choose another host or port", file=sys.stderr)
         return 1
     import uvloop  # dear to import, and not needed to say what is wrong with a configuration
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(read, settings, listener, admin))
+        runner.run(_serve_until_signal(loaded, settings, listener, admin))
     return 0
 
 
-async def _serve(config: Config, settings: Settings, listener: socket.socket, admin: socket.socket | None) -> None:
+async def _serve_until_signal(
+    config: Config, settings: Settings, listener: socket.socket, admin: socket.socket | None
+) -> None:
     from paceline.api.admin import AdminApp, AdminServer
-    from paceline.api.hosts import HostCheck
-    from paceline.api.intake import Intake
-    from paceline.api.server import LAST_WORDS_S, Server
+    from paceline.api.hosts import TrustedHostMiddleware
+    from paceline.api.intake import LoadShedder
+    from paceline.api.server import FLUSH_TIMEOUT_S, UvicornServer
     from paceline.app import Service, create_app
-    from paceline.telemetry.logging import BatchLog, configure
+    from paceline.telemetry.logging import LoggingListener, configure_logging
     from paceline.telemetry.metrics import Metrics
 
-    log = configure(settings.log_level, settings.log_format)
-    metrics, intake = Metrics(), Intake()
-    own = [each.getsockname()[:2] for each in (listener, admin) if each is not None]
-    service = Service(config, [metrics.listen, BatchLog(log)], own)
-    service.warm()
+    log = configure_logging(settings.log_level, settings.log_format)
+    metrics, load_shedder = Metrics(), LoadShedder()
+    listen_addresses = [each.getsockname()[:2] for each in (listener, admin) if each is not None]
+    service = Service(config, [metrics.on_event, LoggingListener(log)], listen_addresses)
+    service.preload_default_engine()
     loopback = is_loopback(config.server.host)
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop_requested, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    def started() -> None:
-        if not told.is_set():  # the signal may have come first
-            intake.open()
-        host, port = own[0]
+    def on_started() -> None:
+        if not stop_requested.is_set():  # the signal may have come first
+            load_shedder.start_accepting()
+        host, port = listen_addresses[0]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
 
-    def end() -> None:
-        intake.leave()
-        server.part()
-        told.set()
-        for each in _ENDING:  # the next one ends the process
+    def begin_shutdown() -> None:
+        load_shedder.mark_unready()
+        server.disable_keep_alive()
+        stop_requested.set()
+        for each in _STOP_SIGNALS:  # the next one ends the process
             if os.getpid() == 1:  # the first of a container: the system would do nothing
                 loop.add_signal_handler(each, os._exit, 128 + each)
             else:
                 loop.remove_signal_handler(each)
                 signal.signal(each, signal.SIG_DFL)
 
-    def reload() -> None:
+    def reload_config() -> None:
         try:
-            service.apply(_read(settings))
+            service.apply(_read_checked_config(settings))
         except ConfigError as error:
             log.error("configuration not reloaded, the old one stays", problem=str(error))
         else:
             log.info("configuration reloaded")
 
-    _rarely_collect()
-    server = Server(create_app(service, intake, metrics, loopback=loopback), started)
-    for each in _ENDING:
-        loop.add_signal_handler(each, end)
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    _tune_garbage_collector()
+    server = UvicornServer(create_app(service, load_shedder, metrics, loopback=loopback), on_started)
+    for each in _STOP_SIGNALS:
+        loop.add_signal_handler(each, begin_shutdown)
+    loop.add_signal_handler(signal.SIGHUP, reload_config)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(service.close)
         if admin is not None:
-            app = AdminApp(intake, metrics.render, loop)
-            names = HostCheck(app, loopback=loopback, names=lambda: service.config.server.hosts)
-            await stack.enter_async_context(AdminServer(names, admin))
+            app = AdminApp(load_shedder, metrics.render, loop)
+            checked_app = TrustedHostMiddleware(
+                app, loopback=loopback, get_allowed_hosts=lambda: service.config.server.hosts
+            )
+            await stack.enter_async_context(AdminServer(checked_app, admin))
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
-            await told.wait()
+            await stop_requested.wait()
             pre_stop_s = service.config.server.pre_stop
             if pre_stop_s > 0:
                 log.info("unready, still taking what comes", pre_stop_s=pre_stop_s)
                 await asyncio.sleep(pre_stop_s)
-            intake.close()
-            log.info("draining", batches=service.runner.active, items=intake.items)
-            if not await intake.emptied(service.config.server.drain):
-                service.runner.stop()
-                await intake.emptied(LAST_WORDS_S)
+            load_shedder.stop_accepting()
+            log.info("draining", batches=service.runner.active_batches, items=load_shedder.items)
+            if not await load_shedder.wait_idle(service.config.server.drain):
+                service.runner.stop_all()
+                await load_shedder.wait_idle(FLUSH_TIMEOUT_S)
             server.should_exit = True
 
 
-def _rarely_collect() -> None:
+def _tune_garbage_collector() -> None:
     """Let the garbage collector stop the event loop for less at a time.
 
     What is there by now stays, so it need not be looked at. Failed attempts leave their tracebacks as cycles: the young
@@ -137,15 +148,15 @@ def _rarely_collect() -> None:
     gc.set_threshold(5_000, 5, 10)
 
 
-def _read(settings: Settings) -> Config:
+def _read_checked_config(settings: Settings) -> Config:
     """The configuration, as a process with these settings may serve it."""
     config = read_config(settings, os.environ)
-    file = config_file(settings)
-    check_listen(config, config.server.host, settings.insecure, *([str(file)] if file else []))
+    file = find_config_file(settings)
+    require_api_keys_beyond_loopback(config, config.server.host, settings.insecure, *([str(file)] if file else []))
     return config
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bind_listener(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:

@@ -17,19 +17,19 @@ from paceline.model import OutcomeKind
 _STDOUT = 1
 
 
-class _Line(Struct):
+class _WrittenOutcome(Struct):
     id: str
     outcome: OutcomeKind
 
 
-class Sink:
+class OutputFile:
     """An open descriptor that takes whole lines."""
 
     def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
         self.name = name
         self.can_resume = stat.S_ISREG(os.fstat(fd).st_mode) and fd != _STDOUT
-        self.on_terminal = os.isatty(fd)
+        self.is_terminal = os.isatty(fd)
 
     def write(self, content: bytes) -> None:
         """All of it, however slowly the other side takes it; call it off the event loop.
@@ -46,7 +46,7 @@ class Sink:
             os.close(self._fd)
 
 
-def open_sink(path: str | None, *, resume: bool) -> tuple[Sink, IdSet | None]:
+def open_output(path: str | None, *, resume: bool) -> tuple[OutputFile, IdSet | None]:
     """Where outcomes go, and the ids that have succeeded there already if this run resumes an earlier one.
 
     A line that was cut off at the end is dropped. The file is locked against a second run.
@@ -58,22 +58,22 @@ def open_sink(path: str | None, *, resume: bool) -> tuple[Sink, IdSet | None]:
     if path is None or path == "-":
         if resume:
             raise UsageProblem("--resume: needs the file of the earlier run; name it with -o")
-        return Sink(_STDOUT, "the standard output"), None
+        return OutputFile(_STDOUT, "the standard output"), None
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageProblem(f"{path} cannot be written: {error.strerror}") from None
     try:
-        done = _take_up(fd, path, resume) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-        if resume and done is None:
+        completed_ids = _prepare_resume(fd, path, resume) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        if resume and completed_ids is None:
             raise UsageProblem(f"--resume: {path} is not a plain file, so there is nothing to resume")
     except BaseException:
         os.close(fd)
         raise
-    return Sink(fd, path), done if resume else None
+    return OutputFile(fd, path), completed_ids if resume else None
 
 
-def same_file(path: str, fd: int) -> bool:
+def is_same_file(path: str, fd: int) -> bool:
     """True when `path` is what `fd` has open: a run would read its own results."""
     try:
         return os.path.samestat(Path(path).stat(), os.fstat(fd))
@@ -81,35 +81,35 @@ def same_file(path: str, fd: int) -> bool:
         return False
 
 
-def _take_up(fd: int, path: str, resume: bool) -> IdSet:
+def _prepare_resume(fd: int, path: str, resume: bool) -> IdSet:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise UsageProblem(f"{path} is being written by another run; wait for it, or name another file") from None
-    done = IdSet()
+    completed_ids = IdSet()
     if os.fstat(fd).st_size == 0:
-        return done
+        return completed_ids
     if not resume:
         raise UsageProblem(f"{path} holds something already; add --resume to go on with it, or name another file")
-    whole = 0
-    decode = msgspec.json.Decoder(_Line).decode
-    torn = None
+    complete_bytes = 0
+    decode = msgspec.json.Decoder(_WrittenOutcome).decode
+    invalid_line = None
     with open(fd, "rb", closefd=False) as lines:
         for number, text in enumerate(lines, 1):
-            if torn is not None:
-                raise UsageProblem(f"--resume: line {torn} of {path} is no outcome of a run; name another file")
+            if invalid_line is not None:
+                raise UsageProblem(f"--resume: line {invalid_line} of {path} is no outcome of a run; name another file")
             try:
                 line = decode(text)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                torn = number  # allowed at the very end only
+                invalid_line = number  # allowed at the very end only
                 continue
-            whole += len(text)
+            complete_bytes += len(text)
             if line.outcome is OutcomeKind.SUCCESS:
-                done.add(line.id)
-    if torn is not None and not whole:
+                completed_ids.add(line.id)
+    if invalid_line is not None and not complete_bytes:
         raise UsageProblem(f"--resume: {path} holds no outcome of a run; name another file")
-    if torn is not None:
-        os.ftruncate(fd, whole)
+    if invalid_line is not None:
+        os.ftruncate(fd, complete_bytes)
     elif not text.endswith(b"\n"):
         os.write(fd, b"\n")  # whole but for the end of its line
-    return done
+    return completed_ids

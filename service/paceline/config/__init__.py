@@ -1,41 +1,41 @@
 """The configuration: what an operator may say, read from one file. `load` is pure and can be called again."""
 
-from paceline.config.loading import load
+from paceline.config.loading import load_config
 from paceline.config.policy import (
-    Adaptive,
-    Auth,
-    Basic,
-    Concurrency,
-    HeaderAuth,
-    Policy,
-    RateWindow,
-    Retry,
-    Timeout,
-    Tls,
-    Upstream,
+    AdaptiveLimitConfig,
+    AuthConfig,
+    BasicAuthConfig,
+    ConcurrencyConfig,
+    HeaderAuthConfig,
+    PolicyConfig,
+    RateWindowConfig,
+    RetryConfig,
+    TimeoutConfig,
+    TlsConfig,
+    UpstreamConfig,
 )
-from paceline.config.schema import json_schema, reference
-from paceline.config.server import ApiKey, Compare, Config, Egress, Server, Target
+from paceline.config.schema import json_schema, settings_table
+from paceline.config.server import ApiKeyConfig, CompareConfig, CompareTargetConfig, Config, EgressConfig, ServerConfig
 
 __all__ = [
-    "Adaptive",
-    "ApiKey",
-    "Auth",
-    "Basic",
-    "Compare",
-    "Concurrency",
+    "AdaptiveLimitConfig",
+    "ApiKeyConfig",
+    "AuthConfig",
+    "BasicAuthConfig",
+    "CompareConfig",
+    "CompareTargetConfig",
+    "ConcurrencyConfig",
     "Config",
-    "Egress",
-    "HeaderAuth",
-    "Policy",
-    "RateWindow",
-    "Retry",
-    "Server",
-    "Target",
-    "Timeout",
-    "Tls",
-    "Upstream",
+    "EgressConfig",
+    "HeaderAuthConfig",
+    "PolicyConfig",
+    "RateWindowConfig",
+    "RetryConfig",
+    "ServerConfig",
+    "TimeoutConfig",
+    "TlsConfig",
+    "UpstreamConfig",
     "json_schema",
-    "load",
-    "reference",
+    "load_config",
+    "settings_table",
 ]

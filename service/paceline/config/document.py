@@ -13,27 +13,27 @@ from typing import Any
 
 import yaml
 
-from paceline.config.keys import KeyPath, write_path
+from paceline.config.keys import KeyPath, format_path
 from paceline.errors import ConfigError
 
-_TEXT = "tag:yaml.org,2002:str"
-_MERGE = "tag:yaml.org,2002:merge"
-_DATE = "tag:yaml.org,2002:timestamp"
+_STRING_TAG = "tag:yaml.org,2002:str"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 
-_QUOTED = re.compile(r" (?:'[^<].*'|\"[^<].*\")")
-_BadKey = tuple[KeyPath, int, str, str]
+_QUOTED_VALUE = re.compile(r" (?:'[^<].*'|\"[^<].*\")")
+_KeyProblem = tuple[KeyPath, int, str, str]
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """The safe loader without dates."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - the library's own class attribute
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP_TAG]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping that the file holds.
 
     Raises:
@@ -48,12 +48,12 @@ def read_document(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(file, "", "is not UTF-8 text", "save it as UTF-8") from None
     try:
-        return _parse(file, text)
+        return _parse_yaml(file, text)
     except yaml.MarkedYAMLError as error:
         # Not str(error): it quotes the line, and the line may hold a secret; so may what the problem quotes.
         mark = error.problem_mark
         line = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        what = _QUOTED.sub("", error.problem or error.context or "")
+        what = _QUOTED_VALUE.sub("", error.problem or error.context or "")
         problem = f"{line}not valid YAML: {what}"
         raise ConfigError(file, "", problem, "check indentation, colons and quotes there") from None
     except yaml.YAMLError:
@@ -64,8 +64,8 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ConfigError(file, "", "is nested too deeply", "write it flatter") from None
 
 
-def _parse(file: str, text: str) -> dict[str, Any]:
-    loader = _Loader(text)
+def _parse_yaml(file: str, text: str) -> dict[str, Any]:
+    loader = _StrictLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -73,45 +73,45 @@ def _parse(file: str, text: str) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(file, "", "is not a mapping", "write sections such as server: and upstreams:")
         problems = [
-            ConfigError(file, write_path(path), f"line {line}: {problem}", fix)
-            for path, line, problem, fix in _bad_keys(node, (), {})
+            ConfigError(file, format_path(path), f"line {line}: {problem}", fix)
+            for path, line, problem, fix in _iter_key_problems(node, (), {})
         ]
         if problems:
-            raise together(problems)
+            raise combine_errors(problems)
         document: dict[str, Any] = loader.construct_document(node)
         return document
     finally:
         loader.dispose()
 
 
-def _bad_keys(node: yaml.Node, path: KeyPath, closed: dict[int, bool]) -> Iterator[_BadKey]:
+def _iter_key_problems(node: yaml.Node, path: KeyPath, finished: dict[int, bool]) -> Iterator[_KeyProblem]:
     """Keys that are written twice, are no strings, or (by an alias) hold the very section they are in.
 
     `closed` says of each node met whether its walk is over, so that an alias is walked once and a circle is seen.
     """
-    if id(node) in closed:
-        if not closed[id(node)]:
+    if id(node) in finished:
+        if not finished[id(node)]:
             yield path, node.start_mark.line + 1, "holds itself", "write out what the alias stands for"
         return
-    closed[id(node)] = False
+    finished[id(node)] = False
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            yield from _bad_keys(child, (*path, index), closed)
+            yield from _iter_key_problems(child, (*path, index), finished)
     elif isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, child in node.value:
             line = key.start_mark.line + 1
-            if key.tag != _MERGE and key.tag != _TEXT:
+            if key.tag != _MERGE_TAG and key.tag != _STRING_TAG:
                 yield path, line, "a key here is not text", "put the key in quotes"
                 continue
-            if key.tag == _TEXT and key.value in names:
+            if key.tag == _STRING_TAG and key.value in names:
                 yield (*path, key.value), line, "is written twice", "keep one of them"
             names.add(key.value)
-            yield from _bad_keys(child, (*path, key.value), closed)
-    closed[id(node)] = True
+            yield from _iter_key_problems(child, (*path, key.value), finished)
+    finished[id(node)] = True
 
 
-def together(problems: list[ConfigError]) -> ConfigError:
+def combine_errors(problems: list[ConfigError]) -> ConfigError:
     """All of them as one error."""
     first, *others = problems
     return ConfigError(first.file, first.key, first.problem, first.fix, others)

@@ -40,28 +40,28 @@ _FIELD_VALUE = re.compile(r"[\x20-\x7e\x80-\xff]*")
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
-_REFERENCE = r"|.*\$\{.*"
+_REFERENCE_PATTERN = r"|.*\$\{.*"
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of the configuration: closed, frozen, and mute about its values when refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-def _no_bool(value: Any) -> Any:
+def _reject_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number; write a number")
     return value
 
 
-def _longer_than_zero(seconds: float) -> float:
+def _require_positive_duration(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError("must be longer than zero; write a positive duration")
     return seconds
 
 
-def _larger_than_zero(size: int) -> int:
+def _require_positive_size(size: int) -> int:
     if size <= 0:
         raise ValueError("must be larger than zero; write a positive size")
     return size
@@ -70,7 +70,7 @@ def _larger_than_zero(size: int) -> int:
 _DURATION_SCHEMA = WithJsonSchema(
     {
         "anyOf": [
-            {"type": "string", "pattern": f"^({DURATION_PATTERN}{_REFERENCE})$"},
+            {"type": "string", "pattern": f"^({DURATION_PATTERN}{_REFERENCE_PATTERN})$"},
             {"type": "number", "minimum": 0},
         ]
     }
@@ -78,20 +78,22 @@ _DURATION_SCHEMA = WithJsonSchema(
 _SIZE_SCHEMA = WithJsonSchema(
     {
         "anyOf": [
-            {"type": "string", "pattern": f"^({SIZE_PATTERN}{_REFERENCE})$"},
+            {"type": "string", "pattern": f"^({SIZE_PATTERN}{_REFERENCE_PATTERN})$"},
             {"type": "integer", "minimum": 0},
         ]
     }
 )
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), _DURATION_SCHEMA]
-PositiveSeconds = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero), _DURATION_SCHEMA]
-PositiveSize = Annotated[int, BeforeValidator(parse_size), AfterValidator(_larger_than_zero), _SIZE_SCHEMA]
-Whole = Annotated[int, Field(ge=0), BeforeValidator(_no_bool)]
-PositiveWhole = Annotated[int, Field(gt=0), BeforeValidator(_no_bool)]
+PositiveSeconds = Annotated[
+    float, BeforeValidator(parse_duration), AfterValidator(_require_positive_duration), _DURATION_SCHEMA
+]
+PositiveSize = Annotated[int, BeforeValidator(parse_size), AfterValidator(_require_positive_size), _SIZE_SCHEMA]
+NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_reject_bool)]
+PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_reject_bool)]
 
 
-def _partition(rule: str) -> str:
+def _check_partition_rule(rule: str) -> str:
     kind, _, detail = rule.partition(":")
     if rule in ("upstream", "host") or (kind == "path" and re.fullmatch(r"[1-9]", detail)):
         return rule
@@ -101,7 +103,7 @@ def _partition(rule: str) -> str:
 
 
 # The words `rate/dialects` knows; a test holds the two together, as this layer may not import it.
-Dialect = Literal[
+DialectName = Literal[
     "auto",
     "ietf",
     "draft07",
@@ -127,15 +129,15 @@ Dialect = Literal[
     "rfc9110",
 ]
 
-Partition = Annotated[str, AfterValidator(_partition)]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_no_bool)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_bool)]
-PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_bool)]
-Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_bool)]
-Status = Annotated[int, Field(ge=400, le=599), BeforeValidator(_no_bool)]
+PartitionRule = Annotated[str, AfterValidator(_check_partition_rule)]
+Ratio = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_reject_bool)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_reject_bool)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_reject_bool)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_reject_bool)]
+ErrorStatus = Annotated[int, Field(ge=400, le=599), BeforeValidator(_reject_bool)]
 
 
-def field_name(name: str) -> str:
+def check_header_name(name: str) -> str:
     """A header's name in lower case, if an upstream's headers may have it."""
     lower = name.lower()
     if not _TOKEN.fullmatch(name):
@@ -145,7 +147,7 @@ def field_name(name: str) -> str:
     return lower
 
 
-def field_value(value: SecretStr) -> SecretStr:
+def check_header_value(value: SecretStr) -> SecretStr:
     """A header's value, never shown."""
     text = value.get_secret_value()
     if not _FIELD_VALUE.fullmatch(text) or text != text.strip():
@@ -153,7 +155,7 @@ def field_value(value: SecretStr) -> SecretStr:
     return value
 
 
-def secret_word(value: SecretStr) -> SecretStr:
+def check_secret_token(value: SecretStr) -> SecretStr:
     """A credential in one word, never shown."""
     text = value.get_secret_value()
     if not text or not all("\x21" <= char <= "\x7e" for char in text):
@@ -161,7 +163,7 @@ def secret_word(value: SecretStr) -> SecretStr:
     return value
 
 
-def upstream_name(name: str) -> str:
+def check_upstream_name(name: str) -> str:
     """An upstream's name: it goes into URLs, metrics and logs."""
     if not _UPSTREAM_NAME.fullmatch(name):
         raise ValueError("is not an upstream name; use a-z, 0-9, - and _, a letter or digit first")
@@ -170,7 +172,7 @@ def upstream_name(name: str) -> str:
     return name
 
 
-def host_name(name: str) -> str:
+def check_host_name(name: str) -> str:
     """A host name or address in lower case, without a port."""
     lower = name.lower()
     if _is_address(lower) or _HOST_NAME.fullmatch(lower):
@@ -178,17 +180,17 @@ def host_name(name: str) -> str:
     raise ValueError("is not a host name; write it without scheme, port or path, as in api.example.com")
 
 
-def host_or_network(entry: str) -> str:
+def check_host_or_network(entry: str) -> str:
     """A host name, an address or a range of addresses in CIDR form."""
     if "/" not in entry:
-        return host_name(entry)
+        return check_host_name(entry)
     try:
         return str(ipaddress.ip_network(entry))
     except ValueError:
         raise ValueError("is not a range; write its first address and prefix, as in 10.0.0.0/8") from None
 
 
-def base_url(url: str) -> str:
+def check_base_url(url: str) -> str:
     """An absolute http(s) URL that paths can be appended to."""
     parts = _split_url(url)
     if "@" in parts.netloc:
@@ -201,7 +203,7 @@ def base_url(url: str) -> str:
     return url
 
 
-def proxy_url(value: SecretStr) -> SecretStr:
+def check_proxy_url(value: SecretStr) -> SecretStr:
     """A forward proxy, as `http://user:password@host:port`; never shown, since it may hold a password."""
     parts = _split_url(value.get_secret_value())
     if parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -209,7 +211,7 @@ def proxy_url(value: SecretStr) -> SecretStr:
     return value
 
 
-def is_private(url: str) -> bool:
+def is_private_url(url: str) -> bool:
     """True when the very text of a URL's host says that it is not a public one."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
@@ -245,11 +247,11 @@ def _is_address(host: str) -> bool:
     return True
 
 
-Host = Annotated[str, AfterValidator(host_name)]
-HostOrNetwork = Annotated[str, AfterValidator(host_or_network)]
-HeaderName = Annotated[str, AfterValidator(field_name)]
-HeaderValue = Annotated[SecretStr, AfterValidator(field_value)]
-SecretWord = Annotated[SecretStr, AfterValidator(secret_word)]
-BaseUrl = Annotated[str, AfterValidator(base_url)]
-ProxyUrl = Annotated[SecretStr, AfterValidator(proxy_url)]
-UpstreamName = Annotated[str, AfterValidator(upstream_name)]
+Host = Annotated[str, AfterValidator(check_host_name)]
+HostOrNetwork = Annotated[str, AfterValidator(check_host_or_network)]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
+HeaderValue = Annotated[SecretStr, AfterValidator(check_header_value)]
+SecretToken = Annotated[SecretStr, AfterValidator(check_secret_token)]
+BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(check_proxy_url)]
+UpstreamName = Annotated[str, AfterValidator(check_upstream_name)]

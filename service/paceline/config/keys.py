@@ -13,7 +13,7 @@ from paceline.config.server import Config
 KeyPath = tuple[str | int, ...]
 
 
-def write_path(path: KeyPath) -> str:
+def format_path(path: KeyPath) -> str:
     """A path as people write it: `upstreams.github.rate[0].per`."""
     text = ""
     for part in path:
@@ -21,7 +21,7 @@ def write_path(path: KeyPath) -> str:
     return text
 
 
-def look_up(document: Any, path: KeyPath) -> Any:
+def get_at_path(document: Any, path: KeyPath) -> Any:
     """What stands at a path, or None."""
     for part in path:
         if isinstance(document, dict):
@@ -33,16 +33,16 @@ def look_up(document: Any, path: KeyPath) -> Any:
     return document
 
 
-def strings_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+def iter_strings(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Every string value in it, with its path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
         for key, child in value.items():
-            yield from strings_of(child, (*path, key))
+            yield from iter_strings(child, (*path, key))
     elif isinstance(value, list):
         for index, child in enumerate(value):
-            yield from strings_of(child, (*path, index))
+            yield from iter_strings(child, (*path, index))
 
 
 def known_keys(section: KeyPath) -> list[str]:
@@ -56,18 +56,18 @@ def known_keys(section: KeyPath) -> list[str]:
         if model is None or part not in model.model_fields:
             return []
         annotation = model.model_fields[str(part)].annotation
-        model = section_of(annotation)
+        model = section_model(annotation)
         inside_collection = get_origin(annotation) in (dict, tuple)
     return [] if model is None else list(model.model_fields)
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
+def section_model(annotation: Any) -> type[BaseModel] | None:
     """The section that a field's type holds, however it is wrapped."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
+    return next((found for argument in get_args(annotation) if (found := section_model(argument)) is not None), None)
 
 
-def closest(word: str, words: list[str]) -> str | None:
+def closest_match(word: str, words: list[str]) -> str | None:
     """The word that was probably meant."""
     return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None)

@@ -9,87 +9,87 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 
 from paceline.config.fields import (
     BaseUrl,
-    Dialect,
+    ConfigSection,
+    DialectName,
+    ErrorStatus,
     HeaderName,
     HeaderValue,
-    NotNegative,
-    Partition,
-    PositiveNumber,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PartitionRule,
+    PositiveFloat,
+    PositiveInt,
     PositiveSeconds,
     PositiveSize,
-    PositiveWhole,
     ProxyUrl,
+    Ratio,
     Seconds,
-    SecretWord,
-    Section,
-    Share,
-    Status,
-    Whole,
-    is_private,
+    SecretToken,
+    is_private_url,
 )
 from paceline.model import TRANSIENT_STATUSES, Rate, RetryPolicy
 
 
-class RateWindow(Section):
+class RateWindowConfig(ConfigSection):
     """At most `limit` units in any stretch of `per`."""
 
-    limit: PositiveNumber
+    limit: PositiveFloat
     """How many units fit into any stretch of `per`."""
     per: PositiveSeconds
     """The length of the window."""
-    burst: PositiveNumber | None = None
+    burst: PositiveFloat | None = None
     """How many of them may go at once; `limit` unless given, 1 is an even beat."""
     unit: str = Field(default="requests", pattern=r"^[a-z][a-z0-9_-]*$")
     """What is counted: `requests`, or a unit that items name in their `cost`, such as `tokens`."""
 
     @field_validator("burst")
     @classmethod
-    def _burst_within_limit(cls, burst: float | None, seen: ValidationInfo) -> float | None:
-        limit = seen.data.get("limit")
+    def _burst_within_limit(cls, burst: float | None, info: ValidationInfo) -> float | None:
+        limit = info.data.get("limit")
         if burst is not None and limit is not None and burst > limit:
             raise ValueError("must not be above limit; lower burst or raise limit")
         return burst
 
-    def rate(self) -> Rate:
+    def to_rate(self) -> Rate:
         """This window as the core knows it."""
         return Rate(self.limit, self.per, self.limit if self.burst is None else self.burst, self.unit)
 
 
-class Adaptive(Section):
+class AdaptiveLimitConfig(ConfigSection):
     """How many calls `adaptive` keeps in flight where no limit is declared: learned from the gradient of latency."""
 
-    min: PositiveWhole = 1
+    min: PositiveInt = 1
     """Never fewer."""
-    max: PositiveWhole = Field(default=200, validate_default=True)
+    max: PositiveInt = Field(default=200, validate_default=True)
     """Never more."""
-    initial: PositiveWhole = Field(default=20, validate_default=True)
+    initial: PositiveInt = Field(default=20, validate_default=True)
     """What it starts with; between `min` and `max`."""
 
     @field_validator("max")
     @classmethod
-    def _max_not_below_min(cls, most: int, seen: ValidationInfo) -> int:
-        if most < seen.data.get("min", 1):
+    def _max_not_below_min(cls, max_limit: int, info: ValidationInfo) -> int:
+        if max_limit < info.data.get("min", 1):
             raise ValueError("must not be below min; raise max or lower min")
-        return most
+        return max_limit
 
     @field_validator("initial")
     @classmethod
-    def _initial_between(cls, initial: int, seen: ValidationInfo) -> int:
-        if "min" in seen.data and "max" in seen.data and not seen.data["min"] <= initial <= seen.data["max"]:
+    def _initial_between(cls, initial: int, info: ValidationInfo) -> int:
+        if "min" in info.data and "max" in info.data and not info.data["min"] <= initial <= info.data["max"]:
             raise ValueError("must lie between min and max; change one of them")
         return initial
 
 
-class Concurrency(Section):
+class ConcurrencyConfig(ConfigSection):
     """How many calls may be in flight: a declared `limit`, or `adaptive`."""
 
-    limit: PositiveWhole | None = None
+    limit: PositiveInt | None = None
     """Calls in flight, whatever the strategy."""
-    adaptive: Adaptive = Adaptive()
+    adaptive: AdaptiveLimitConfig = AdaptiveLimitConfig()
     """Binds the `adaptive` strategy where no `limit` is declared."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Concurrency:
+    def _not_both(self) -> ConcurrencyConfig:
         if self.limit is not None and "adaptive" in self.model_fields_set:
             raise ValueError("has both limit and adaptive; keep one of them")
         return self
@@ -100,7 +100,7 @@ class Concurrency(Section):
         return self.adaptive.initial
 
 
-class Basic(Section):
+class BasicAuthConfig(ConfigSection):
     """A user and password."""
 
     user: str = Field(pattern=r"^[^:\x00-\x1f\x7f]*$")
@@ -109,7 +109,7 @@ class Basic(Section):
     """The password."""
 
 
-class HeaderAuth(Section):
+class HeaderAuthConfig(ConfigSection):
     """A credential in a header of the upstream's own."""
 
     name: HeaderName
@@ -118,18 +118,18 @@ class HeaderAuth(Section):
     """The header's value."""
 
 
-class Auth(Section):
+class AuthConfig(ConfigSection):
     """The credential attached to every call of one upstream; exactly one kind."""
 
-    bearer: SecretWord | None = None
+    bearer: SecretToken | None = None
     """A token for `Authorization: Bearer`."""
-    basic: Basic | None = None
+    basic: BasicAuthConfig | None = None
     """A user and password for `Authorization: Basic`."""
-    header: HeaderAuth | None = None
+    header: HeaderAuthConfig | None = None
     """A header of the upstream's own, such as `X-Shopify-Access-Token`."""
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Auth:
+    def _exactly_one(self) -> AuthConfig:
         if sum(kind is not None for kind in (self.bearer, self.basic, self.header)) != 1:
             raise ValueError("needs exactly one credential; keep one of bearer, basic and header")
         return self
@@ -145,38 +145,38 @@ class Auth(Section):
         return "authorization", f"Bearer {self.bearer.get_secret_value()}"
 
 
-class Retry(Section):
+class RetryConfig(ConfigSection):
     """How often and how long apart an item is tried again."""
 
-    attempts: PositiveWhole = 3
+    attempts: PositiveInt = 3
     """Attempts in all; 1 means never again, not even after a throttle."""
-    throttles: Whole = 10
+    throttles: NonNegativeInt = 10
     """How many refusals for rate are waited out besides."""
     base: PositiveSeconds = 0.1
     """The first backoff's upper bound; it doubles, and full jitter picks a moment within it."""
     cap: PositiveSeconds = 20.0
     """The longest backoff of our own; a longer Retry-After is still obeyed."""
-    budget_ratio: Share = 0.2
+    budget_ratio: Ratio = 0.2
     """Retries for each first send of the last ten seconds, per upstream."""
-    budget_per_s: NotNegative = 3.0
+    budget_per_s: NonNegativeFloat = 3.0
     """Retries a second besides."""
-    statuses: frozenset[Status] = frozenset()
+    statuses: frozenset[ErrorStatus] = frozenset()
     """Further statuses to try again, beside 408, 425, 500, 502, 503, 504, 520 to 524 and 529."""
 
     @field_validator("cap")
     @classmethod
-    def _cap_not_below_base(cls, cap: float, seen: ValidationInfo) -> float:
-        if cap < seen.data.get("base", 0):
+    def _cap_not_below_base(cls, cap: float, info: ValidationInfo) -> float:
+        if cap < info.data.get("base", 0):
             raise ValueError("must not be shorter than base; raise cap or lower base")
         return cap
 
 
-class BreakerSettings(Section):
+class BreakerConfig(ConfigSection):
     """When calls to a failing upstream stop, and how its recovery is looked for; binds `adaptive`."""
 
-    ratio: Share = 0.5
+    ratio: Ratio = 0.5
     """It opens when this share of the calls of the last `window` failed."""
-    min_calls: PositiveWhole = 20
+    min_calls: PositiveInt = 20
     """And there were so many at least."""
     window: PositiveSeconds = 10.0
     """How far back calls count."""
@@ -184,18 +184,18 @@ class BreakerSettings(Section):
     """The first rest; it doubles with each trial that fails."""
     max_open: PositiveSeconds = Field(default=5.0, validate_default=True)
     """The longest rest between two trials."""
-    trials: PositiveWhole = 3
+    trials: PositiveInt = 3
     """The most trials that are unanswered at once."""
 
     @field_validator("max_open")
     @classmethod
-    def _max_not_below_open(cls, longest: float, seen: ValidationInfo) -> float:
-        if longest < seen.data.get("open", 0):
+    def _max_not_below_open(cls, max_open: float, info: ValidationInfo) -> float:
+        if max_open < info.data.get("open", 0):
             raise ValueError("must not be shorter than open; raise max_open or lower open")
-        return longest
+        return max_open
 
 
-class Timeout(Section):
+class TimeoutConfig(ConfigSection):
     """How long each step may take."""
 
     dns: PositiveSeconds = 2.0
@@ -208,7 +208,7 @@ class Timeout(Section):
     """An item's time in flight and in backoff, over all its attempts."""
 
 
-class Tls(Section):
+class TlsConfig(ConfigSection):
     """Trust and identity, as PEM files; relative paths start at the configuration's folder."""
 
     ca_file: str | None = None
@@ -219,45 +219,45 @@ class Tls(Section):
     """The private key of `cert_file`."""
 
     @model_validator(mode="after")
-    def _certificate_with_key(self) -> Tls:
+    def _certificate_with_key(self) -> TlsConfig:
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("needs cert_file and key_file together; give both or neither")
         return self
 
 
-class Policy(Section):
+class PolicyConfig(ConfigSection):
     """How an upstream is called: the keys of `defaults`, and of every upstream."""
 
     engine: Literal["aiohttp", "httpx"] = "aiohttp"
     """The HTTP engine."""
     allow_unpaced: bool = False
     """Let `/v1/compare` with `unpaced: true` call it outside its declared windows."""
-    rate: tuple[RateWindow, ...] = ()
+    rate: tuple[RateWindowConfig, ...] = ()
     """What the upstream allows; every window binds."""
-    dialect: Dialect = "auto"
+    dialect: DialectName = "auto"
     """How the upstream writes its rate headers; `auto` goes by the names it sees (docs/dialects.md)."""
     transit: Seconds = 0.05
     """The longest a request takes to be counted by the upstream once it is written."""
     max_pause: PositiveSeconds = 900.0
     """The longest the upstream's own word may pause it."""
-    concurrency: Concurrency = Concurrency()
+    concurrency: ConcurrencyConfig = ConcurrencyConfig()
     """How many calls may be in flight."""
-    partition: Partition = "upstream"
+    partition: PartitionRule = "upstream"
     """What shares one budget: the `upstream`, a `host`, a `header:NAME` such as the credential, or a `path:N` prefix of
     N segments after the base path."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Sent with every call unless the item gives its own."""
-    retry: Retry = Retry()
+    retry: RetryConfig = RetryConfig()
     """How often and how long apart an item is tried again."""
-    breaker: BreakerSettings = BreakerSettings()
+    breaker: BreakerConfig = BreakerConfig()
     """When calls to a failing upstream stop."""
-    timeout: Timeout = Timeout()
+    timeout: TimeoutConfig = TimeoutConfig()
     """How long each step may take."""
     max_response: PositiveSize = 10 * 1024 * 1024
     """The most an answer's body may hold, decoded."""
     idempotency_header: HeaderName | None = None
     """A header, such as `Idempotency-Key`, that gets a key which is the same over all attempts of an item."""
-    tls: Tls = Tls()
+    tls: TlsConfig = TlsConfig()
     """Trust and identity."""
     proxy: ProxyUrl | None = None
     """A forward proxy to go through, `http://host:port`."""
@@ -269,11 +269,11 @@ class Policy(Section):
             raise ValueError("has one header in two spellings; keep one of them")
         return headers
 
-    def rates(self) -> tuple[Rate, ...]:
+    def to_rates(self) -> tuple[Rate, ...]:
         """The declared windows as the core knows them."""
-        return tuple(window.rate() for window in self.rate)
+        return tuple(window.to_rate() for window in self.rate)
 
-    def retry_policy(self) -> RetryPolicy:
+    def to_retry_policy(self) -> RetryPolicy:
         """The retries as the core knows them."""
         return RetryPolicy(
             attempts=self.retry.attempts,
@@ -293,20 +293,20 @@ class Policy(Section):
         return None if self.proxy is None else self.proxy.get_secret_value()
 
 
-class Upstream(Policy):
+class UpstreamConfig(PolicyConfig):
     """A remote API: where it is, who we are to it, and its policy."""
 
     allow_private: bool = False
     """It may be on a private or loopback address."""
     base_url: BaseUrl
     """Scheme, host and path that its items' paths are appended to."""
-    auth: Auth | None = None
+    auth: AuthConfig | None = None
     """The credential to attach; it replaces a caller's header of that name."""
 
     @field_validator("base_url")
     @classmethod
-    def _private_only_where_allowed(cls, url: str, seen: ValidationInfo) -> str:
-        if is_private(url) and not seen.data.get("allow_private", True):
+    def _private_only_where_allowed(cls, url: str, info: ValidationInfo) -> str:
+        if is_private_url(url) and not info.data.get("allow_private", True):
             raise ValueError("is at a private address; add allow_private: true beside it if that is meant")
         return url
 

@@ -11,54 +11,54 @@ from paceline.config.keys import KeyPath
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 
-Refusals = dict[KeyPath, tuple[str, str]]
+Problems = dict[KeyPath, tuple[str, str]]
 """Problem and fix by path. They name the variable or file, never what it holds."""
 
 
-class _Unresolved(Exception):
+class _UnresolvedReference(Exception):
     pass
 
 
-def resolve(value: Any, environ: Mapping[str, str], folder: Path, refused: Refusals, path: KeyPath = ()) -> Any:
+def interpolate(value: Any, environ: Mapping[str, str], folder: Path, problems: Problems, path: KeyPath = ()) -> Any:
     """The value with every reference replaced; what cannot be is left as it is and told in `refused`.
 
     Relative files start at `folder`; a last line break in a file is dropped.
     """
     if isinstance(value, dict):
-        return {key: resolve(child, environ, folder, refused, (*path, key)) for key, child in value.items()}
+        return {key: interpolate(child, environ, folder, problems, (*path, key)) for key, child in value.items()}
     if isinstance(value, list):
-        return [resolve(child, environ, folder, refused, (*path, at)) for at, child in enumerate(value)]
+        return [interpolate(child, environ, folder, problems, (*path, index)) for index, child in enumerate(value)]
     if not isinstance(value, str) or "${" not in value:
         return value
 
-    def replaced(match: re.Match[str]) -> str:
+    def replace_reference(match: re.Match[str]) -> str:
         if match[0] == "$${":
             return "${"
-        return _look_up(match[1], bool(match[2]), environ, folder)
+        return _resolve_reference(match[1], bool(match[2]), environ, folder)
 
     try:
-        return _REFERENCE.sub(replaced, value)
-    except _Unresolved as error:
+        return _REFERENCE.sub(replace_reference, value)
+    except _UnresolvedReference as error:
         problem, fix = error.args
-        refused[path] = problem, fix
+        problems[path] = problem, fix
         return value
 
 
-def _look_up(reference: str, closed: bool, environ: Mapping[str, str], folder: Path) -> str:
+def _resolve_reference(reference: str, closed: bool, environ: Mapping[str, str], folder: Path) -> str:
     kind, colon, name = reference.partition(":")
     if not closed or not colon or not name or kind not in ("env", "file"):
-        raise _Unresolved("has a reference that is neither env nor file", "write ${env:NAME} or ${file:PATH}")
+        raise _UnresolvedReference("has a reference that is neither env nor file", "write ${env:NAME} or ${file:PATH}")
     if kind == "env":
         if not environ.get(name):
-            raise _Unresolved(f"environment variable {name} is not set", f"set {name} to a value")
+            raise _UnresolvedReference(f"environment variable {name} is not set", f"set {name} to a value")
         return environ[name]
     try:
         content = (folder / name).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        raise _Unresolved(f"file {name}: {reason}", "name a file that exists and can be read") from None
+        raise _UnresolvedReference(f"file {name}: {reason}", "name a file that exists and can be read") from None
     except ValueError:
-        raise _Unresolved(f"file {name} is not UTF-8 text", "name a text file") from None
+        raise _UnresolvedReference(f"file {name} is not UTF-8 text", "name a text file") from None
     if not content:
-        raise _Unresolved(f"file {name} is empty", "put the value into it")
+        raise _UnresolvedReference(f"file {name} is empty", "put the value into it")
     return content

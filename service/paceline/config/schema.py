@@ -9,11 +9,11 @@ from typing import Any, get_origin
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from paceline.config.keys import section_of
+from paceline.config.keys import section_model
 from paceline.config.server import Config
-from paceline.units import parse_duration, parse_size, write_duration, write_size
+from paceline.units import format_duration, format_size, parse_duration, parse_size
 
-_WRITERS: dict[Any, Any] = {parse_duration: write_duration, parse_size: write_size}
+_FORMATTERS: dict[Any, Any] = {parse_duration: format_duration, parse_size: format_size}
 
 
 def json_schema() -> dict[str, Any]:
@@ -22,13 +22,13 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Paceline"}
 
 
-def reference() -> str:
+def settings_table() -> str:
     """A Markdown table of every setting: key, default, meaning."""
-    rows = [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in settings()]
+    rows = [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in iter_settings()]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
-def settings(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def iter_settings(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Key, default and meaning of every setting below a section.
 
     `defaults` is left out: it has the keys of an upstream.
@@ -36,28 +36,28 @@ def settings(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
     for name, field in section.model_fields.items():
         if section is Config and name == "defaults":
             continue
-        key, part = prefix + name, section_of(field.annotation)
-        if part is None:
-            yield key, _default(field), " ".join((field.description or "").split())
+        key, subsection = prefix + name, section_model(field.annotation)
+        if subsection is None:
+            yield key, _format_default(field), " ".join((field.description or "").split())
         else:
             collection = get_origin(field.annotation)
-            mark = "[]" if collection is tuple else ".<name>" if collection is dict else ""
-            yield from settings(part, f"{key}{mark}.")
+            key_suffix = "[]" if collection is tuple else ".<name>" if collection is dict else ""
+            yield from iter_settings(subsection, f"{key}{key_suffix}.")
 
 
-def _default(field: FieldInfo) -> str:
+def _format_default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
     for marker in field.metadata:
-        if isinstance(marker, BeforeValidator) and marker.func in _WRITERS:
-            value = _WRITERS[marker.func](value)
+        if isinstance(marker, BeforeValidator) and marker.func in _FORMATTERS:
+            value = _FORMATTERS[marker.func](value)
     if value is None or (not isinstance(value, str | int | float) and not value):
         return ""
-    return f"`{_written(value)}`"
+    return f"`{_format_value(value)}`"
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Enum):

@@ -7,41 +7,41 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from paceline.config.fields import (
+    ConfigSection,
     Host,
     HostOrNetwork,
     Port,
-    PositiveNumber,
+    PositiveFloat,
+    PositiveInt,
     PositiveSeconds,
     PositiveSize,
-    PositiveWhole,
     Seconds,
-    SecretWord,
-    Section,
+    SecretToken,
     UpstreamName,
 )
-from paceline.config.policy import Policy, Upstream
+from paceline.config.policy import PolicyConfig, UpstreamConfig
 from paceline.model import Priority
 
-SHORTEST_KEY = 16
+MIN_KEY_LENGTH = 16
 
 
-def _long_enough(key: SecretWord) -> SecretWord:
-    if len(key.get_secret_value()) < SHORTEST_KEY:
+def _check_key_length(key: SecretToken) -> SecretToken:
+    if len(key.get_secret_value()) < MIN_KEY_LENGTH:
         raise ValueError(
-            f"is shorter than {SHORTEST_KEY} characters and could be guessed; "
+            f"is shorter than {MIN_KEY_LENGTH} characters and could be guessed; "
             'make one with: python3 -c "import secrets; print(secrets.token_urlsafe())"'
         )
     return key
 
 
-class ApiKey(Section):
+class ApiKeyConfig(ConfigSection):
     """A caller that is let in, and what it may ask for."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """The caller, as logs show it: the tenant."""
-    key: Annotated[SecretWord, AfterValidator(_long_enough)]
+    key: Annotated[SecretToken, AfterValidator(_check_key_length)]
     """The secret it sends as `Authorization: Bearer` or `Paceline-Key`."""
-    weight: PositiveNumber = 1
+    weight: PositiveFloat = 1
     """Its share of every budget among callers of one priority; 3 gets three times what 1 gets."""
     max_priority: Priority = Priority.INTERACTIVE
     """The highest priority it may ask for."""
@@ -49,7 +49,7 @@ class ApiKey(Section):
     """The only upstreams it may reach; all of them, and undeclared hosts, unless given."""
 
 
-class Server(Section):
+class ServerConfig(ConfigSection):
     """Where the service listens and what it takes on."""
 
     host: Host = "127.0.0.1"
@@ -60,9 +60,9 @@ class Server(Section):
     """A second port for health, readiness and metrics, where load cannot starve them."""
     max_body: PositiveSize = 8 * 1024 * 1024
     """The largest request body taken."""
-    max_items: PositiveWhole = 1000
+    max_items: PositiveInt = 1000
     """The most items in a batch."""
-    max_in_flight_items: PositiveWhole = 20_000
+    max_in_flight_items: PositiveInt = 20_000
     """The most items in the service at one time."""
     max_batch_response: PositiveSize = 64 * 1024 * 1024
     """The most bodies a JSON answer holds; streams are not bound by it."""
@@ -74,30 +74,30 @@ class Server(Section):
     """How long work in flight may go on after SIGTERM and `pre_stop`."""
     hosts: tuple[Host, ...] = ()
     """The Host names answered beyond loopback; all unless given."""
-    api_keys: tuple[ApiKey, ...] = ()
+    api_keys: tuple[ApiKeyConfig, ...] = ()
     """Who is let in; everybody unless given."""
 
     @field_validator("admin_port")
     @classmethod
-    def _ports_differ(cls, admin_port: int | None, seen: ValidationInfo) -> int | None:
-        if admin_port is not None and admin_port == seen.data.get("port"):
+    def _ports_differ(cls, admin_port: int | None, info: ValidationInfo) -> int | None:
+        if admin_port is not None and admin_port == info.data.get("port"):
             raise ValueError("is the same as port; choose another or remove it")
         return admin_port
 
     @field_validator("api_keys")
     @classmethod
-    def _callers_differ(cls, api_keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+    def _callers_differ(cls, api_keys: tuple[ApiKeyConfig, ...]) -> tuple[ApiKeyConfig, ...]:
         names: dict[str, int] = {}
         secrets: dict[str, int] = {}
-        for at, entry in enumerate(api_keys):
-            if (first := names.setdefault(entry.name, at)) != at:
-                raise ValueError(f"[{first}] and [{at}] have the same name; give each caller its own")
-            if (first := secrets.setdefault(entry.key.get_secret_value(), at)) != at:
-                raise ValueError(f"[{first}] and [{at}] have the same key; give each caller its own")
+        for index, entry in enumerate(api_keys):
+            if (first := names.setdefault(entry.name, index)) != index:
+                raise ValueError(f"[{first}] and [{index}] have the same name; give each caller its own")
+            if (first := secrets.setdefault(entry.key.get_secret_value(), index)) != index:
+                raise ValueError(f"[{first}] and [{index}] have the same key; give each caller its own")
         return api_keys
 
 
-class Egress(Section):
+class EgressConfig(ConfigSection):
     """What URLs may be reached besides the declared upstreams."""
 
     mode: Literal["public", "declared"] = "public"
@@ -110,7 +110,7 @@ class Egress(Section):
     """The ports of undeclared hosts."""
 
 
-class Target(Section):
+class CompareTargetConfig(ConfigSection):
     """A path of a declared upstream."""
 
     upstream: str
@@ -119,28 +119,28 @@ class Target(Section):
     """The path, appended to its `base_url`."""
 
 
-class Compare(Section):
+class CompareConfig(ConfigSection):
     """What the classic forms `/sync`, `/async` and `/async_sem` call."""
 
-    target: Target | None = None
+    target: CompareTargetConfig | None = None
     """Where they send; they answer an error until it is given."""
 
 
-class Config(Section):
+class Config(ConfigSection):
     """The whole configuration of one service."""
 
-    server: Server = Server()
+    server: ServerConfig = ServerConfig()
     """Where the service listens and what it takes on."""
-    egress: Egress = Egress()
+    egress: EgressConfig = EgressConfig()
     """What URLs may be reached besides the declared upstreams."""
-    compare: Compare = Compare()
+    compare: CompareConfig = CompareConfig()
     """What the classic forms call."""
-    defaults: Policy = Policy()
+    defaults: PolicyConfig = PolicyConfig()
     """For undeclared hosts, and under every upstream."""
-    upstreams: dict[UpstreamName, Upstream] = Field(default_factory=dict)
+    upstreams: dict[UpstreamName, UpstreamConfig] = Field(default_factory=dict)
     """The declared upstreams by name."""
 
     @property
-    def policy_for_undeclared(self) -> Policy:
+    def policy_for_undeclared(self) -> PolicyConfig:
         """The policy of each host that no upstream declares."""
         return self.defaults

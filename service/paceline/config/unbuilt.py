@@ -8,7 +8,7 @@ from typing import Any
 from paceline.config.keys import KeyPath
 
 
-def take_unbuilt(document: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def remove_unbuilt(document: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Remove each of them from the document and name it with what is wrong, so that it is told once and only so."""
     if "store" in document:
         del document["store"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paceline.config.keys import closest, known_keys
+from paceline.config.keys import closest_match, known_keys
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_BY_TYPE = {
+_MESSAGES_BY_TYPE = {
     "missing": ("is required", "add it"),
     "literal_error": ("must be {expected}", "write one of these"),
     "enum": ("must be {expected}", "write one of these"),
@@ -19,7 +19,7 @@ _BY_TYPE = {
     "finite_number": ("must be a number", "write a number"),
     "string_pattern_mismatch": ("is not written as it must be", "make it match {pattern}"),
 }
-_BY_KIND = {
+_MESSAGES_BY_VALUE_KIND = {
     "int": ("must be a whole number", "write a number without fraction"),
     "float": ("must be a number", "write a number"),
     "bool": ("must be true or false", "write true or false"),
@@ -29,25 +29,25 @@ _BY_KIND = {
     "tuple": ("must be a list", "write it as [first, second]"),
     "frozen": ("must be a list", "write it as [first, second]"),
 }
-_OTHERWISE = ("cannot be used", "write it as docs/configuration.md has it")
+_DEFAULT_MESSAGE = ("cannot be used", "write it as docs/configuration.md has it")
 
 
-def problem_and_fix(error: ErrorDetails) -> tuple[str, str]:
+def describe_error(error: ErrorDetails) -> tuple[str, str]:
     """Problem and fix of one of pydantic's errors."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
         problem, _, fix = str(context["error"]).partition("; ")
         return problem, fix
     if kind == "extra_forbidden":
-        return _unknown_key(error)
-    problem, fix = _BY_TYPE.get(kind) or _BY_KIND.get(kind.partition("_")[0], _OTHERWISE)
+        return _describe_unknown_key(error)
+    problem, fix = _MESSAGES_BY_TYPE.get(kind) or _MESSAGES_BY_VALUE_KIND.get(kind.partition("_")[0], _DEFAULT_MESSAGE)
     return problem.format(**context), fix.format(**context)
 
 
-def _unknown_key(error: ErrorDetails) -> tuple[str, str]:
+def _describe_unknown_key(error: ErrorDetails) -> tuple[str, str]:
     *section, key = error["loc"]
     known = known_keys(tuple(section))
-    meant = closest(str(key), known)
-    if meant is not None:
-        return f"is not a setting; did you mean {meant}?", f"write {meant}, or remove it"
+    suggestion = closest_match(str(key), known)
+    if suggestion is not None:
+        return f"is not a setting; did you mean {suggestion}?", f"write {suggestion}, or remove it"
     return "is not a setting", f"remove it; the settings here are {', '.join(known)}"

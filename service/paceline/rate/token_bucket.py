@@ -10,7 +10,7 @@ from paceline.errors import InvalidRequest
 from paceline.model import Rate, Request, Response, Send
 
 
-class TokenBucket:
+class TokenBucketLayer:
     """Lets a batch's attempts out at its own rate; the last wait before admission, so that no token is hoarded.
 
     aiolimiter's burst equals its `max_rate`, so it is given `(burst, burst / rate)`. A cost above the burst is taken in

@@ -24,162 +24,174 @@ from math import ceil, inf
 from paceline.model import Rate
 
 _BUCKETS = 4096
-_MARGIN_S = 0.001
-_ROUNDING = 1e-6
-_RESOLUTION_S = 0.002
+_SAFETY_MARGIN_S = 0.001
+_ROUNDING_TOLERANCE = 1e-6
+_TIMER_RESOLUTION_S = 0.002
 """Timers keep no finer time: above 500 a second what goes together is more than one beat's worth anyway."""
 
 
-class Hold:
+class TokenHold:
     """The tokens one grant took from one window."""
 
-    __slots__ = ("cost", "live", "written_at")
+    __slots__ = ("cost", "is_active", "written_at")
 
     def __init__(self, cost: float) -> None:
         self.cost = cost
         self.written_at: float | None = None
-        self.live = True
+        self.is_active = True
 
-    def fork(self, holds: Holds) -> Hold:
+    def copy(self, memo: HoldMemo) -> TokenHold:
         """Its copy, the same one each time; see `Window.fork`."""
-        fork = holds.get(self)
-        if fork is None:
-            fork = holds[self] = copy(self)
-        return fork
+        clone = memo.get(self)
+        if clone is None:
+            clone = memo[self] = copy(self)
+        return clone
 
 
-Holds = dict[Hold, Hold]
+HoldMemo = dict[TokenHold, TokenHold]
 """Holds, and their copies."""
 
 
-class Window:
+class RateWindow:
     """Who may send within one rate, and if nobody, when to look again."""
 
-    __slots__ = ("_buckets", "_flight", "_held", "_log", "_tat", "_width", "beat_s", "rate")
+    __slots__ = (
+        "_bucket_width_s",
+        "_expiry_heap",
+        "_held_tokens",
+        "_in_flight",
+        "_tat",
+        "_tokens_by_bucket",
+        "emission_interval_s",
+        "rate",
+    )
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
-        self.beat_s = rate.per_s / rate.limit
+        self.emission_interval_s = rate.per_s / rate.limit
         self._tat = -inf
-        self._held = 0.0
-        self._flight: deque[Hold] = deque()
-        self._width = rate.per_s / _BUCKETS
-        self._log: list[int] = []
-        self._buckets: dict[int, float] = {}
+        self._held_tokens = 0.0
+        self._in_flight: deque[TokenHold] = deque()
+        self._bucket_width_s = rate.per_s / _BUCKETS
+        self._expiry_heap: list[int] = []
+        self._tokens_by_bucket: dict[int, float] = {}
 
-    def due(self, cost: float, now: float, transit_s: float) -> float:
+    def due_at(self, cost: float, now: float, transit_s: float) -> float:
         """The earliest moment both rules may allow this cost; at or before `now` means it may be taken now.
 
         A lower bound: where the tokens that must come back first are not written yet, it is `inf`.
         """
         rate = self.rate
-        if self._log or self._flight:
-            self._forget(now, transit_s)
-        smooth = self._tat - (rate.burst - cost) * self.beat_s if cost < rate.burst else self._tat
-        if self._held + cost <= rate.limit + _ROUNDING:
-            return smooth
-        return max(smooth, self._next_free(transit_s))
+        if self._expiry_heap or self._in_flight:
+            self._expire_tokens(now, transit_s)
+        gcra_due_at = self._tat - (rate.burst - cost) * self.emission_interval_s if cost < rate.burst else self._tat
+        if self._held_tokens + cost <= rate.limit + _ROUNDING_TOLERANCE:
+            return gcra_due_at
+        return max(gcra_due_at, self._next_free_at(transit_s))
 
-    def soonest(self, ahead: float, cost: float, now: float) -> float:
+    def earliest_possible_at(self, ahead: float, cost: float, now: float) -> float:
         """A lower bound of when this cost can be paid if `ahead` must be paid before it."""
         slack = self.rate.burst - min(cost, self.rate.burst)
-        return max(self._tat, now - max(self.beat_s, _RESOLUTION_S)) + (ahead - slack) * self.beat_s
+        return (
+            max(self._tat, now - max(self.emission_interval_s, _TIMER_RESOLUTION_S))
+            + (ahead - slack) * self.emission_interval_s
+        )
 
-    def take(self, cost: float, moment: float, *, held: bool = False) -> Hold:
+    def take(self, cost: float, allowed_at: float, *, rate_bound: bool = False) -> TokenHold:
         """Take the tokens; `moment` is when the rate allowed it, `held` that only the rate kept it until then."""
-        beat_s = self.beat_s
-        earliest = moment
-        if held:
-            earliest -= beat_s if beat_s > _RESOLUTION_S else _RESOLUTION_S
-        self._tat = (earliest if earliest > self._tat else self._tat) + cost * beat_s
-        self._held += cost
-        return Hold(cost)
+        emission_interval_s = self.emission_interval_s
+        earliest = allowed_at
+        if rate_bound:
+            earliest -= emission_interval_s if emission_interval_s > _TIMER_RESOLUTION_S else _TIMER_RESOLUTION_S
+        self._tat = (earliest if earliest > self._tat else self._tat) + cost * emission_interval_s
+        self._held_tokens += cost
+        return TokenHold(cost)
 
-    def count(self, cost: float, now: float) -> Hold:
+    def take_unbound(self, cost: float, now: float) -> TokenHold:
         """A send that this window did not bind: it holds its tokens, but puts off nobody by more than `per_s`."""
         hold = self.take(cost, now)
         self._tat = min(self._tat, now + self.rate.per_s)
         return hold
 
-    def give_back(self, hold: Hold) -> None:
+    def release(self, hold: TokenHold) -> None:
         """The grant was never written: as if it had not been."""
-        if hold.live:
-            hold.live = False
-            self._held -= hold.cost
-            self._tat -= hold.cost * self.beat_s
+        if hold.is_active:
+            hold.is_active = False
+            self._held_tokens -= hold.cost
+            self._tat -= hold.cost * self.emission_interval_s
 
-    def written(self, hold: Hold, now: float) -> None:
+    def mark_written(self, hold: TokenHold, now: float) -> None:
         """The upstream may count it from here on."""
         hold.written_at = now
-        self._flight.append(hold)
+        self._in_flight.append(hold)
 
-    def answered(self, hold: Hold, now: float, floor_s: float, transit_s: float) -> float:
+    def mark_answered(self, hold: TokenHold, now: float, round_trip_floor_s: float, transit_s: float) -> float:
         """An answer came, so the upstream counted it at `now` less the way back at the latest.
 
         Returns when its tokens are free because of that; `inf` where it changes nothing.
         """
-        if not hold.live or hold.written_at is None:
+        if not hold.is_active or hold.written_at is None:
             return inf
         per_s = self.rate.per_s
-        free_at = now + per_s + _MARGIN_S - (floor_s if floor_s < per_s / 4 else per_s / 4)
+        free_at = now + per_s + _SAFETY_MARGIN_S - (round_trip_floor_s if round_trip_floor_s < per_s / 4 else per_s / 4)
         if free_at >= hold.written_at + per_s + transit_s:
             return inf
-        hold.live = False
-        self._record(free_at, hold.cost)
+        hold.is_active = False
+        self._record_expiry(free_at, hold.cost)
         return free_at
 
     def remaining(self, now: float, transit_s: float) -> float:
         """Tokens that are free now."""
-        self._forget(now, transit_s)
-        return max(0.0, self.rate.limit - self._held)
+        self._expire_tokens(now, transit_s)
+        return max(0.0, self.rate.limit - self._held_tokens)
 
     def retune(self, rate: Rate, now: float) -> None:
         """Change limit and burst and keep what was counted; the schedule stretches with the beat."""
-        beat_s = rate.per_s / rate.limit
+        emission_interval_s = rate.per_s / rate.limit
         if self._tat > now:
-            self._tat = now + (self._tat - now) * beat_s / self.beat_s
-        self.rate, self.beat_s = rate, beat_s
+            self._tat = now + (self._tat - now) * emission_interval_s / self.emission_interval_s
+        self.rate, self.emission_interval_s = rate, emission_interval_s
 
-    def fork(self, holds: Holds) -> Window:
+    def copy(self, memo: HoldMemo) -> RateWindow:
         """A copy to be run ahead of time by itself; the copies of its holds are noted in `holds`."""
-        fork = copy(self)
-        fork._log, fork._buckets = list(self._log), dict(self._buckets)
-        fork._flight = deque(hold.fork(holds) for hold in self._flight)
-        return fork
+        clone = copy(self)
+        clone._expiry_heap, clone._tokens_by_bucket = list(self._expiry_heap), dict(self._tokens_by_bucket)
+        clone._in_flight = deque(hold.copy(memo) for hold in self._in_flight)
+        return clone
 
-    def seed(self, other: Window) -> None:
+    def seed_from(self, other: RateWindow) -> None:
         """Count what `other` still remembers, as this window will forget it."""
-        longer_s = self.rate.per_s - other.rate.per_s
-        for bucket, tokens in other._buckets.items():
-            self._record(bucket * other._width + longer_s, tokens)
-            self._held += tokens
+        extra_s = self.rate.per_s - other.rate.per_s
+        for bucket, tokens in other._tokens_by_bucket.items():
+            self._record_expiry(bucket * other._bucket_width_s + extra_s, tokens)
+            self._held_tokens += tokens
 
-    def _record(self, free_at: float, tokens: float) -> None:
-        bucket = ceil(free_at / self._width)
-        if bucket in self._buckets:
-            self._buckets[bucket] += tokens
+    def _record_expiry(self, free_at: float, tokens: float) -> None:
+        bucket = ceil(free_at / self._bucket_width_s)
+        if bucket in self._tokens_by_bucket:
+            self._tokens_by_bucket[bucket] += tokens
         else:
-            self._buckets[bucket] = tokens
-            heappush(self._log, bucket)
+            self._tokens_by_bucket[bucket] = tokens
+            heappush(self._expiry_heap, bucket)
 
-    def _forget(self, now: float, transit_s: float) -> None:
-        log, flight = self._log, self._flight
-        while log and log[0] * self._width <= now:
-            self._held -= self._buckets.pop(heappop(log))
-        while flight:
-            hold = flight[0]
-            if hold.live:
+    def _expire_tokens(self, now: float, transit_s: float) -> None:
+        expiry_heap, in_flight = self._expiry_heap, self._in_flight
+        while expiry_heap and expiry_heap[0] * self._bucket_width_s <= now:
+            self._held_tokens -= self._tokens_by_bucket.pop(heappop(expiry_heap))
+        while in_flight:
+            hold = in_flight[0]
+            if hold.is_active:
                 assert hold.written_at is not None
                 if hold.written_at + self.rate.per_s + transit_s > now:
                     return
-                hold.live = False
-                self._held -= hold.cost
-            flight.popleft()
+                hold.is_active = False
+                self._held_tokens -= hold.cost
+            in_flight.popleft()
 
-    def _next_free(self, transit_s: float) -> float:
-        soonest = self._log[0] * self._width if self._log else inf
-        if self._flight:
-            written_at = self._flight[0].written_at
+    def _next_free_at(self, transit_s: float) -> float:
+        free_at = self._expiry_heap[0] * self._bucket_width_s if self._expiry_heap else inf
+        if self._in_flight:
+            written_at = self._in_flight[0].written_at
             assert written_at is not None
-            soonest = min(soonest, written_at + self.rate.per_s + transit_s)
-        return soonest
+            free_at = min(free_at, written_at + self.rate.per_s + transit_s)
+        return free_at

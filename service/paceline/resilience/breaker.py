@@ -35,7 +35,7 @@ _BUCKETS = 20
 _JITTER = (0.7, 0.9)
 """What an interval is shortened to; never its whole length, so that a trial's own time fits in `max_open_s` too."""
 
-UNCOUNTED = -1
+UNCOUNTED_TICKET = -1
 """The ticket of a call that counts for nothing."""
 
 
@@ -62,61 +62,73 @@ class Breaker:
     """Says when a call may go, from what became of those before it."""
 
     __slots__ = (
-        "_bucket", "_calls", "_calls_in", "_closed_at", "_draw", "_failures", "_failures_in", "_interval_s", "_next_at",
-        "_period", "_tried_at", "_unanswered", "_width_s", "policy",
+        "_bucket_width_s",
+        "_calls",
+        "_calls_by_bucket",
+        "_closed_at",
+        "_current_bucket",
+        "_draw_uniform",
+        "_failures",
+        "_failures_by_bucket",
+        "_interval_s",
+        "_last_trial_at",
+        "_next_trial_at",
+        "_period",
+        "_trials_in_flight",
+        "policy",
     )  # fmt: skip
 
-    def __init__(self, policy: BreakerPolicy, draw: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(self, policy: BreakerPolicy, draw_uniform: Callable[[float, float], float] = random.uniform) -> None:
         self.policy = policy
-        self._draw = draw
+        self._draw_uniform = draw_uniform
         self._period = 0
         """Counts the changes between open and closed, so odd while it is open; a call's ticket is its period."""
         self._closed_at = -inf
-        self._next_at = -inf
+        self._next_trial_at = -inf
         """When the next trial is due; -inf while closed."""
-        self._tried_at = -inf
+        self._last_trial_at = -inf
         self._interval_s = policy.open_s
-        self._unanswered = 0
-        self._forget()
+        self._trials_in_flight = 0
+        self._clear_counts()
 
     @property
-    def _open(self) -> bool:
+    def _is_open(self) -> bool:
         return self._period % 2 == 1
 
-    def allows(self, now: float) -> bool:
+    def allows_call(self, now: float) -> bool:
         """May a call that is bound by the breaker go now."""
-        return self._next_at <= now and self._unanswered < self.policy.trials
+        return self._next_trial_at <= now and self._trials_in_flight < self.policy.trials
 
     def next_trial_at(self, now: float) -> float:
         """When a call may go: -inf while closed, at or before `now` exactly when `allows` says so.
 
         While all trials are unanswered it is an estimate, an interval from now: the next answer decides.
         """
-        if self._unanswered >= self.policy.trials:
-            return max(self._next_at, now + self._interval_s)
-        return self._next_at
+        if self._trials_in_flight >= self.policy.trials:
+            return max(self._next_trial_at, now + self._interval_s)
+        return self._next_trial_at
 
-    def fork(self) -> Breaker:
+    def copy(self) -> Breaker:
         """A copy to be run ahead of time by itself."""
-        fork = copy(self)
-        fork._calls_in, fork._failures_in = list(self._calls_in), list(self._failures_in)
-        return fork
+        clone = copy(self)
+        clone._calls_by_bucket, clone._failures_by_bucket = list(self._calls_by_bucket), list(self._failures_by_bucket)
+        return clone
 
     def state(self, now: float) -> BreakerState:
         """Half open is while a trial is due or unanswered."""
-        if not self._open:
+        if not self._is_open:
             return BreakerState.CLOSED
-        return BreakerState.HALF_OPEN if self._unanswered or self._next_at <= now else BreakerState.OPEN
+        return BreakerState.HALF_OPEN if self._trials_in_flight or self._next_trial_at <= now else BreakerState.OPEN
 
-    def granted(self, now: float) -> int:
+    def on_grant(self, now: float) -> int:
         """A call goes; its ticket is to be given to `settled`, once."""
-        if not self._open:
+        if not self._is_open:
             return self._period
-        if not self.allows(now):
-            return UNCOUNTED
-        self._unanswered += 1
-        self._tried_at = now
-        self._next_at = now + self._shortened()
+        if not self.allows_call(now):
+            return UNCOUNTED_TICKET
+        self._trials_in_flight += 1
+        self._last_trial_at = now
+        self._next_trial_at = now + self._jittered_interval_s()
         self._interval_s = min(2 * self._interval_s, self.policy.max_open_s)
         return self._period
 
@@ -125,23 +137,23 @@ class Breaker:
         """The call with this ticket went while it was open, because a trial was due."""
         return ticket > 0 and ticket % 2 == 1
 
-    def settled(self, success: bool | None, ticket: int, now: float) -> None:
+    def on_result(self, success: bool | None, ticket: int, now: float) -> None:
         """A call ended: it succeeded, failed, or (None) said nothing about the upstream."""
         if ticket != self._period:
             return
-        if self._open:
-            self._trial_settled(success, now)
+        if self._is_open:
+            self._on_trial_result(success, now)
             return
         if success is None:
             return
-        bucket = int(now / self._width_s)
-        if bucket != self._bucket:
-            self._advance(bucket)
-        place = bucket % _BUCKETS
-        self._calls_in[place] += 1
+        bucket = int(now / self._bucket_width_s)
+        if bucket != self._current_bucket:
+            self._expire_buckets(bucket)
+        slot = bucket % _BUCKETS
+        self._calls_by_bucket[slot] += 1
         self._calls += 1
         if not success:
-            self._failures_in[place] += 1
+            self._failures_by_bucket[slot] += 1
             self._failures += 1
         policy = self.policy
         if self._calls >= policy.min_calls and self._failures >= policy.ratio * self._calls and self._failures:
@@ -150,52 +162,52 @@ class Breaker:
     def reset(self) -> None:
         """Close it and forget all that was counted; what is under way counts for nothing."""
         self._period += 2 - self._period % 2
-        self._closed_at = self._next_at = -inf
+        self._closed_at = self._next_trial_at = -inf
         self._interval_s = self.policy.open_s
-        self._unanswered = 0
-        self._forget()
+        self._trials_in_flight = 0
+        self._clear_counts()
 
     def retune(self, policy: BreakerPolicy) -> None:
         """Change the policy and keep the state; a window of another length starts its counts anew."""
-        before, self.policy = self.policy, policy
+        previous, self.policy = self.policy, policy
         self._interval_s = min(max(self._interval_s, policy.open_s), policy.max_open_s)
-        if policy.window_s != before.window_s:
-            self._forget()
+        if policy.window_s != previous.window_s:
+            self._clear_counts()
 
-    def _trial_settled(self, success: bool | None, now: float) -> None:
-        self._unanswered -= 1
+    def _on_trial_result(self, success: bool | None, now: float) -> None:
+        self._trials_in_flight -= 1
         if success:
             self._period += 1
             self._closed_at = now
-            self._next_at = -inf
-            self._unanswered = 0
-            self._forget()
+            self._next_trial_at = -inf
+            self._trials_in_flight = 0
+            self._clear_counts()
         elif success is None:
-            self._next_at = min(self._next_at, self._tried_at + self.policy.open_s)
+            self._next_trial_at = min(self._next_trial_at, self._last_trial_at + self.policy.open_s)
             self._interval_s = max(self._interval_s / 2, self.policy.open_s)
 
     def _trip(self, now: float) -> None:
         self._period += 1
         if now - self._closed_at > self.policy.window_s:
             self._interval_s = self.policy.open_s
-        self._next_at = now + self._shortened()
+        self._next_trial_at = now + self._jittered_interval_s()
         self._interval_s = min(2 * self._interval_s, self.policy.max_open_s)
 
-    def _shortened(self) -> float:
-        return self._interval_s * self._draw(*_JITTER)
+    def _jittered_interval_s(self) -> float:
+        return self._interval_s * self._draw_uniform(*_JITTER)
 
-    def _forget(self) -> None:
-        self._width_s = self.policy.window_s / _BUCKETS
-        self._bucket = 0
-        self._calls_in = [0] * _BUCKETS
-        self._failures_in = [0] * _BUCKETS
+    def _clear_counts(self) -> None:
+        self._bucket_width_s = self.policy.window_s / _BUCKETS
+        self._current_bucket = 0
+        self._calls_by_bucket = [0] * _BUCKETS
+        self._failures_by_bucket = [0] * _BUCKETS
         self._calls = self._failures = 0
 
-    def _advance(self, bucket: int) -> None:
+    def _expire_buckets(self, bucket: int) -> None:
         """Empty the counters of the time that went by since the last call."""
-        for gone in range(max(self._bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
-            place = gone % _BUCKETS
-            self._calls -= self._calls_in[place]
-            self._failures -= self._failures_in[place]
-            self._calls_in[place] = self._failures_in[place] = 0
-        self._bucket = bucket
+        for expired in range(max(self._current_bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
+            slot = expired % _BUCKETS
+            self._calls -= self._calls_by_bucket[slot]
+            self._failures -= self._failures_by_bucket[slot]
+            self._calls_by_bucket[slot] = self._failures_by_bucket[slot] = 0
+        self._current_bucket = bucket

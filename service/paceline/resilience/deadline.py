@@ -14,66 +14,67 @@ from paceline.errors import AttemptTimeout, DeadlineExceeded, ItemTimeout
 from paceline.model import Receipt, Request, Response, Send
 
 
-class Alarm:
+class CancelTimer:
     """Cancels the body of a `with` after `delay_s`; that cancellation, and no other, ends with the block.
 
     What follows the block runs only if the alarm rang.
     """
 
-    __slots__ = ("_cancelling", "_delay_s", "_rang", "_task", "_timer")
+    __slots__ = ("_cancelling_before", "_delay_s", "_fired", "_task", "_timer")
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
-        self._rang = False
+        self._fired = False
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._cancelling = task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._delay_s), self._ring)
+        self._cancelling_before = task.cancelling()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._delay_s), self._fire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._timer.cancel()
-        if not self._rang:
+        if not self._fired:
             return False
         # Somebody else may have cancelled as well: then the cancellation is theirs and travels on.
-        return self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        return self._task.uncancel() <= self._cancelling_before and kind is asyncio.CancelledError
 
-    def _ring(self) -> None:
-        self._rang = True
+    def _fire(self) -> None:
+        self._fired = True
         self._task.cancel()
 
 
-class Deadline:
+class DeadlineLayer:
     """Ends an item at its deadline, wherever it is; `paused`: does an operator pause its upstream now?"""
 
-    def __init__(self, paused: Callable[[], bool]) -> None:
-        self._paused = paused
+    def __init__(self, is_paused: Callable[[], bool]) -> None:
+        self._is_paused = is_paused
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
-        left_s = request.deadline - time.perf_counter()
-        if left_s > 0:
-            with Alarm(left_s):
+        remaining_s = request.deadline - time.perf_counter()
+        if remaining_s > 0:
+            with CancelTimer(remaining_s):
                 return await call_next(request)
         raise DeadlineExceeded(
-            f"the batch's deadline passed before this item had its answer: {_why(request.receipt, self._paused())}",
+            "the batch's deadline passed before this item had its answer: "
+            f"{_explain_longest_wait(request.receipt, self._is_paused())}",
             sent=request.receipt.sent,
         )
 
 
-class AttemptLimit:
+class AttemptTimeoutLayer:
     """Ends an attempt at its own timeout, or at what is left of the item's time in flight and in backoff."""
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
         receipt = request.receipt
-        left_s = request.timeout_s - receipt.upstream_s - receipt.backoff_s
-        with Alarm(min(left_s, request.attempt_timeout_s)):
+        remaining_s = request.timeout_s - receipt.upstream_s - receipt.backoff_s
+        with CancelTimer(min(remaining_s, request.attempt_timeout_s)):
             return await call_next(request)
         sent = request.exchange.written_at is not None
-        if left_s <= request.attempt_timeout_s:
+        if remaining_s <= request.attempt_timeout_s:
             raise ItemTimeout(
                 f"no answer within the item's timeout of {request.timeout_s:g} s in flight and backoff",
                 sent=sent,
@@ -81,7 +82,7 @@ class AttemptLimit:
         raise AttemptTimeout(f"no answer within {request.attempt_timeout_s:g} s", sent=sent)
 
 
-def _why(receipt: Receipt, paused: bool) -> str:
+def _explain_longest_wait(receipt: Receipt, is_paused: bool) -> str:
     """What it waited for longest, and what to do about it."""
     waits = (
         (receipt.upstream_s, "for the upstream to answer", "allow more time"),
@@ -91,7 +92,7 @@ def _why(receipt: Receipt, paused: bool) -> str:
         (receipt.backoff_s, "between its attempts", "allow more time"),
     )
     longest_s, what, fix = max(waits)
-    if paused and (longest_s > receipt.upstream_s or longest_s <= 0):
+    if is_paused and (longest_s > receipt.upstream_s or longest_s <= 0):
         return "an operator has paused its upstream; resume it, or send the item again later"
     if longest_s <= 0:
         return "its turn never came; allow more time or send fewer items"

@@ -13,7 +13,7 @@ class Layer(Protocol):
     async def __call__(self, request: Request, call_next: Send) -> Response: ...
 
 
-def stack(layers: Sequence[Layer], send: Send) -> Send:
+def compose(layers: Sequence[Layer], send: Send) -> Send:
     """Fold layers round `send`; the first is outermost."""
     for layer in reversed(layers):
         send = partial(layer, call_next=send)

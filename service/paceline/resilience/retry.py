@@ -24,83 +24,83 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState
 
 from paceline.errors import AttemptError, Rejected
-from paceline.events import Listener, RetryScheduled
+from paceline.events import EventListener, RetryScheduled
 from paceline.model import Exchange, Receipt, Request, Response, RetryPolicy, Send, Verdict, WaitReason
-from paceline.resilience.retry_after import retry_after_s
+from paceline.resilience.retry_after import parse_retry_after
 from paceline.resilience.retry_budget import RetryBudget
-from paceline.resilience.verdict import safe_to_repeat, verdict_of
+from paceline.resilience.verdict import classify_attempt, is_safe_to_repeat
 
 
-class Retry:
+class RetryLayer:
     """Tries an item again where that is safe and may help."""
 
-    def __init__(self, upstream: str, budget: RetryBudget, tell: Listener) -> None:
+    def __init__(self, upstream: str, budget: RetryBudget, emit: EventListener) -> None:
         self._upstream = upstream
         self._budget = budget
-        self._tell = tell
+        self._emit = emit
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
-        first: Response | AttemptError
+        first_result: Response | AttemptError
         try:
-            first = await call_next(request)
+            first_result = await call_next(request)
         except AttemptError as error:
-            first = error
-        self._budget.sent(time.perf_counter())
-        if isinstance(first, Response) and first.status < 400:
-            return first
-        return await self._again(request, call_next, first)
+            first_result = error
+        self._budget.on_first_send(time.perf_counter())
+        if isinstance(first_result, Response) and first_result.status < 400:
+            return first_result
+        return await self._retry(request, call_next, first_result)
 
-    async def _again(self, request: Request, call_next: Send, last: Response | AttemptError) -> Response:
+    async def _retry(self, request: Request, call_next: Send, last_result: Response | AttemptError) -> Response:
         attempt = request
-        wait: Wait | None = None
-        refused = False
+        delay: RetryDelay | None = None
+        rejected = False
 
-        async def once() -> Response:
-            nonlocal last, attempt, refused
-            if wait is not None:
+        async def send_attempt() -> Response:
+            nonlocal last_result, attempt, rejected
+            if delay is not None:
                 attempt = replace(attempt, attempt=attempt.attempt + 1, exchange=Exchange())
                 try:
-                    last = await call_next(attempt)
+                    last_result = await call_next(attempt)
                 except AttemptError as error:
-                    last = error
-                except Rejected as refusal:
-                    refused = True
-                    if refusal.retry_after_s is not None:
-                        request.receipt.retry_after_s = refusal.retry_after_s
-            if isinstance(last, AttemptError):
-                raise last
-            return last
+                    last_result = error
+                except Rejected as rejection:
+                    rejected = True
+                    if rejection.retry_after_s is not None:
+                        request.receipt.retry_after_s = rejection.retry_after_s
+            if isinstance(last_result, AttemptError):
+                raise last_result
+            return last_result
 
-        def wanted(state: RetryCallState) -> bool:
-            nonlocal wait
+        def should_retry(state: RetryCallState) -> bool:
+            nonlocal delay
             assert state.outcome is not None
             error = state.outcome.exception()
-            if refused or not (error is None or isinstance(error, AttemptError)):
+            if rejected or not (error is None or isinstance(error, AttemptError)):
                 return False
-            wait = wait_before_retry(request, last)
-            if wait is None:
+            delay = next_retry_delay(request, last_result)
+            if delay is None:
                 return False
-            if wait.reason is WaitReason.BACKOFF and not self._budget.allow(time.perf_counter()):
-                request.receipt.retries_spent = True
+            if delay.reason is WaitReason.BACKOFF and not self._budget.try_spend(time.perf_counter()):
+                request.receipt.retry_budget_exhausted = True
                 return False
-            self._tell(RetryScheduled(self._upstream, _reason(last, wait)))
+            self._emit(RetryScheduled(self._upstream, _retry_reason(last_result, delay)))
             return True
 
         async def sleep(_: float) -> None:
-            assert wait is not None
-            await wait.out(request.receipt)
+            assert delay is not None
+            await delay.sleep(request.receipt)
 
-        again = AsyncRetrying(retry=wanted, sleep=sleep)
-        return await again(once)
+        retrying = AsyncRetrying(retry=should_retry, sleep=sleep)
+        return await retrying(send_attempt)
 
 
-class Wait(Struct, frozen=True):
+class RetryDelay(Struct, frozen=True):
     """How long an item waits before its next attempt, and on which account."""
 
     seconds: float
     reason: WaitReason
 
-    async def out(self, receipt: Receipt) -> None:
+    async def sleep(self, receipt: Receipt) -> None:
         """Wait, and enter it on the receipt; a throttle's pause does not count against the item's timeout."""
         if self.seconds <= 0:
             return
@@ -115,56 +115,62 @@ class Wait(Struct, frozen=True):
                 receipt.backoff_s += waited_s
 
 
-def wait_before_retry(request: Request, answer: Response | AttemptError) -> Wait | None:
+def next_retry_delay(request: Request, answer: Response | AttemptError) -> RetryDelay | None:
     """The wait before the next attempt, or None where this answer is the item's last.
 
     Counts a throttle on the receipt and notes the wait that was named.
     """
     policy, receipt = request.retry, request.receipt
-    verdict = verdict_of(answer, policy.statuses, exhausted=receipt.exhausted)
+    verdict = classify_attempt(answer, policy.statuses, exhausted=receipt.window_exhausted)
     throttled = verdict is Verdict.THROTTLED
-    named_s = retry_after_s(answer) if isinstance(answer, Response) else None
-    named_s = receipt.named_s if named_s is None else named_s
-    paused_s = receipt.retry_after_s if throttled and receipt.budget_paused else None
-    receipt.retry_after_s = max((wait_s for wait_s in (named_s, paused_s) if wait_s is not None), default=None)
+    advertised_wait_s = parse_retry_after(answer) if isinstance(answer, Response) else None
+    advertised_wait_s = receipt.advertised_wait_s if advertised_wait_s is None else advertised_wait_s
+    pause_s = receipt.retry_after_s if throttled and receipt.budget_paused else None
+    receipt.retry_after_s = max((wait_s for wait_s in (advertised_wait_s, pause_s) if wait_s is not None), default=None)
     receipt.throttles += throttled
-    if not _allowed(request, answer, verdict) or (named_s or 0.0) > policy.max_pause_s:
+    if not _may_retry(request, answer, verdict) or (advertised_wait_s or 0.0) > policy.max_pause_s:
         return None
-    if paused_s is not None:
-        wait, longest_s = Wait(0.0, WaitReason.PAUSE), paused_s
+    if pause_s is not None:
+        delay, max_delay_s = RetryDelay(0.0, WaitReason.PAUSE), pause_s
     elif throttled:
-        backoff_s = _doubled(policy, receipt.throttles)
-        longest_s = named_s + random.uniform(0, policy.base_s) if named_s else backoff_s * random.uniform(0.5, 1)
-        wait = Wait(longest_s, WaitReason.PAUSE)
+        backoff_s = _exponential_backoff_s(policy, receipt.throttles)
+        max_delay_s = (
+            advertised_wait_s + random.uniform(0, policy.base_s)
+            if advertised_wait_s
+            else backoff_s * random.uniform(0.5, 1)
+        )
+        delay = RetryDelay(max_delay_s, WaitReason.PAUSE)
     else:
-        backoff_s = _doubled(policy, receipt.attempts - receipt.throttles)
-        longest_s = max(named_s or 0.0, random.uniform(0, backoff_s))
-        wait = Wait(longest_s, WaitReason.BACKOFF)
-    spent_s = receipt.upstream_s + receipt.backoff_s + (0.0 if throttled else longest_s)
-    if spent_s >= request.timeout_s or time.perf_counter() + longest_s >= request.deadline:
+        backoff_s = _exponential_backoff_s(policy, receipt.attempts - receipt.throttles)
+        max_delay_s = max(advertised_wait_s or 0.0, random.uniform(0, backoff_s))
+        delay = RetryDelay(max_delay_s, WaitReason.BACKOFF)
+    spent_s = receipt.upstream_s + receipt.backoff_s + (0.0 if throttled else max_delay_s)
+    if spent_s >= request.timeout_s or time.perf_counter() + max_delay_s >= request.deadline:
         return None
-    return wait
+    return delay
 
 
-def _doubled(policy: RetryPolicy, tries: int) -> float:
-    return min(policy.cap_s, policy.base_s * 2.0 ** min(tries - 1, 30))
+def _exponential_backoff_s(policy: RetryPolicy, tries_made: int) -> float:
+    return min(policy.cap_s, policy.base_s * 2.0 ** min(tries_made - 1, 30))
 
 
-def _allowed(request: Request, answer: Response | AttemptError, verdict: Verdict) -> bool:
+def _may_retry(request: Request, answer: Response | AttemptError, verdict: Verdict) -> bool:
     policy, receipt = request.retry, request.receipt
-    says = (answer.header("x-should-retry") or "").strip().lower() if isinstance(answer, Response) else ""
-    if verdict is Verdict.SUCCESS or policy.attempts <= 1 or says == "false":
+    should_retry_header = (
+        (answer.header("x-should-retry") or "").strip().lower() if isinstance(answer, Response) else ""
+    )
+    if verdict is Verdict.SUCCESS or policy.attempts <= 1 or should_retry_header == "false":
         return False
-    if not safe_to_repeat(request.repeatable, answer, verdict):
+    if not is_safe_to_repeat(request.repeatable, answer, verdict):
         return False
     if verdict is Verdict.THROTTLED:
         return receipt.throttles <= policy.throttles
     if receipt.attempts - receipt.throttles >= policy.attempts:
         return False
-    return says == "true" or verdict is Verdict.TRANSIENT
+    return should_retry_header == "true" or verdict is Verdict.TRANSIENT
 
 
-def _reason(answer: Response | AttemptError, wait: Wait) -> str:
+def _retry_reason(answer: Response | AttemptError, delay: RetryDelay) -> str:
     if isinstance(answer, AttemptError):
         return answer.code
-    return "throttled" if wait.reason is WaitReason.PAUSE else "status"
+    return "throttled" if delay.reason is WaitReason.PAUSE else "status"

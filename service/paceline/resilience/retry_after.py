@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import time
 
-from paceline.http_values import number, wait_s
+from paceline.http_values import number, parse_retry_after_s
 from paceline.model import Response
 
-_MS_NAMES = frozenset({"retry-after-ms", "x-ms-retry-after-ms"})
+_RETRY_AFTER_MS_FIELDS = frozenset({"retry-after-ms", "x-ms-retry-after-ms"})
 
 
-def retry_after_s(response: Response) -> float | None:
+def parse_retry_after(response: Response) -> float | None:
     """Seconds to wait, or None where the answer names none that can be used."""
-    named: float | None = None
+    ms_wait_s: float | None = None
     date: str | None = None
     text: str | None = None
     for name, value in response.headers:
-        if name in _MS_NAMES:
+        if name in _RETRY_AFTER_MS_FIELDS:
             ms = number(value)
-            named = named if ms is None else ms / 1000
+            ms_wait_s = ms_wait_s if ms is None else ms / 1000
         elif name == "retry-after":
             text = value
         elif name == "date":
             date = value
-    if named is not None or text is None:
-        return named
-    return wait_s(text, date, time.time())
+    if ms_wait_s is not None or text is None:
+        return ms_wait_s
+    return parse_retry_after_s(text, date, time.time())

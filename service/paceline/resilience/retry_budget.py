@@ -17,84 +17,94 @@ Pure: moments are arguments. Memory is fixed: earnings are kept in `_BUCKETS` co
 from __future__ import annotations
 
 _BUCKETS = 20
-_ROUNDING = 1e-9
+_ROUNDING_TOLERANCE = 1e-9
 
 
 class RetryBudget:
     """The retries one upstream may be sent."""
 
     __slots__ = (
-        "_bucket", "_earned", "_earned_in", "_kept", "_oldest", "_refilled_at", "_width_s", "per_s", "ratio",
+        "_bucket_width_s",
+        "_current_bucket",
+        "_earned",
+        "_earned_by_bucket",
+        "_oldest_bucket",
+        "_refilled_at",
+        "_refilled_retries",
+        "ratio",
+        "retries_per_s",
     )  # fmt: skip
 
-    def __init__(self, ratio: float = 0.2, per_s: float = 3.0, window_s: float = 10.0) -> None:
+    def __init__(self, ratio: float = 0.2, retries_per_s: float = 3.0, window_s: float = 10.0) -> None:
         self.ratio = ratio
-        self.per_s = per_s
-        self._width_s = window_s / _BUCKETS
+        self.retries_per_s = retries_per_s
+        self._bucket_width_s = window_s / _BUCKETS
         self.reset()
 
     def reset(self) -> None:
         """As on the first day: nothing earned, one second's retries at hand."""
-        self._earned_in = [0.0] * _BUCKETS
+        self._earned_by_bucket = [0.0] * _BUCKETS
         self._earned = 0.0
-        self._bucket = 0
-        self._oldest = 0
+        self._current_bucket = 0
+        self._oldest_bucket = 0
         """No earlier bucket holds anything."""
-        self._kept = self._most_kept
+        self._refilled_retries = self._max_refilled_retries
         self._refilled_at = 0.0
 
     @property
-    def _most_kept(self) -> float:
-        return max(1.0, self.per_s) if self.per_s else 0.0
+    def _max_refilled_retries(self) -> float:
+        return max(1.0, self.retries_per_s) if self.retries_per_s else 0.0
 
-    def retune(self, ratio: float, per_s: float) -> None:
+    def retune(self, ratio: float, retries_per_s: float) -> None:
         """Change the rates; what was earned stays."""
-        self.ratio, self.per_s = ratio, per_s
-        self._kept = min(self._kept, self._most_kept)
+        self.ratio, self.retries_per_s = ratio, retries_per_s
+        self._refilled_retries = min(self._refilled_retries, self._max_refilled_retries)
 
-    def sent(self, now: float) -> None:
+    def on_first_send(self, now: float) -> None:
         """An item's first attempt was sent."""
-        bucket = int(now / self._width_s)
-        if bucket != self._bucket:
-            self._advance(bucket)
-        self._earned_in[bucket % _BUCKETS] += self.ratio
+        bucket = int(now / self._bucket_width_s)
+        if bucket != self._current_bucket:
+            self._expire_buckets(bucket)
+        self._earned_by_bucket[bucket % _BUCKETS] += self.ratio
         self._earned += self.ratio
 
-    def allow(self, now: float) -> bool:
+    def try_spend(self, now: float) -> bool:
         """Spend a retry, or say that there is none."""
-        if self.remaining(now) < 1 - _ROUNDING:
+        if self.remaining(now) < 1 - _ROUNDING_TOLERANCE:
             return False
-        owed = 1 - min(1.0, self._kept)
-        self._kept -= 1 - owed
-        while owed > _ROUNDING:
-            place = self._oldest % _BUCKETS
-            paid = min(owed, self._earned_in[place])
-            self._earned_in[place] -= paid
+        owed = 1 - min(1.0, self._refilled_retries)
+        self._refilled_retries -= 1 - owed
+        while owed > _ROUNDING_TOLERANCE:
+            slot = self._oldest_bucket % _BUCKETS
+            paid = min(owed, self._earned_by_bucket[slot])
+            self._earned_by_bucket[slot] -= paid
             self._earned -= paid
             owed -= paid
-            if self._oldest == self._bucket:
+            if self._oldest_bucket == self._current_bucket:
                 break
-            if self._earned_in[place] <= _ROUNDING:
-                self._oldest += 1
+            if self._earned_by_bucket[slot] <= _ROUNDING_TOLERANCE:
+                self._oldest_bucket += 1
         return True
 
     def remaining(self, now: float) -> float:
         """Retries that are allowed now."""
-        bucket = int(now / self._width_s)
-        if bucket != self._bucket:
-            self._advance(bucket)
+        bucket = int(now / self._bucket_width_s)
+        if bucket != self._current_bucket:
+            self._expire_buckets(bucket)
         if now > self._refilled_at:
-            self._kept = min(self._most_kept, self._kept + (now - self._refilled_at) * self.per_s)
+            self._refilled_retries = min(
+                self._max_refilled_retries, self._refilled_retries + (now - self._refilled_at) * self.retries_per_s
+            )
             self._refilled_at = now
-        return self._kept + max(0.0, self._earned)
+        return self._refilled_retries + max(0.0, self._earned)
 
-    def _advance(self, bucket: int) -> None:
+    def _expire_buckets(self, bucket: int) -> None:
         """Lose what was earned too long ago."""
-        for gone in range(max(self._bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
-            place = gone % _BUCKETS
-            self._earned -= self._earned_in[place]
-            self._earned_in[place] = 0.0
-        self._oldest = max(self._oldest, bucket - _BUCKETS + 1)
-        self._bucket = bucket
-        if self._oldest == bucket:
-            self._earned = self._earned_in[bucket % _BUCKETS]
+        for expired in range(max(self._current_bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
+            slot = expired % _BUCKETS
+            self._earned -= self._earned_by_bucket[slot]
+            self._earned_by_bucket[slot] = 0.0
+        self._oldest_bucket = max(self._oldest_bucket, bucket - _BUCKETS + 1)
+        self._current_bucket = bucket
+        if self._oldest_bucket == bucket:
+            self._earned = self._earned_by_bucket[bucket % _BUCKETS]

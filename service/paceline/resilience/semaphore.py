@@ -8,7 +8,7 @@ import time
 from paceline.model import Request, Response, Send
 
 
-class ConcurrencyCap:
+class SemaphoreLayer:
     """A batch's own cap; the wait for it is on the receipt as `queue_s`."""
 
     def __init__(self, limit: int) -> None:

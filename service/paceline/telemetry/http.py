@@ -23,16 +23,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-Observe = Callable[[str, str, str, float], None]
+ObserveRequest = Callable[[str, str, str, float], None]
 """Takes route, method, status class and seconds."""
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
-class HttpMetrics:
+class HttpMetricsMiddleware:
     """Reports each request once, when its answer has ended. Place it outside whatever else may answer."""
 
-    def __init__(self, app: App, observe: Observe) -> None:
+    def __init__(self, app: App, observe: ObserveRequest) -> None:
         self._app = app
         self._observe = observe
 
@@ -41,39 +41,39 @@ class HttpMetrics:
             await self._app(scope, receive, send)
             return
         began_at = time.perf_counter()
-        answered: str | None = None
-        gone = False
+        status_label: str | None = None
+        disconnected = False
 
-        async def noting_the_start(message: Message) -> None:
-            nonlocal answered
+        async def send_and_record_status(message: Message) -> None:
+            nonlocal status_label
             if message["type"] == "http.response.start":
-                answered = status_class(message["status"])
+                status_label = status_class(message["status"])
             await send(message)
 
-        async def noting_the_end() -> Message:
-            nonlocal gone
+        async def receive_and_record_disconnect() -> Message:
+            nonlocal disconnected
             message = await receive()
-            gone = gone or message["type"] == "http.disconnect"
+            disconnected = disconnected or message["type"] == "http.disconnect"
             return message
 
         try:
-            await self._app(scope, noting_the_end, noting_the_start)
+            await self._app(scope, receive_and_record_disconnect, send_and_record_status)
         except Exception:
-            if answered is None and not gone:
-                answered = "5xx"  # what the server answers in the app's place
+            if status_label is None and not disconnected:
+                status_label = "5xx"  # what the server answers in the app's place
             raise
         finally:
             # No start, and no error of ours: the caller went away, or the server gave the request up.
-            took_s = time.perf_counter() - began_at
-            self._observe(route_of(scope), method_of(scope), answered or "disconnected", took_s)
+            duration_s = time.perf_counter() - began_at
+            self._observe(route_label(scope), method_label(scope), status_label or "disconnected", duration_s)
 
 
-def route_of(scope: Scope) -> str:
+def route_label(scope: Scope) -> str:
     """The template of the route that matched; the router leaves it in the scope."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "unmatched"
 
 
-def method_of(scope: Scope) -> str:
+def method_label(scope: Scope) -> str:
     method = scope["method"]
-    return method if method in METHODS else "other"
+    return method if method in KNOWN_METHODS else "other"

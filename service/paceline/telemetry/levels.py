@@ -10,7 +10,7 @@ from msgspec import Struct, field
 BREAKER_STATES = ("closed", "open", "half_open")
 
 
-class WindowLevel(Protocol):
+class WindowGauges(Protocol):
     """One rate window of a budget."""
 
     @property
@@ -23,7 +23,7 @@ class WindowLevel(Protocol):
     def source(self) -> str: ...
 
 
-class BudgetLevel(Protocol):
+class BudgetGauges(Protocol):
     """One budget of an upstream."""
 
     @property
@@ -31,10 +31,10 @@ class BudgetLevel(Protocol):
     @property
     def paused_for_ms(self) -> float: ...
     @property
-    def windows(self) -> Sequence[WindowLevel]: ...
+    def windows(self) -> Sequence[WindowGauges]: ...
 
 
-class UpstreamLevel(Protocol):
+class UpstreamGauges(Protocol):
     """One upstream's live state, as `paceline.upstream.state` gives it."""
 
     @property
@@ -52,14 +52,14 @@ class UpstreamLevel(Protocol):
     @property
     def retry_budget_remaining(self) -> float: ...
     @property
-    def budgets(self) -> Sequence[BudgetLevel]: ...
+    def budgets(self) -> Sequence[BudgetGauges]: ...
 
 
-States = Callable[[], Iterable[UpstreamLevel]]
+ReadUpstreams = Callable[[], Iterable[UpstreamGauges]]
 """Asked at each scrape."""
 
 
-class Levels(Struct):
+class GaugeSnapshot(Struct):
     """Gauge values by label values."""
 
     in_flight: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -72,35 +72,35 @@ class Levels(Struct):
     retry_budget_remaining: dict[tuple[str, ...], float] = field(default_factory=dict)
 
 
-def levels(states: Iterable[UpstreamLevel]) -> Levels:
+def read_gauges(upstreams: Iterable[UpstreamGauges]) -> GaugeSnapshot:
     """Read the states; those of one name (undeclared hosts) are added up, of what remains the least is shown."""
-    read = Levels()
-    for state in states:
-        key = (state.name,)
-        _add(read.in_flight, key, state.in_flight)
-        _add(read.queued, key, state.queued)
-        _add(read.concurrency_limit, key, state.concurrency_limit)
-        paused = state.paused
-        for budget in state.budgets:
+    snapshot = GaugeSnapshot()
+    for upstream in upstreams:
+        key = (upstream.name,)
+        _add_to(snapshot.in_flight, key, upstream.in_flight)
+        _add_to(snapshot.queued, key, upstream.queued)
+        _add_to(snapshot.concurrency_limit, key, upstream.concurrency_limit)
+        paused = upstream.paused
+        for budget in upstream.budgets:
             paused = paused or budget.paused_for_ms > 0
             if budget.rate_limit_per_second is not None:
-                _add(read.rate_limit_per_second, key, budget.rate_limit_per_second)
+                _add_to(snapshot.rate_limit_per_second, key, budget.rate_limit_per_second)
             for window in budget.windows:
-                labels = (state.name, window_label(window))
-                known = read.rate_remaining.get(labels, window.remaining)
-                read.rate_remaining[labels] = min(known, window.remaining)
+                labels = (upstream.name, window_label(window))
+                known = snapshot.rate_remaining.get(labels, window.remaining)
+                snapshot.rate_remaining[labels] = min(known, window.remaining)
         for breaker in BREAKER_STATES:
-            _add(read.breaker_state, (state.name, breaker), float(state.breaker == breaker))
-        left = read.retry_budget_remaining.get(key, state.retry_budget_remaining)
-        read.retry_budget_remaining[key] = min(left, state.retry_budget_remaining)
-        read.budget_paused[key] = max(read.budget_paused.get(key, 0), float(paused))
-    return read
+            _add_to(snapshot.breaker_state, (upstream.name, breaker), float(upstream.breaker == breaker))
+        least_remaining = snapshot.retry_budget_remaining.get(key, upstream.retry_budget_remaining)
+        snapshot.retry_budget_remaining[key] = min(least_remaining, upstream.retry_budget_remaining)
+        snapshot.budget_paused[key] = max(snapshot.budget_paused.get(key, 0), float(paused))
+    return snapshot
 
 
-def window_label(window: WindowLevel) -> str:
+def window_label(window: WindowGauges) -> str:
     """`limit/per` of a declared window (`80/1m`); `header` or `learned` for the others."""
     return f"{window.limit:.15g}/{window.per}" if window.source == "declared" else window.source
 
 
-def _add(values: dict[tuple[str, ...], float], key: tuple[str, ...], more: float) -> None:
-    values[key] = values.get(key, 0) + more
+def _add_to(values: dict[tuple[str, ...], float], key: tuple[str, ...], amount: float) -> None:
+    values[key] = values.get(key, 0) + amount

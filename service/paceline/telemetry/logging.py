@@ -17,10 +17,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from paceline.events import BatchFinished, BudgetPaused, Event
 
-Level = Literal["debug", "info", "warning", "error"]
-Format = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "console"]
 
-_ENGINES = ("asyncio", "aiohttp", "httpx2", "paceline")
+_LIBRARY_LOGGERS = ("asyncio", "aiohttp", "httpx2", "paceline")
 """Heard from a warning on: below it engines name whole URLs and headers. `paceline` tells its own faults."""
 
 _USERINFO = re.compile(r"://[^\s/?#@]*@")
@@ -28,28 +28,30 @@ _QUERY = re.compile(r"[?#]\S+")
 _CREDENTIAL = re.compile(r"\b(bearer|basic)[ \t]+\S+", re.IGNORECASE)
 
 
-def configure(level: Level = "info", format: Format = "json", stream: TextIO | None = None) -> FilteringBoundLogger:
+def configure_logging(
+    level: LogLevel = "info", format: LogFormat = "json", stream: TextIO | None = None
+) -> FilteringBoundLogger:
     """The process's logger, writing to `stream` (standard error); the server's own lines go through it too.
 
     Start uvicorn with `log_config=None`, or it replaces these handlers by its own. Its access log is silenced: it
     writes whole URLs, and the metrics count requests.
     """
     stream = stream or sys.stderr
-    chain: list[Processor] = [
+    processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,  # plain: a traceback that shows local variables shows secrets
-        _without_secrets,
-        structlog.processors.JSONRenderer() if format == "json" else _for_people(stream),
+        _redact_secrets,
+        structlog.processors.JSONRenderer() if format == "json" else _console_renderer(stream),
     ]
     log: FilteringBoundLogger = structlog.wrap_logger(
-        _Lines(stream), processors=chain, wrapper_class=structlog.make_filtering_bound_logger(level)
+        _LineWriter(stream), processors=processors, wrapper_class=structlog.make_filtering_bound_logger(level)
     ).bind()
-    _route_libraries(log, getattr(logging, level.upper()))
+    _route_library_logs(log, getattr(logging, level.upper()))
     return log
 
 
-class BatchLog:
+class LoggingListener:
     """The listener that logs: a line when a batch has finished, a warning when an upstream's throttle pauses it."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
@@ -73,9 +75,9 @@ class BatchLog:
                 elapsed_ms=round(event.elapsed_s * 1000, 1),
             )
         elif isinstance(event, BudgetPaused):
-            self._paused(event)
+            self._log_pause(event)
 
-    def _paused(self, event: BudgetPaused) -> None:
+    def _log_pause(self, event: BudgetPaused) -> None:
         """Warn of a pause, and again only where it grows by more than a second: every answer of a burst renews it."""
         until = time.perf_counter() + event.duration_s
         known = self._paused_until.get(event.upstream)
@@ -84,7 +86,7 @@ class BatchLog:
             self._log.warning("budget paused", upstream=event.upstream, for_ms=round(event.duration_s * 1000, 1))
 
 
-class _Lines:
+class _LineWriter:
     """Whole lines to a stream. A line that cannot be written is lost: logging must never end a batch."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -100,7 +102,7 @@ class _Lines:
     debug = info = warning = error = critical = msg
 
 
-class _Forward(logging.Handler):
+class _ForwardingHandler(logging.Handler):
     """Hands the standard library's records to the process's logger."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
@@ -116,13 +118,16 @@ class _Forward(logging.Handler):
         self._log.log(level, message, logger=record.name, exc_info=record.exc_info)
 
 
-def _route_libraries(log: FilteringBoundLogger, level: int) -> None:
-    forward = _Forward(log)
-    for name, least in (("uvicorn", level), *((engine, max(level, logging.WARNING)) for engine in _ENGINES)):
+def _route_library_logs(log: FilteringBoundLogger, level: int) -> None:
+    forward = _ForwardingHandler(log)
+    for name, min_level in (
+        ("uvicorn", level),
+        *((library, max(level, logging.WARNING)) for library in _LIBRARY_LOGGERS),
+    ):
         logger = logging.getLogger(name)
         logger.handlers = [forward]
         logger.propagate = False
-        logger.setLevel(least)
+        logger.setLevel(min_level)
     errors = logging.getLogger("uvicorn.error")
     errors.handlers, errors.propagate = [], True
     errors.setLevel(logging.NOTSET)
@@ -130,20 +135,20 @@ def _route_libraries(log: FilteringBoundLogger, level: int) -> None:
     access.handlers, access.propagate = [logging.NullHandler()], False
 
 
-def _without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _redact_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Drop queries, user names and passwords of URLs, and credentials, wherever they stand; put the head first."""
     head = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
-    return {key: _scrubbed(value) for key, value in (head | dict(event)).items()}
+    return {key: _redact(value) for key, value in (head | dict(event)).items()}
 
 
-def _scrubbed(value: object) -> object:
+def _redact(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = _QUERY.sub("?***", _USERINFO.sub("://***@", str(value)))
     return _CREDENTIAL.sub(r"\1 ***", text)
 
 
-def _for_people(stream: TextIO) -> Processor:
+def _console_renderer(stream: TextIO) -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     )

@@ -13,7 +13,7 @@ from collections import defaultdict
 from paceline.events import AttemptFinished, BatchFinished, Event, ItemFinished, RetryScheduled
 from paceline.model import Outcome, OutcomeKind, Strategy, WaitReason
 
-BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+BUCKET_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Upper bounds of every histogram, inclusive, in seconds; what is longer is counted above the last."""
 
 _STATUS_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
@@ -24,60 +24,60 @@ def status_class(status: int) -> str:
     return _STATUS_CLASSES.get(status // 100, "other")
 
 
-class Durations:
+class DurationHistogram:
     """One histogram series: how many fell into each bucket, and their sum."""
 
     __slots__ = ("counts", "sum_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.counts = [0] * (len(BUCKET_BOUNDS_S) + 1)
         self.sum_s = 0.0
 
-    def add(self, duration_s: float) -> None:
-        self.counts[bisect_left(BUCKETS_S, duration_s)] += 1
+    def observe(self, duration_s: float) -> None:
+        self.counts[bisect_left(BUCKET_BOUNDS_S, duration_s)] += 1
         self.sum_s += duration_s
 
 
-class Tally:
+class EventCounters:
     """Counts events by their labels; the keys of each mapping are the label values of one metric, in order."""
 
     def __init__(self) -> None:
-        self.items: dict[tuple[str, ...], Durations] = defaultdict(Durations)
-        self.batches: dict[tuple[str, ...], Durations] = defaultdict(Durations)
-        self.attempts: dict[tuple[str, ...], Durations] = defaultdict(Durations)
-        self.waits: dict[tuple[str, ...], Durations] = defaultdict(Durations)
-        self.served: dict[tuple[str, ...], Durations] = defaultdict(Durations)
+        self.items: dict[tuple[str, ...], DurationHistogram] = defaultdict(DurationHistogram)
+        self.batches: dict[tuple[str, ...], DurationHistogram] = defaultdict(DurationHistogram)
+        self.attempts: dict[tuple[str, ...], DurationHistogram] = defaultdict(DurationHistogram)
+        self.waits: dict[tuple[str, ...], DurationHistogram] = defaultdict(DurationHistogram)
+        self.http_requests: dict[tuple[str, ...], DurationHistogram] = defaultdict(DurationHistogram)
         self.retries: dict[tuple[str, ...], int] = defaultdict(int)
         self.rejections: dict[tuple[str, ...], int] = defaultdict(int)
         self.responses: dict[tuple[str, ...], int] = defaultdict(int)
 
-    def listen(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Count one event."""
         if isinstance(event, AttemptFinished):
-            self.attempts[event.strategy, event.upstream, event.verdict].add(event.duration_s)
+            self.attempts[event.strategy, event.upstream, event.verdict].observe(event.duration_s)
             if event.status is not None:
                 self.responses[event.upstream, status_class(event.status)] += 1
         elif isinstance(event, ItemFinished):
-            self._item(event.strategy, event.upstream, event.outcome)
+            self._record_item(event.strategy, event.upstream, event.outcome)
         elif isinstance(event, RetryScheduled):
             self.retries[event.upstream, event.reason] += 1
         elif isinstance(event, BatchFinished):
-            self.batches[(event.strategy,)].add(event.elapsed_s)
+            self.batches[(event.strategy,)].observe(event.elapsed_s)
 
-    def serve(self, route: str, method: str, answered: str, duration_s: float) -> None:
+    def record_http_request(self, route: str, method: str, status_label: str, duration_s: float) -> None:
         """Count one request to the service itself."""
-        self.served[route, method, answered].add(duration_s)
+        self.http_requests[route, method, status_label].observe(duration_s)
 
-    def _item(self, strategy: Strategy, upstream: str, outcome: Outcome) -> None:
+    def _record_item(self, strategy: Strategy, upstream: str, outcome: Outcome) -> None:
         timing = outcome.timing
-        self.items[strategy, upstream, outcome.outcome].add(timing.total_ms / 1000)
+        self.items[strategy, upstream, outcome.outcome].observe(timing.total_ms / 1000)
         if timing.rate_wait_ms:
-            self.waits[strategy, upstream, WaitReason.RATE].add(timing.rate_wait_ms / 1000)
+            self.waits[strategy, upstream, WaitReason.RATE].observe(timing.rate_wait_ms / 1000)
         if timing.queue_ms:
-            self.waits[strategy, upstream, WaitReason.CONCURRENCY].add(timing.queue_ms / 1000)
+            self.waits[strategy, upstream, WaitReason.CONCURRENCY].observe(timing.queue_ms / 1000)
         if timing.backoff_ms:
-            self.waits[strategy, upstream, WaitReason.BACKOFF].add(timing.backoff_ms / 1000)
+            self.waits[strategy, upstream, WaitReason.BACKOFF].observe(timing.backoff_ms / 1000)
         if timing.pause_ms:
-            self.waits[strategy, upstream, WaitReason.PAUSE].add(timing.pause_ms / 1000)
+            self.waits[strategy, upstream, WaitReason.PAUSE].observe(timing.pause_ms / 1000)
         if outcome.outcome is OutcomeKind.REJECTED and outcome.error is not None:
             self.rejections[upstream, outcome.error.code] += 1

@@ -11,7 +11,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 
-class EgressVerdict(Enum):
+class AddressClass(Enum):
     """What an address is. `label` names it in metrics, `wording` in messages.
 
     `openable`: an operator's `allow_private: true` may open it. The others stay shut: nothing a service fetches lives
@@ -31,13 +31,13 @@ class EgressVerdict(Enum):
     MULTICAST = ("multicast", "a multicast address", False)
     METADATA = ("metadata", "a cloud metadata address", False)
 
-    def __init__(self, label: str, wording: str, openable: bool) -> None:
+    def __init__(self, label: str, description: str, can_be_allowed: bool) -> None:
         self.label = label
-        self.wording = wording
-        self.openable = openable
+        self.description = description
+        self.can_be_allowed = can_be_allowed
 
 
-_METADATA = frozenset(
+_METADATA_ADDRESSES = frozenset(
     ip_address(text)
     for text in (
         "169.254.169.254",  # AWS, GCP, Azure, DigitalOcean, OpenStack and others
@@ -58,59 +58,59 @@ _METADATA = frozenset(
     )
 )
 
-_V = EgressVerdict
-_TABLE4 = tuple(
+_Class = AddressClass
+_IPV4_RANGES = tuple(
     (IPv4Network(text), verdict)
     for text, verdict in (
-        ("0.0.0.0/8", _V.UNSPECIFIED),
-        ("10.0.0.0/8", _V.PRIVATE),
-        ("100.64.0.0/10", _V.SHARED),
-        ("127.0.0.0/8", _V.LOOPBACK),
-        ("169.254.0.0/16", _V.LINK_LOCAL),
-        ("172.16.0.0/12", _V.PRIVATE),
-        ("192.0.0.0/24", _V.SPECIAL),
-        ("192.0.2.0/24", _V.DOCUMENTATION),
-        ("192.31.196.0/24", _V.SPECIAL),
-        ("192.52.193.0/24", _V.SPECIAL),
-        ("192.88.99.0/24", _V.SPECIAL),
-        ("192.168.0.0/16", _V.PRIVATE),
-        ("192.175.48.0/24", _V.SPECIAL),
-        ("198.18.0.0/15", _V.BENCHMARK),
-        ("198.51.100.0/24", _V.DOCUMENTATION),
-        ("203.0.113.0/24", _V.DOCUMENTATION),
-        ("224.0.0.0/4", _V.MULTICAST),
-        ("240.0.0.0/4", _V.RESERVED),
+        ("0.0.0.0/8", _Class.UNSPECIFIED),
+        ("10.0.0.0/8", _Class.PRIVATE),
+        ("100.64.0.0/10", _Class.SHARED),
+        ("127.0.0.0/8", _Class.LOOPBACK),
+        ("169.254.0.0/16", _Class.LINK_LOCAL),
+        ("172.16.0.0/12", _Class.PRIVATE),
+        ("192.0.0.0/24", _Class.SPECIAL),
+        ("192.0.2.0/24", _Class.DOCUMENTATION),
+        ("192.31.196.0/24", _Class.SPECIAL),
+        ("192.52.193.0/24", _Class.SPECIAL),
+        ("192.88.99.0/24", _Class.SPECIAL),
+        ("192.168.0.0/16", _Class.PRIVATE),
+        ("192.175.48.0/24", _Class.SPECIAL),
+        ("198.18.0.0/15", _Class.BENCHMARK),
+        ("198.51.100.0/24", _Class.DOCUMENTATION),
+        ("203.0.113.0/24", _Class.DOCUMENTATION),
+        ("224.0.0.0/4", _Class.MULTICAST),
+        ("240.0.0.0/4", _Class.RESERVED),
     )
 )
-_TABLE6 = tuple(
+_IPV6_RANGES = tuple(
     (IPv6Network(text), verdict)
     for text, verdict in (
-        ("::/128", _V.UNSPECIFIED),
-        ("::1/128", _V.LOOPBACK),
-        ("64:ff9b:1::/48", _V.SPECIAL),
-        ("100::/64", _V.SPECIAL),
-        ("100:0:0:1::/64", _V.SPECIAL),
-        ("2001:2::/48", _V.BENCHMARK),
-        ("2001::/23", _V.SPECIAL),
-        ("2001:db8::/32", _V.DOCUMENTATION),
-        ("2002::/16", _V.SPECIAL),
-        ("2620:4f:8000::/48", _V.SPECIAL),
-        ("3fff::/20", _V.DOCUMENTATION),
-        ("5f00::/16", _V.SPECIAL),
-        ("fc00::/7", _V.PRIVATE),
-        ("fe80::/10", _V.LINK_LOCAL),
-        ("fec0::/10", _V.PRIVATE),
-        ("ff00::/8", _V.MULTICAST),
+        ("::/128", _Class.UNSPECIFIED),
+        ("::1/128", _Class.LOOPBACK),
+        ("64:ff9b:1::/48", _Class.SPECIAL),
+        ("100::/64", _Class.SPECIAL),
+        ("100:0:0:1::/64", _Class.SPECIAL),
+        ("2001:2::/48", _Class.BENCHMARK),
+        ("2001::/23", _Class.SPECIAL),
+        ("2001:db8::/32", _Class.DOCUMENTATION),
+        ("2002::/16", _Class.SPECIAL),
+        ("2620:4f:8000::/48", _Class.SPECIAL),
+        ("3fff::/20", _Class.DOCUMENTATION),
+        ("5f00::/16", _Class.SPECIAL),
+        ("fc00::/7", _Class.PRIVATE),
+        ("fe80::/10", _Class.LINK_LOCAL),
+        ("fec0::/10", _Class.PRIVATE),
+        ("ff00::/8", _Class.MULTICAST),
     )
 )
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-_MAPPED = IPv6Network("::ffff:0:0/96")
-_TRANSLATED = IPv6Network("64:ff9b::/96")
-_TRANSLATED_LOCAL = IPv6Network("64:ff9b:1::/48")
-_COMPATIBLE = IPv6Network("::/96")
+_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_NAT64_LOCAL_USE = IPv6Network("64:ff9b:1::/48")
+_IPV4_COMPATIBLE = IPv6Network("::/96")
 
 
-def judge(address: str | IPv4Address | IPv6Address) -> EgressVerdict:
+def classify(address: str | IPv4Address | IPv6Address) -> AddressClass:
     """What this address is; an IPv4 address inside an IPv6 one is taken out and judged too.
 
     Raises:
@@ -118,18 +118,18 @@ def judge(address: str | IPv4Address | IPv6Address) -> EgressVerdict:
     """
     ip = ip_address(address) if isinstance(address, str) else address
     if isinstance(ip, IPv6Address):
-        return _judge6(IPv6Address(int(ip)))  # without its zone
-    if ip in _METADATA:
-        return EgressVerdict.METADATA
-    return next((verdict for network, verdict in _TABLE4 if ip in network), EgressVerdict.PUBLIC)
+        return _classify_ipv6(IPv6Address(int(ip)))  # without its zone
+    if ip in _METADATA_ADDRESSES:
+        return AddressClass.METADATA
+    return next((address_class for network, address_class in _IPV4_RANGES if ip in network), AddressClass.PUBLIC)
 
 
-def embedded(ip: IPv6Address) -> list[IPv4Address]:
+def embedded_ipv4_addresses(ip: IPv6Address) -> list[IPv4Address]:
     """The IPv4 addresses that packets to this IPv6 address may end up at."""
     number = int(ip)
-    if ip in _MAPPED or ip in _TRANSLATED or (ip in _COMPATIBLE and number > 1):
+    if ip in _IPV4_MAPPED or ip in _NAT64 or (ip in _IPV4_COMPATIBLE and number > 1):
         return [IPv4Address(number & 0xFFFFFFFF)]
-    if ip in _TRANSLATED_LOCAL:  # RFC 6052: a /48 prefix leaves bits 64-71 out; a /96 inside it is as usual
+    if ip in _NAT64_LOCAL_USE:  # RFC 6052: a /48 prefix leaves bits 64-71 out; a /96 inside it is as usual
         return [
             IPv4Address(((number >> 64) & 0xFFFF) << 16 | (number >> 40) & 0xFFFF),
             IPv4Address(number & 0xFFFFFFFF),
@@ -139,23 +139,23 @@ def embedded(ip: IPv6Address) -> list[IPv4Address]:
     return list(ip.teredo or ())
 
 
-def _judge6(ip: IPv6Address) -> EgressVerdict:
-    if ip in _METADATA:
-        return EgressVerdict.METADATA
-    inner = [judge(v4) for v4 in embedded(ip)]
-    bad = [verdict for verdict in inner if verdict is not EgressVerdict.PUBLIC]
-    if bad:
+def _classify_ipv6(ip: IPv6Address) -> AddressClass:
+    if ip in _METADATA_ADDRESSES:
+        return AddressClass.METADATA
+    embedded_classes = [classify(v4) for v4 in embedded_ipv4_addresses(ip)]
+    non_public = [verdict for verdict in embedded_classes if verdict is not AddressClass.PUBLIC]
+    if non_public:
         # The worst reading counts: what allow_private never opens stays shut inside an IPv6 address as well.
-        return min(bad, key=lambda verdict: (verdict is not EgressVerdict.METADATA, verdict.openable))
-    if inner and (ip in _MAPPED or ip in _TRANSLATED):
-        return EgressVerdict.PUBLIC
-    for network, verdict in _TABLE6:
+        return min(non_public, key=lambda verdict: (verdict is not AddressClass.METADATA, verdict.can_be_allowed))
+    if embedded_classes and (ip in _IPV4_MAPPED or ip in _NAT64):
+        return AddressClass.PUBLIC
+    for network, verdict in _IPV6_RANGES:
         if ip in network:
             return verdict
-    return EgressVerdict.PUBLIC if ip in _GLOBAL_UNICAST else EgressVerdict.RESERVED
+    return AddressClass.PUBLIC if ip in _GLOBAL_UNICAST else AddressClass.RESERVED
 
 
-def network(text: str) -> IPv4Network | IPv6Network | None:
+def parse_network(text: str) -> IPv4Network | IPv6Network | None:
     """A range in CIDR form or a single address; None where it is a name. ValueError for a range with host bits."""
     if "/" in text:
         return ip_network(text)

@@ -28,23 +28,23 @@ from paceline.errors import (
     TlsFailed,
 )
 from paceline.model import Exchange, Headers, Request, Response, Url
-from paceline.transport.base import Wire
-from paceline.transport.coding import open_body, without_coding
-from paceline.transport.dial import Dialler
-from paceline.transport.egress import Guard
-from paceline.transport.head import caller_fields, check_method, needs_length
+from paceline.transport.base import TransportOptions
+from paceline.transport.coding import open_body_decoder, strip_coding_headers
+from paceline.transport.dial import Connector
+from paceline.transport.egress import EgressGuard
+from paceline.transport.head import build_header_fields, check_method, needs_content_length
 
 KEEP_ALIVE_S = 15.0
-MAX_IDLE = 1000
-MAX_INTERIM = 100
+MAX_IDLE_CONNECTIONS = 1000
+MAX_INTERIM_RESPONSES = 100
 """1xx answers before the answer; a server that sends more is flooding."""
-_MAX_LINE = 16 * 1024
-_SAID_TIMEOUT = re.compile(r"timeout=([0-9]{1,6})", re.IGNORECASE).search
+_MAX_LINE_BYTES = 16 * 1024
+_KEEP_ALIVE_TIMEOUT = re.compile(r"timeout=([0-9]{1,6})", re.IGNORECASE).search
 _MAX_FIELDS = 256
-_READ_BUFFER = 64 * 1024
+_READ_BUFFER_BYTES = 64 * 1024
 
 # The first entry that fits decides.
-ERRORS: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
+ERROR_MAP: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
     (client_exceptions.ClientConnectorDNSError, DnsFailed),
     (client_exceptions.ClientSSLError, TlsFailed),
     (client_exceptions.ServerFingerprintMismatch, TlsFailed),
@@ -61,34 +61,34 @@ ERRORS: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
 _Origin = tuple[str, str, int]
 
 
-def translate(error: Exception, exchange: Exchange) -> PacelineError | None:
+def translate_error(error: Exception, exchange: Exchange) -> PacelineError | None:
     """The library's error as ours; None for what no library raises, which is a fault of this program."""
-    for kind, ours in ERRORS:
+    for kind, ours in ERROR_MAP:
         if isinstance(error, kind):
-            return ours(_said(error, exchange), sent=exchange.written_at is not None)
+            return ours(_describe_error(error, exchange), sent=exchange.written_at is not None)
     return None
 
 
-def _said(error: Exception, exchange: Exchange) -> str:
+def _describe_error(error: Exception, exchange: Exchange) -> str:
     if isinstance(error, client_exceptions.ServerDisconnectedError):
-        said = "the upstream closed the connection before it answered"
+        description = "the upstream closed the connection before it answered"
     elif isinstance(error, http_exceptions.HttpProcessingError):
-        said = f"the answer is not HTTP as it should be: {' '.join(error.message.split())[:200]}"
+        description = f"the answer is not HTTP as it should be: {' '.join(error.message.split())[:200]}"
     else:
-        said = str(error) or type(error).__name__
+        description = str(error) or type(error).__name__
     if exchange.reused and exchange.answered_at is None:
-        said += " (on a connection kept from an earlier request)"
-    return said
+        description += " (on a connection kept from an earlier request)"
+    return description
 
 
-class _Connection(ResponseHandler):
+class _PooledConnection(ResponseHandler):
     """One connection. It belongs to the call whose `exchange` it has; bytes that arrive in between end it."""
 
     sock: socket.socket
     origin: _Origin
     exchange: Exchange | None = None
-    idle_until: float = 0.0
-    keep_s: float = KEEP_ALIVE_S
+    expires_at: float = 0.0
+    keep_alive_s: float = KEEP_ALIVE_S
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -105,21 +105,21 @@ class _Connection(ResponseHandler):
         if self._reading_paused:  # aiohttp asks after every read, and would run the parser over nothing
             super().resume_reading(resume_parser)
 
-    def expect(self, bodyless: bool) -> None:
+    def prepare_for_response(self, without_body: bool) -> None:
         """Make ready for one answer. The parser is new: an old one may hold the beginning of an answer nobody asked."""
         self.set_response_params(
-            skip_payload=bodyless,
+            skip_payload=without_body,
             read_until_eof=True,
             auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
-            max_line_size=_MAX_LINE,
-            max_field_size=_MAX_LINE,
+            read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
             max_headers=_MAX_FIELDS,
         )
 
-    def reusable(self, now: float) -> bool:
+    def is_reusable(self, now: float) -> bool:
         """Alive, and nothing has arrived on it since its last answer, not even in the kernel's buffer."""
-        if not self.is_connected() or now >= self.idle_until:
+        if not self.is_connected() or now >= self.expires_at:
             return False
         try:
             self.sock.recv(1, socket.MSG_PEEK)
@@ -133,34 +133,34 @@ class _Connection(ResponseHandler):
 class AiohttpTransport:
     """`Transport` over aiohttp's HTTP/1.1 protocol, with keep-alive. One for each upstream; needs a running loop."""
 
-    def __init__(self, wire: Wire, guard: Guard) -> None:
-        self._wire = wire
-        self._dialler = Dialler(wire, guard)
+    def __init__(self, options: TransportOptions, guard: EgressGuard) -> None:
+        self._options = options
+        self._connector = Connector(options, guard)
         self._loop = asyncio.get_running_loop()
-        self._idle: dict[_Origin, list[_Connection]] = {}
+        self._idle: dict[_Origin, list[_PooledConnection]] = {}
         self._idle_count = 0
-        self._busy: set[_Connection] = set()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._in_use: set[_PooledConnection] = set()
+        self._expiry_timer: asyncio.TimerHandle | None = None
         self._closed = False
         # Items of one batch share their headers more often than not.
-        self._fields = lru_cache(maxsize=256)(_rendered)
+        self._render_cached_headers = lru_cache(maxsize=256)(_render_headers)
 
     async def send(self, request: Request) -> Response:
         """Send once and read the whole answer; see `Transport.send`."""
-        head = self._head(request)
+        head = self._render_head(request)
         url, exchange = request.url, request.exchange
         origin = (url.scheme, url.host, url.port)
-        connection = self._take(origin)
+        connection = self._take_idle(origin)
         exchange.reused = connection is not None
         if connection is None:
-            connection = await self._dial(url, origin)
-        self._busy.add(connection)
+            connection = await self._connect(url, origin)
+        self._in_use.add(connection)
         try:
             connection.exchange = exchange
             response = await self._exchange(connection, request, head)
         except Exception as error:
             connection.abort()
-            if isinstance(error, PacelineError) or (ours := translate(error, exchange)) is None:
+            if isinstance(error, PacelineError) or (ours := translate_error(error, exchange)) is None:
                 raise
             raise ours from error
         except BaseException:
@@ -168,72 +168,74 @@ class AiohttpTransport:
             raise
         finally:
             connection.exchange = None
-            self._busy.discard(connection)
-        self._keep(connection)
+            self._in_use.discard(connection)
+        self._return_to_pool(connection)
         return response
 
     async def close(self) -> None:
         """Close every connection; calls still in flight fail."""
         self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for connection in [*self._busy, *(each for idle in self._idle.values() for each in idle)]:
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        for connection in [*self._in_use, *(each for idle in self._idle.values() for each in idle)]:
             if connection.transport is not None:
                 connection.transport.abort()
         self._idle.clear()
         await asyncio.sleep(0)  # transports close their sockets in the loop's next turn
 
-    async def _exchange(self, connection: _Connection, request: Request, head: bytes) -> Response:
+    async def _exchange(self, connection: _PooledConnection, request: Request, head: bytes) -> Response:
         is_head = request.method == "HEAD"
-        connection.expect(bodyless=is_head)
+        connection.prepare_for_response(without_body=is_head)
         transport = connection.transport
         if transport is None or transport.is_closing():
             raise ConnectFailed(f"{request.url.authority}: the connection closed as soon as it was open")
         transport.write(head + request.body if request.body else head)
-        request.exchange.written(time.perf_counter())
+        request.exchange.mark_written(time.perf_counter())
         message, payload = await connection.read()
-        interim = 0
+        interim_count = 0
         while message.code < 200:
-            interim += 1
-            if message.code == 101 or interim > MAX_INTERIM:
+            interim_count += 1
+            if message.code == 101 or interim_count > MAX_INTERIM_RESPONSES:
                 what = "switched protocols unasked" if message.code == 101 else "sent nothing but interim answers"
                 raise ProtocolError(f"the upstream {what}", sent=True)
             message, payload = await connection.read()
-        if (said := message.headers.get("Keep-Alive")) is not None and (match := _SAID_TIMEOUT(said)) is not None:
+        if (keep_alive := message.headers.get("Keep-Alive")) is not None and (
+            match := _KEEP_ALIVE_TIMEOUT(keep_alive)
+        ) is not None:
             # A second short of the upstream's own word, so that it does not close as we write.
-            connection.keep_s = min(KEEP_ALIVE_S, int(match[1]) - 1.0)
+            connection.keep_alive_s = min(KEEP_ALIVE_S, int(match[1]) - 1.0)
         headers = tuple(
             [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in message.raw_headers]
         )
         if is_head or message.code in (204, 304):
             return Response(message.code, headers, b"")
-        body = open_body(headers, self._wire.max_response)
+        body = open_body_decoder(headers, self._options.max_response)
         while chunk := await payload.readany():
             body.feed(chunk)
-        whole = body.finish()
-        return Response(message.code, without_coding(headers) if body.decoded else headers, whole)
+        content = body.finish()
+        return Response(message.code, strip_coding_headers(headers) if body.was_decoded else headers, content)
 
-    def _head(self, request: Request) -> bytes:
+    def _render_head(self, request: Request) -> bytes:
         check_method(request.method)
         url = request.url
-        fields = self._fields(request.headers)
-        if needs_length(request):
+        fields = self._render_cached_headers(request.headers)
+        if needs_content_length(request):
             fields += b"Content-Length: %d\r\n" % len(request.body)
-        if (authorization := self._dialler.authorization(url)) is not None:
+        if (authorization := self._connector.proxy_authorization(url)) is not None:
             fields += f"Proxy-Authorization: {authorization}\r\n".encode("ascii")
-        line = f"{request.method} {self._dialler.target(url)} HTTP/1.1\r\nHost: {url.authority}\r\n"
+        line = f"{request.method} {self._connector.request_target(url)} HTTP/1.1\r\nHost: {url.authority}\r\n"
         return line.encode("ascii") + fields + b"\r\n"
 
-    async def _dial(self, url: Url, origin: _Origin) -> _Connection:
+    async def _connect(self, url: Url, origin: _Origin) -> _PooledConnection:
         loop = self._loop
-        transport, connection, sock = await self._dialler.open(url, lambda: _Connection(loop))
+        transport, connection, sock = await self._connector.connect(url, lambda: _PooledConnection(loop))
         connection.sock, connection.origin = sock, origin
         if self._closed:
             transport.abort()
             raise ConnectFailed("the engine is closed")
         return connection
 
-    def _take(self, origin: _Origin) -> _Connection | None:
+    def _take_idle(self, origin: _Origin) -> _PooledConnection | None:
         """The connection used last that can still be used: the others get to grow old and close."""
         idle = self._idle.get(origin)
         if not idle:
@@ -242,40 +244,40 @@ class AiohttpTransport:
         while idle:
             connection = idle.pop()
             self._idle_count -= 1
-            if connection.reusable(now):
+            if connection.is_reusable(now):
                 return connection
             connection.abort()
         return None
 
-    def _keep(self, connection: _Connection) -> None:
+    def _return_to_pool(self, connection: _PooledConnection) -> None:
         transport = connection.transport
         if (
             self._closed
             or transport is None
             or connection.should_close
-            or self._idle_count >= MAX_IDLE
+            or self._idle_count >= MAX_IDLE_CONNECTIONS
             or transport.get_write_buffer_size()  # answered before it had taken the whole request
         ):
             connection.abort()
             return
-        connection.idle_until = time.perf_counter() + connection.keep_s
+        connection.expires_at = time.perf_counter() + connection.keep_alive_s
         self._idle.setdefault(connection.origin, []).append(connection)
         self._idle_count += 1
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(KEEP_ALIVE_S, self._close_old)
+        if self._expiry_timer is None:
+            self._expiry_timer = self._loop.call_later(KEEP_ALIVE_S, self._close_expired)
 
-    def _close_old(self) -> None:
+    def _close_expired(self) -> None:
         now = time.perf_counter()
         for origin, idle in list(self._idle.items()):
-            old = [each for each in idle if not each.is_connected() or now >= each.idle_until]
-            idle[:] = [each for each in idle if each.is_connected() and now < each.idle_until]
-            self._idle_count -= len(old)
-            for connection in old:
+            expired = [each for each in idle if not each.is_connected() or now >= each.expires_at]
+            idle[:] = [each for each in idle if each.is_connected() and now < each.expires_at]
+            self._idle_count -= len(expired)
+            for connection in expired:
                 connection.abort()
             if not idle:
                 del self._idle[origin]
-        self._sweep = self._loop.call_later(KEEP_ALIVE_S / 3, self._close_old) if self._idle else None
+        self._expiry_timer = self._loop.call_later(KEEP_ALIVE_S / 3, self._close_expired) if self._idle else None
 
 
-def _rendered(headers: Headers) -> bytes:
-    return b"".join(b"%s: %s\r\n" % (name.encode("ascii"), value) for name, value in caller_fields(headers))
+def _render_headers(headers: Headers) -> bytes:
+    return b"".join(b"%s: %s\r\n" % (name.encode("ascii"), value) for name, value in build_header_fields(headers))

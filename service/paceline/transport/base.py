@@ -15,7 +15,7 @@ from msgspec import Struct
 from paceline.model import Headers, Request, Response
 
 
-class Wire(Struct, frozen=True):
+class TransportOptions(Struct, frozen=True):
     """How an upstream is to be reached; seconds and bytes."""
 
     allow_private: bool = False
@@ -50,7 +50,7 @@ class Transport(Protocol):
 
 
 # RFC 9110 section 7.6.1, what an engine frames or negotiates by itself, and the key to this service.
-_OURS = frozenset(
+_ENGINE_HEADERS = frozenset(
     {
         "host",
         "connection",
@@ -67,17 +67,19 @@ _OURS = frozenset(
 )
 
 
-def forwardable(headers: Headers) -> list[tuple[str, str]]:
+def forwardable_headers(headers: Headers) -> list[tuple[str, str]]:
     """The caller's headers without those that belong to one hop, the framing or the engine.
 
     What a Connection header names goes too.
     """
-    named: frozenset[str] = frozenset()
+    connection_tokens: frozenset[str] = frozenset()
     for name, value in headers:
         if name.lower() == "connection":
-            named |= {token.strip().lower() for token in value.split(",")}
+            connection_tokens |= {token.strip().lower() for token in value.split(",")}
     return [
         (name, value)
         for name, value in headers
-        if (low := name.lower()) not in _OURS and low not in named and not low.startswith("proxy-")
+        if (low := name.lower()) not in _ENGINE_HEADERS
+        and low not in connection_tokens
+        and not low.startswith("proxy-")
     ]

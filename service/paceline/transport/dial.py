@@ -19,11 +19,11 @@ from urllib.parse import unquote
 
 from paceline.errors import ConnectFailed, TlsFailed
 from paceline.model import Url
-from paceline.transport.base import Wire
-from paceline.transport.egress import Guard
+from paceline.transport.base import TransportOptions
+from paceline.transport.egress import EgressGuard
 from paceline.transport.url import parse_url
 
-_MAX_PROXY_HEAD = 16 * 1024
+_MAX_PROXY_HEAD_BYTES = 16 * 1024
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -33,7 +33,7 @@ class _Proxy(NamedTuple):
     authorization: str | None
 
 
-class Dialler:
+class Connector:
     """Opens connections for one upstream.
 
     Raises:
@@ -41,22 +41,22 @@ class Dialler:
         OSError: a file of `wire`'s TLS settings cannot be read (ssl.SSLError: or is not what it should be).
     """
 
-    def __init__(self, wire: Wire, guard: Guard) -> None:
-        self._wire = wire
+    def __init__(self, options: TransportOptions, guard: EgressGuard) -> None:
+        self._options = options
         self._guard = guard
-        self._proxy = _parse_proxy(wire.proxy) if wire.proxy else None
+        self._proxy = _parse_proxy(options.proxy) if options.proxy else None
         # Reading the system's certificates takes 20 ms: only when https is first dialled, unless files are named.
-        self._tls = _tls_context(wire) if wire.ca_file or wire.cert_file else None
+        self._tls = _tls_context(options) if options.ca_file or options.cert_file else None
 
-    def target(self, url: Url) -> str:
+    def request_target(self, url: Url) -> str:
         """The request target: the whole URL for a plain request through a proxy."""
         return str(url) if self._proxy is not None and url.scheme == "http" else url.target
 
-    def authorization(self, url: Url) -> str | None:
+    def proxy_authorization(self, url: Url) -> str | None:
         """The Proxy-Authorization a plain request through a proxy needs."""
         return self._proxy.authorization if self._proxy is not None and url.scheme == "http" else None
 
-    async def open(self, url: Url, factory: Callable[[], P]) -> tuple[asyncio.Transport, P, socket.socket]:
+    async def connect(self, url: Url, factory: Callable[[], P]) -> tuple[asyncio.Transport, P, socket.socket]:
         """A connection ready for requests to `url`'s origin, its protocol, and the socket beneath.
 
         Raises:
@@ -64,24 +64,28 @@ class Dialler:
             ConnectFailed: refused, unreachable, refused by the proxy, or not within `connect_timeout_s`.
             TlsFailed: the handshake failed or the certificate is not the host's.
         """
-        via = url if self._proxy is None else self._proxy.url
+        next_hop = url if self._proxy is None else self._proxy.url
         if self._proxy is not None:  # the proxy looks names up; what can be judged here is
-            self._guard.admit(url.host, url.port, self._wire)
-        reach = self._wire if self._proxy is None else Wire(allow_private=True, dns_timeout_s=self._wire.dns_timeout_s)
-        addresses = await self._guard.resolve(via.host, via.port, reach)
-        ends_at = time.perf_counter() + self._wire.connect_timeout_s
-        sock = await _connect(addresses, via, ends_at)
+            self._guard.check_host(url.host, url.port, self._options)
+        resolve_options = (
+            self._options
+            if self._proxy is None
+            else TransportOptions(allow_private=True, dns_timeout_s=self._options.dns_timeout_s)
+        )
+        addresses = await self._guard.resolve(next_hop.host, next_hop.port, resolve_options)
+        connect_deadline = time.perf_counter() + self._options.connect_timeout_s
+        sock = await _connect_any(addresses, next_hop, connect_deadline)
         try:
-            async with asyncio.timeout(ends_at - time.perf_counter()):
+            async with asyncio.timeout(connect_deadline - time.perf_counter()):
                 if self._proxy is not None and url.scheme == "https":
-                    await _tunnel(sock, url, self._proxy)
-                transport, protocol = await self._wrap(sock, url, factory)
+                    await _open_tunnel(sock, url, self._proxy)
+                transport, protocol = await self._start_protocol(sock, url, factory)
         except ssl.SSLError as error:
             sock.close()
             raise TlsFailed(f"{url.authority}: {getattr(error, 'verify_message', None) or error}") from error
         except TimeoutError as error:
             sock.close()
-            raise ConnectFailed(_too_slow(via, self._wire.connect_timeout_s)) from error
+            raise ConnectFailed(_connect_timeout_message(next_hop, self._options.connect_timeout_s)) from error
         except OSError as error:
             sock.close()
             kind = TlsFailed if url.scheme == "https" else ConnectFailed
@@ -91,37 +95,41 @@ class Dialler:
             raise
         return transport, protocol, sock
 
-    async def _wrap(self, sock: socket.socket, url: Url, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
+    async def _start_protocol(
+        self, sock: socket.socket, url: Url, factory: Callable[[], P]
+    ) -> tuple[asyncio.Transport, P]:
         loop = asyncio.get_running_loop()
         if url.scheme == "http":
             return await loop.create_connection(factory, sock=sock)
         if self._tls is None:
-            self._tls = _tls_context(self._wire)
+            self._tls = _tls_context(self._options)
         return await loop.create_connection(factory, sock=sock, ssl=self._tls, server_hostname=url.host)
 
 
-async def _connect(addresses: list[str], via: Url, ends_at: float) -> socket.socket:
+async def _connect_any(addresses: list[str], next_hop: Url, connect_deadline: float) -> socket.socket:
     """Connect to the first address that answers; one that stays silent gets half of the time that is left."""
     error: Exception | None = None
-    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        remaining = ends_at - time.perf_counter()
-        if remaining <= 0:
+    for addresses_left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        remaining_s = connect_deadline - time.perf_counter()
+        if remaining_s <= 0:
             break
         try:
-            return await _connect_one(address, via.port, remaining if left == 1 else remaining / 2)
+            return await _connect_address(
+                address, next_hop.port, remaining_s if addresses_left == 1 else remaining_s / 2
+            )
         except OSError as failed:  # TimeoutError is one
             error = failed
     if isinstance(error, OSError) and error.errno is not None:
-        raise ConnectFailed(f"{via.authority}: {os.strerror(error.errno).lower()}") from error
-    raise ConnectFailed(f"{via.authority}: no connection in time") from error
+        raise ConnectFailed(f"{next_hop.authority}: {os.strerror(error.errno).lower()}") from error
+    raise ConnectFailed(f"{next_hop.authority}: no connection in time") from error
 
 
-async def _connect_one(address: str, port: int, within_s: float) -> socket.socket:
+async def _connect_address(address: str, port: int, timeout_s: float) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(timeout_s):
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
         if sock.getsockname()[:2] == sock.getpeername()[:2]:
             # A local port of the ephemeral range with nobody listening can connect to itself.
@@ -132,19 +140,19 @@ async def _connect_one(address: str, port: int, within_s: float) -> socket.socke
     return sock
 
 
-async def _tunnel(sock: socket.socket, url: Url, proxy: _Proxy) -> None:
+async def _open_tunnel(sock: socket.socket, url: Url, proxy: _Proxy) -> None:
     """Ask the proxy for a tunnel to `url`'s origin; afterwards the socket is the origin's."""
     loop = asyncio.get_running_loop()
     host = f"[{url.host}]" if ":" in url.host else url.host
-    ask = f"CONNECT {host}:{url.port} HTTP/1.1\r\nHost: {host}:{url.port}\r\n"
+    connect_request = f"CONNECT {host}:{url.port} HTTP/1.1\r\nHost: {host}:{url.port}\r\n"
     if proxy.authorization is not None:
-        ask += f"Proxy-Authorization: {proxy.authorization}\r\n"
-    await loop.sock_sendall(sock, f"{ask}\r\n".encode("ascii"))
+        connect_request += f"Proxy-Authorization: {proxy.authorization}\r\n"
+    await loop.sock_sendall(sock, f"{connect_request}\r\n".encode("ascii"))
     head = b""
     while b"\r\n\r\n" not in head:
         chunk = await loop.sock_recv(sock, 4096)
         head += chunk
-        if not chunk or len(head) > _MAX_PROXY_HEAD:
+        if not chunk or len(head) > _MAX_PROXY_HEAD_BYTES:
             raise ConnectFailed(f"the proxy {proxy.url.authority} did not answer CONNECT with HTTP")
     status = head.split(b"\r\n", 1)[0].split(b" ", 2)
     if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].startswith(b"2"):
@@ -154,11 +162,11 @@ async def _tunnel(sock: socket.socket, url: Url, proxy: _Proxy) -> None:
         raise ConnectFailed(f"the proxy {proxy.url.authority} sent bytes into the tunnel before it was used")
 
 
-def _tls_context(wire: Wire) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=wire.ca_file)
+def _tls_context(options: TransportOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.ca_file)
     context.set_alpn_protocols(["http/1.1"])
-    if wire.cert_file:
-        context.load_cert_chain(wire.cert_file, wire.key_file)
+    if options.cert_file:
+        context.load_cert_chain(options.cert_file, options.key_file)
     return context
 
 
@@ -172,5 +180,5 @@ def _parse_proxy(text: str) -> _Proxy:
     return _Proxy(url, f"Basic {token}")
 
 
-def _too_slow(via: Url, within_s: float) -> str:
-    return f"{via.authority}: no usable connection within {within_s:g} s"
+def _connect_timeout_message(next_hop: Url, timeout_s: float) -> str:
+    return f"{next_hop.authority}: no usable connection within {timeout_s:g} s"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from paceline.model import EngineName
-from paceline.transport.base import Transport, Wire
-from paceline.transport.egress import Guard
+from paceline.transport.base import Transport, TransportOptions
+from paceline.transport.egress import EgressGuard
 
 DEFAULT_ENGINE: EngineName = "aiohttp"
 
 
-def open_engine(name: EngineName, wire: Wire, guard: Guard) -> Transport:
+def open_engine(name: EngineName, options: TransportOptions, guard: EgressGuard) -> Transport:
     """The engine of this name, open for one upstream; to be closed by whom it is given to. Needs a running loop."""
     if name == "aiohttp":
         from paceline.transport.aiohttp import AiohttpTransport
 
-        return AiohttpTransport(wire, guard)
+        return AiohttpTransport(options, guard)
     from paceline.transport.httpx import HttpxTransport
 
-    return HttpxTransport(wire, guard)
+    return HttpxTransport(options, guard)

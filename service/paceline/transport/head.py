@@ -8,19 +8,19 @@ from typing import NoReturn
 from paceline import __version__
 from paceline.errors import InvalidRequest
 from paceline.model import Headers, Request
-from paceline.transport.base import forwardable
+from paceline.transport.base import forwardable_headers
 from paceline.transport.coding import ACCEPT_ENCODING
 
 USER_AGENT = f"paceline/{__version__}"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
-_USUAL = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_COMMON_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 def check_method(method: str) -> None:
     """Raises InvalidRequest for what is no method, and for CONNECT (a tunnel is no request)."""
-    if method in _USUAL:
+    if method in _COMMON_METHODS:
         return
     if method.upper() == "CONNECT":
         raise InvalidRequest("method CONNECT is refused: it opens a tunnel; use GET, POST or another method")
@@ -28,33 +28,33 @@ def check_method(method: str) -> None:
         raise InvalidRequest(f"{method[:80]!r} is no HTTP method; use GET, POST or another token")
 
 
-def needs_length(request: Request) -> bool:
+def needs_content_length(request: Request) -> bool:
     """Whether Content-Length is to be sent: with a body, and with methods that are expected to have one."""
-    return bool(request.body) or request.method in _WITH_LENGTH
+    return bool(request.body) or request.method in _METHODS_WITH_BODY
 
 
-def caller_fields(headers: Headers) -> list[tuple[str, bytes]]:
+def build_header_fields(headers: Headers) -> list[tuple[str, bytes]]:
     """The caller's fields that may travel, and ours where the caller said nothing.
 
     Raises:
         InvalidRequest: a name that is no token, or a value with CR, LF, NUL or another control character in it.
     """
     fields: list[tuple[str, bytes]] = []
-    agent = False
-    for name, value in forwardable(headers):
+    has_user_agent = False
+    for name, value in forwardable_headers(headers):
         if not _TOKEN(name):
-            _refuse(name, "is no header name", "names are letters, digits and - only")
-        if _FORBIDDEN(value):
-            _refuse(name, "has a control character in its value", "remove line breaks and NUL from it")
-        agent = agent or name.lower() == "user-agent"
-        fields.append((name, _encoded(value)))
+            _reject_header(name, "is no header name", "names are letters, digits and - only")
+        if _CONTROL_CHARACTER(value):
+            _reject_header(name, "has a control character in its value", "remove line breaks and NUL from it")
+        has_user_agent = has_user_agent or name.lower() == "user-agent"
+        fields.append((name, _encode_value(value)))
     fields.append(("Accept-Encoding", ACCEPT_ENCODING.encode()))
-    if not agent:
+    if not has_user_agent:
         fields.append(("User-Agent", USER_AGENT.encode()))
     return fields
 
 
-def _encoded(value: str) -> bytes:
+def _encode_value(value: str) -> bytes:
     """Latin-1, as answers are read, so that what came in goes out unchanged; UTF-8 where that cannot hold it."""
     try:
         return value.encode("latin-1")
@@ -62,5 +62,5 @@ def _encoded(value: str) -> bytes:
         return value.encode("utf-8", "surrogateescape")
 
 
-def _refuse(name: str, problem: str, fix: str) -> NoReturn:
+def _reject_header(name: str, problem: str, fix: str) -> NoReturn:
     raise InvalidRequest(f"header {name[:80]!r} {problem}; {fix}")

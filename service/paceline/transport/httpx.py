@@ -25,18 +25,18 @@ from paceline.errors import (
     ProtocolError,
 )
 from paceline.model import Exchange, Request, Response, Url
-from paceline.transport.base import Wire
-from paceline.transport.coding import open_body, without_coding
-from paceline.transport.dial import Dialler
-from paceline.transport.egress import Guard
-from paceline.transport.head import caller_fields, check_method, needs_length
+from paceline.transport.base import TransportOptions
+from paceline.transport.coding import open_body_decoder, strip_coding_headers
+from paceline.transport.dial import Connector
+from paceline.transport.egress import EgressGuard
+from paceline.transport.head import build_header_fields, check_method, needs_content_length
 
-MAX_HEAD = 256 * 1024
+MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 """Bytes of an answer before its head is complete, interim answers included."""
-_READ_BUFFER = 64 * 1024
+_READ_BUFFER_BYTES = 64 * 1024
 
 # The first entry that fits decides.
-ERRORS: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
+ERROR_MAP: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
     (httpx2.ConnectTimeout, ConnectFailed),
     (httpx2.ConnectError, ConnectFailed),
     (httpx2.PoolTimeout, ConnectFailed),
@@ -62,9 +62,9 @@ ERRORS: tuple[tuple[type[Exception], type[AttemptError]], ...] = (
 _NEVER_SENT = (ConnectFailed,)
 
 
-def translate(error: Exception, exchange: Exchange) -> PacelineError | None:
+def translate_error(error: Exception, exchange: Exchange) -> PacelineError | None:
     """The library's error as ours; None for what no library raises, which is a fault of this program."""
-    for kind, ours in ERRORS:
+    for kind, ours in ERROR_MAP:
         if isinstance(error, kind):
             sent = exchange.written_at is not None and not issubclass(ours, _NEVER_SENT)
             return ours(str(error) or type(error).__name__, sent=sent)
@@ -74,31 +74,33 @@ def translate(error: Exception, exchange: Exchange) -> PacelineError | None:
 class HttpxTransport:
     """`Transport` over httpx2, HTTP/1.1, a connection a request. One for each upstream; needs a running loop."""
 
-    def __init__(self, wire: Wire, guard: Guard, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        self._wire = wire
-        self._dialler = Dialler(wire, guard)
-        self._wired = _Wired(self._dialler) if transport is None else None
-        self._transport = transport or self._wired
+    def __init__(
+        self, options: TransportOptions, guard: EgressGuard, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self._options = options
+        self._connector = Connector(options, guard)
+        self._connecting_transport = _ConnectingTransport(self._connector) if transport is None else None
+        self._transport = transport or self._connecting_transport
         self._closed = False
 
     async def send(self, request: Request) -> Response:
         """Send once and read the whole answer; see `Transport.send`."""
-        outgoing = self._outgoing(request)
+        outgoing = self._build_request(request)
         exchange = request.exchange
         if self._closed:
             raise ConnectFailed("the engine is closed")
-        if self._wired is None:
-            exchange.written(time.perf_counter())  # a transport put in has no socket to watch
+        if self._connecting_transport is None:
+            exchange.mark_written(time.perf_counter())  # a transport put in has no socket to watch
         answer: httpx2.Response | None = None
         try:
             assert self._transport is not None
             answer = await self._transport.handle_async_request(outgoing)
-            exchange.written(time.perf_counter())  # answered by a mock in the socket's place
+            exchange.mark_written(time.perf_counter())  # answered by a mock in the socket's place
             if exchange.answered_at is None:
                 exchange.answered_at = time.perf_counter()
-            return await self._read(request, answer)
+            return await self._read_response(request, answer)
         except Exception as error:
-            if isinstance(error, PacelineError) or (ours := translate(error, exchange)) is None:
+            if isinstance(error, PacelineError) or (ours := translate_error(error, exchange)) is None:
                 raise
             raise ours from error
         finally:
@@ -112,14 +114,14 @@ class HttpxTransport:
         assert self._transport is not None
         await self._transport.aclose()
 
-    async def _read(self, request: Request, answer: httpx2.Response) -> Response:
+    async def _read_response(self, request: Request, answer: httpx2.Response) -> Response:
         status = answer.status_code
         if status < 200:
             raise ProtocolError("the upstream switched protocols unasked", sent=True)
         headers = tuple([(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in answer.headers.raw])
         if request.method == "HEAD" or status in (204, 304):
             return Response(status, headers, b"")
-        body = open_body(headers, self._wire.max_response)
+        body = open_body_decoder(headers, self._options.max_response)
         assert isinstance(answer.stream, AsyncIterable)
         chunks = aiter(answer.stream)
         try:
@@ -128,16 +130,16 @@ class HttpxTransport:
         finally:
             if isinstance(chunks, AsyncGenerator):  # else the collector would close it in a task nobody awaits
                 await chunks.aclose()
-        whole = body.finish()
-        return Response(status, without_coding(headers) if body.decoded else headers, whole)
+        content = body.finish()
+        return Response(status, strip_coding_headers(headers) if body.was_decoded else headers, content)
 
-    def _outgoing(self, request: Request) -> httpx2.Request:
+    def _build_request(self, request: Request) -> httpx2.Request:
         check_method(request.method)
         url = request.url
-        fields = [("Host", url.authority.encode("ascii")), *caller_fields(request.headers)]
-        if needs_length(request):
+        fields = [("Host", url.authority.encode("ascii")), *build_header_fields(request.headers)]
+        if needs_content_length(request):
             fields.append(("Content-Length", str(len(request.body)).encode("ascii")))
-        if (authorization := self._dialler.authorization(url)) is not None:
+        if (authorization := self._connector.proxy_authorization(url)) is not None:
             fields.append(("Proxy-Authorization", authorization.encode("ascii")))
         fields.append(("Connection", b"close"))
         try:
@@ -146,17 +148,20 @@ class HttpxTransport:
                 str(url),
                 headers=[(name.encode("ascii"), value) for name, value in fields],
                 stream=httpx2.ByteStream(request.body),
-                extensions={"target": self._dialler.target(url).encode("ascii"), "paceline": (url, request.exchange)},
+                extensions={
+                    "target": self._connector.request_target(url).encode("ascii"),
+                    "paceline": (url, request.exchange),
+                },
             )
         except httpx2.InvalidURL as error:  # longer than the library takes
             raise InvalidRequest(f"the URL cannot be used with engine httpx: {error}; use engine aiohttp") from error
 
 
-class _Wired(httpx2.AsyncBaseTransport):
+class _ConnectingTransport(httpx2.AsyncBaseTransport):
     """Each request on a connection of its own, dialled by Paceline, spoken by httpcore2."""
 
-    def __init__(self, dialler: Dialler) -> None:
-        self._dialler = dialler
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
         self._streams: set[_Stream] = set()
         self._closed = False
 
@@ -177,8 +182,8 @@ class _Wired(httpx2.AsyncBaseTransport):
             backend.close()
             raise
         if backend.stream is not None:
-            backend.stream.head_read = True
-        return httpx2.Response(answer.status, headers=answer.headers, stream=_Answer(answer, backend))
+            backend.stream.is_head_read = True
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_ResponseStream(answer, backend))
 
     async def aclose(self) -> None:
         self._closed = True
@@ -186,9 +191,9 @@ class _Wired(httpx2.AsyncBaseTransport):
             stream.abort()
         await asyncio.sleep(0)  # transports close their sockets in the loop's next turn
 
-    async def dial(self, url: Url, exchange: Exchange) -> _Stream:
-        reader = asyncio.StreamReader(limit=_READ_BUFFER)
-        transport, _, _ = await self._dialler.open(url, lambda: asyncio.StreamReaderProtocol(reader))
+    async def connect(self, url: Url, exchange: Exchange) -> _Stream:
+        reader = asyncio.StreamReader(limit=_READ_BUFFER_BYTES)
+        transport, _, _ = await self._connector.connect(url, lambda: asyncio.StreamReaderProtocol(reader))
         stream = _Stream(reader, transport, exchange, self._streams)
         if self._closed:
             stream.abort()
@@ -199,8 +204,8 @@ class _Wired(httpx2.AsyncBaseTransport):
 class _Backend(httpcore2.AsyncNetworkBackend):
     """Gives one request its stream: already through the proxy and TLS, so httpcore2 has only to speak HTTP on it."""
 
-    def __init__(self, wired: _Wired, url: Url, exchange: Exchange) -> None:
-        self._wired = wired
+    def __init__(self, connecting_transport: _ConnectingTransport, url: Url, exchange: Exchange) -> None:
+        self._connecting_transport = connecting_transport
         self._url = url
         self._exchange = exchange
         self.stream: _Stream | None = None
@@ -213,7 +218,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        self.stream = await self._wired.dial(self._url, self._exchange)
+        self.stream = await self._connecting_transport.connect(self._url, self._exchange)
         return self.stream
 
     def close(self) -> None:
@@ -236,17 +241,17 @@ class _Stream(httpcore2.AsyncNetworkStream):
         self._exchange = exchange
         self._open_streams = open_streams
         open_streams.add(self)
-        self._before_head = 0
-        self.head_read = False
+        self._head_bytes = 0
+        self.is_head_read = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         chunk = await self._reader.read(max_bytes)
         if chunk and self._exchange.answered_at is None:
             self._exchange.answered_at = time.perf_counter()
-        if not self.head_read:
-            self._before_head += len(chunk)
-            if self._before_head > MAX_HEAD:
-                raise ProtocolError(f"the upstream's head is longer than {MAX_HEAD} bytes", sent=True)
+        if not self.is_head_read:
+            self._head_bytes += len(chunk)
+            if self._head_bytes > MAX_RESPONSE_HEAD_BYTES:
+                raise ProtocolError(f"the upstream's head is longer than {MAX_RESPONSE_HEAD_BYTES} bytes", sent=True)
         return chunk
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -255,7 +260,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
                 "the connection is closed"
             )  # httpcore2 then looks for an answer that came before
         self._transport.write(buffer)
-        self._exchange.written(time.perf_counter())
+        self._exchange.mark_written(time.perf_counter())
 
     async def aclose(self) -> None:
         self.abort()
@@ -270,7 +275,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         self._open_streams.discard(self)
 
 
-class _Answer(httpx2.AsyncByteStream):
+class _ResponseStream(httpx2.AsyncByteStream):
     def __init__(self, answer: httpcore2.Response, backend: _Backend) -> None:
         assert isinstance(answer.stream, AsyncIterable)
         self._chunks = answer.stream

@@ -14,51 +14,51 @@ from threading import Thread
 
 MAX_LOOKUPS = 64
 
-Answer = Sequence[str] | Exception
+Resolution = Sequence[str] | Exception
 
 
-class SystemLookup:
+class SystemResolver:
     """The system's resolver. `await lookup(host)` gives every address of a name, in the resolver's order."""
 
-    def __init__(self, addresses_of: Callable[[str], Sequence[str]] | None = None) -> None:
-        self._addresses_of = addresses_of or _getaddrinfo
-        self._asked: dict[str, asyncio.Future[Answer]] = {}
-        self._waiting: deque[str] = deque()
-        self._threads = 0
+    def __init__(self, resolve_host: Callable[[str], Sequence[str]] | None = None) -> None:
+        self._resolve_host = resolve_host or _getaddrinfo
+        self._pending: dict[str, asyncio.Future[Resolution]] = {}
+        self._queued: deque[str] = deque()
+        self._running_threads = 0
 
     async def __call__(self, host: str) -> list[str]:
         """Every address of `host`. Raises OSError or UnicodeError as `getaddrinfo` does."""
-        future = self._asked.get(host)
+        future = self._pending.get(host)
         if future is None:
-            future = self._asked[host] = asyncio.get_running_loop().create_future()
-            self._waiting.append(host)
-            self._start()
-        answer = await asyncio.shield(future)
-        if isinstance(answer, Exception):
-            raise answer
-        return list(answer)
+            future = self._pending[host] = asyncio.get_running_loop().create_future()
+            self._queued.append(host)
+            self._start_threads()
+        resolution = await asyncio.shield(future)
+        if isinstance(resolution, Exception):
+            raise resolution
+        return list(resolution)
 
-    def _start(self) -> None:
-        while self._waiting and self._threads < MAX_LOOKUPS:
-            host = self._waiting.popleft()
-            self._threads += 1
-            Thread(target=self._ask, args=(host, asyncio.get_running_loop()), daemon=True).start()
+    def _start_threads(self) -> None:
+        while self._queued and self._running_threads < MAX_LOOKUPS:
+            host = self._queued.popleft()
+            self._running_threads += 1
+            Thread(target=self._resolve_in_thread, args=(host, asyncio.get_running_loop()), daemon=True).start()
 
-    def _ask(self, host: str, loop: asyncio.AbstractEventLoop) -> None:
-        answer: Answer
+    def _resolve_in_thread(self, host: str, loop: asyncio.AbstractEventLoop) -> None:
+        resolution: Resolution
         try:
-            answer = self._addresses_of(host)
+            resolution = self._resolve_host(host)
         except Exception as error:
-            answer = error
+            resolution = error
         try:
-            loop.call_soon_threadsafe(self._answered, host, answer)
+            loop.call_soon_threadsafe(self._on_resolved, host, resolution)
         except RuntimeError:  # the loop closed while the resolver hung: nobody is left to tell
             return
 
-    def _answered(self, host: str, answer: Answer) -> None:
-        self._threads -= 1
-        self._asked.pop(host).set_result(answer)  # a result even when it failed: waiters may all have left
-        self._start()
+    def _on_resolved(self, host: str, resolution: Resolution) -> None:
+        self._running_threads -= 1
+        self._pending.pop(host).set_result(resolution)  # a result even when it failed: waiters may all have left
+        self._start_threads()
 
 
 def _getaddrinfo(host: str) -> list[str]:

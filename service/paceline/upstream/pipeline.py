@@ -14,35 +14,35 @@ admission.
 
 from __future__ import annotations
 
-from paceline.admission.allowance import Allowance
-from paceline.admission.layer import Admission
+from paceline.admission.allowance import PermitPool
+from paceline.admission.layer import AdmissionLayer
 from paceline.admission.lineup import Lane
-from paceline.admission.partition import Places
-from paceline.events import Listener
+from paceline.admission.partition import FlowTable
+from paceline.events import EventListener
 from paceline.model import Batch, Send, Strategy
-from paceline.rate.token_bucket import TokenBucket
-from paceline.resilience.deadline import AttemptLimit, Deadline
-from paceline.resilience.layer import Layer, stack
-from paceline.resilience.retry import Retry
-from paceline.resilience.semaphore import ConcurrencyCap
+from paceline.rate.token_bucket import TokenBucketLayer
+from paceline.resilience.deadline import AttemptTimeoutLayer, DeadlineLayer
+from paceline.resilience.layer import Layer, compose
+from paceline.resilience.retry import RetryLayer
+from paceline.resilience.semaphore import SemaphoreLayer
 from paceline.upstream.registry import Upstream
 
 DEFAULT_CONCURRENCY = 20
 
 
-def own_layers(batch: Batch) -> list[Layer]:
+def create_batch_layers(batch: Batch) -> list[Layer]:
     """The layers that belong to the batch as a whole, shared by its way through every upstream."""
     layers: list[Layer] = []
-    cap = own_cap(batch)
+    cap = concurrency_cap_of(batch)
     if cap is not None:
-        layers.append(ConcurrencyCap(cap))
+        layers.append(SemaphoreLayer(cap))
     if batch.strategy is Strategy.TOKEN_BUCKET:
         assert batch.rate is not None
-        layers.append(TokenBucket(batch.rate))
+        layers.append(TokenBucketLayer(batch.rate))
     return layers
 
 
-def own_cap(batch: Batch) -> int | None:
+def concurrency_cap_of(batch: Batch) -> int | None:
     """The limit of the batch's own semaphore, where its strategy has one."""
     if batch.strategy in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET):
         return batch.max_concurrency or DEFAULT_CONCURRENCY
@@ -54,25 +54,29 @@ def lane_of(batch: Batch) -> Lane:
     return Lane.ADAPTIVE if batch.strategy is Strategy.ADAPTIVE else Lane.CLASSIC
 
 
-def own_allowance(batch: Batch) -> Allowance | None:
+def create_permit_pool(batch: Batch) -> PermitPool | None:
     """An `adaptive` batch's own cap and rate, which its gates keep."""
     if batch.strategy is not Strategy.ADAPTIVE or (batch.max_concurrency is None and batch.rate is None):
         return None
-    return Allowance(batch.max_concurrency or float("inf"), batch.rate)
+    return PermitPool(batch.max_concurrency or float("inf"), batch.rate)
 
 
-def pipeline(batch: Batch, upstream: Upstream, own: list[Layer], allowance: Allowance | None, tell: Listener) -> Send:
+def create_pipeline(
+    batch: Batch, upstream: Upstream, batch_layers: list[Layer], permit_pool: PermitPool | None, emit: EventListener
+) -> Send:
     """One batch's way to one upstream."""
     lane = lane_of(batch)
-    admitter = upstream.unpaced() if batch.unpaced else upstream.admitter
+    async_gate = upstream.create_unpaced_gate() if batch.unpaced else upstream.async_gate
     timeout = upstream.policy.timeout
-    usual_s = min(timeout.attempt, timeout.item)
-    places = Places(admitter.gate, lane, batch.priority, batch.tenant, allowance, upstream.key_of)
+    policy_timeout_s = min(timeout.attempt, timeout.item)
+    flow_table = FlowTable(async_gate.gate, lane, batch.priority, batch.tenant, permit_pool, upstream.partition_key_of)
     layers: list[Layer] = [
-        Deadline(lambda: admitter.gate.paused),
-        Retry(upstream.name, upstream.retry_budget, tell),
-        *own,
-        Admission(admitter, places, batch.strategy, upstream.name, upstream.policy.dialect, usual_s, tell),
-        AttemptLimit(),
+        DeadlineLayer(lambda: async_gate.gate.paused),
+        RetryLayer(upstream.name, upstream.retry_budget, emit),
+        *batch_layers,
+        AdmissionLayer(
+            async_gate, flow_table, batch.strategy, upstream.name, upstream.policy.dialect, policy_timeout_s, emit
+        ),
+        AttemptTimeoutLayer(),
     ]
-    return stack(layers, upstream.transport(batch.engine).send)
+    return compose(layers, upstream.get_transport(batch.engine).send)

@@ -8,28 +8,28 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from weakref import WeakSet
 
-from paceline.admission.allowance import Allowance
-from paceline.admission.health import Health
+from paceline.admission.allowance import PermitPool
+from paceline.admission.health import UpstreamHealth
 from paceline.admission.partition import partition_by
-from paceline.admission.shell import Admitter
-from paceline.config import Config, Policy
-from paceline.config import Upstream as Declared
+from paceline.admission.shell import AsyncGate
+from paceline.config import Config, PolicyConfig
+from paceline.config import UpstreamConfig as Declared
 from paceline.errors import ConfigError, ForbiddenUpstream, InvalidRequest, Overloaded, UnknownUpstream
-from paceline.events import BudgetPaused, Listener
+from paceline.events import BudgetPaused, EventListener
 from paceline.model import EngineName, Rate, Url
 from paceline.resilience.adaptive_limit import AdaptiveLimit
 from paceline.resilience.breaker import Breaker, BreakerPolicy
 from paceline.resilience.retry_budget import RetryBudget
-from paceline.transport.base import Transport, Wire
-from paceline.transport.egress import Guard
+from paceline.transport.base import Transport, TransportOptions
+from paceline.transport.egress import EgressGuard
 from paceline.transport.engines import open_engine
-from paceline.transport.url import parse_url, resolve_dots
+from paceline.transport.url import parse_url, remove_dot_segments
 
-OTHER = "other"
+UNDECLARED_UPSTREAM_NAME = "other"
 """The name and metric label of every undeclared host."""
 
-_MOST_UNDECLARED = 1000
-_SEARCH_AGAIN_S = 1.0
+_MAX_UNDECLARED_HOSTS = 1000
+_EVICTION_RETRY_S = 1.0
 """With none to drop, the search among all of them is not made anew for everybody who asks."""
 
 
@@ -37,86 +37,94 @@ class Upstream:
     """One remote API with one policy, and its gate."""
 
     def __init__(
-        self, name: str, policy: Policy, wire: Wire, sockets: Allowance, tell: Listener, open_transport: OpenTransport
+        self,
+        name: str,
+        policy: PolicyConfig,
+        transport_options: TransportOptions,
+        socket_pool: PermitPool,
+        emit: EventListener,
+        open_transport: OpenTransport,
     ) -> None:
         self.name = name
-        self._sockets = sockets
+        self._socket_pool = socket_pool
         self._open_transport = open_transport
         self.retry_budget = RetryBudget(policy.retry.budget_ratio, policy.retry.budget_per_s)
-        self._configure(policy, wire)
-        self.admitter = self._admitter(
-            policy.rates(), lambda pause_s: tell(BudgetPaused(name, pause_s)), _health(policy)
+        self._configure(policy, transport_options)
+        self.async_gate = self._create_async_gate(
+            policy.to_rates(), lambda pause_s: emit(BudgetPaused(name, pause_s)), _create_health(policy)
         )
 
-    def _configure(self, policy: Policy, wire: Wire) -> None:
+    def _configure(self, policy: PolicyConfig, transport_options: TransportOptions) -> None:
         self.policy = policy
-        self.wire = wire
-        self.retry = policy.retry_policy()
-        self.base = parse_url(policy.base_url) if isinstance(policy, Declared) else None
-        self.path = self.base.target.rstrip("/") if self.base else ""
+        self.transport_options = transport_options
+        self.retry_policy = policy.to_retry_policy()
+        self.base_url = parse_url(policy.base_url) if isinstance(policy, Declared) else None
+        self.path_prefix = self.base_url.target.rstrip("/") if self.base_url else ""
         auth = policy.auth if isinstance(policy, Declared) else None
-        self.auth = auth.as_header() if auth else None
+        self.auth_header = auth.as_header() if auth else None
         self.headers = policy.header_pairs()
-        self.key_of = partition_by(policy.partition, self.path)
+        self.partition_key_of = partition_by(policy.partition, self.path_prefix)
 
-    def reconfigure(self, policy: Policy, wire: Wire) -> None:
+    def reconfigure(self, policy: PolicyConfig, transport_options: TransportOptions) -> None:
         """Take a new configuration; what was counted, learned, queued or is in flight stays."""
-        self._configure(policy, wire)
+        self._configure(policy, transport_options)
         self.retry_budget.retune(policy.retry.budget_ratio, policy.retry.budget_per_s)
-        gate = self.admitter.gate
-        gate.limit = _limit(policy)
-        gate.set_health(_health(policy), time.perf_counter())
-        gate.budgets.set_declared(policy.transit, policy.max_pause)
-        self.admitter.retune(policy.rates())
+        gate = self.async_gate.gate
+        gate.limit = _concurrency_limit(policy)
+        gate.set_health(_create_health(policy), time.perf_counter())
+        gate.budgets.set_declared_times(policy.transit, policy.max_pause)
+        self.async_gate.retune(policy.to_rates())
 
-    def transport(self, engine: EngineName | None = None) -> Transport:
+    def get_transport(self, engine: EngineName | None = None) -> Transport:
         """The open engine, its own unless another is named."""
-        return self._open_transport(engine or self.policy.engine, self.wire)
+        return self._open_transport(engine or self.policy.engine, self.transport_options)
 
-    def unpaced(self) -> Admitter:
+    def create_unpaced_gate(self) -> AsyncGate:
         """A gate of the same permits without windows, whose calls feed nothing; for one run of a comparison."""
-        return self._admitter((), lambda _: None, None)
+        return self._create_async_gate((), lambda _: None, None)
 
     def reset(self) -> None:
         """Back to the configuration, what was learned forgotten."""
-        self.admitter.reset(self.policy.rates())
+        self.async_gate.reset(self.policy.to_rates())
         self.retry_budget.reset()
 
-    def _admitter(self, rates: Sequence[Rate], on_pause: Callable[[float], None], health: Health | None) -> Admitter:
-        return Admitter(
+    def _create_async_gate(
+        self, rates: Sequence[Rate], on_pause: Callable[[float], None], health: UpstreamHealth | None
+    ) -> AsyncGate:
+        return AsyncGate(
             rates,
-            limit=_limit(self.policy),
+            limit=_concurrency_limit(self.policy),
             adaptive_limit=inf if health is None else health.limit,
             transit_s=self.policy.transit,
             max_pause_s=self.policy.max_pause,
-            sockets=self._sockets,
+            socket_pool=self._socket_pool,
             on_pause=on_pause,
             health=health,
         )
 
 
-OpenTransport = Callable[[EngineName, Wire], Transport]
+OpenTransport = Callable[[EngineName, TransportOptions], Transport]
 
 
-class Registry:
+class UpstreamRegistry:
     """Finds the upstream of a URL or a name, and owns every open engine."""
 
-    def __init__(self, config: Config, guard: Guard, sockets: Allowance, tell: Listener) -> None:
+    def __init__(self, config: Config, guard: EgressGuard, socket_pool: PermitPool, emit: EventListener) -> None:
         self._guard = guard
-        self._sockets = sockets
-        self._tell = tell
-        self._transports: dict[tuple[EngineName, Wire], Transport] = {}
-        self._retired: WeakSet[Transport] = WeakSet()
+        self._socket_pool = socket_pool
+        self._emit = emit
+        self._transports: dict[tuple[EngineName, TransportOptions], Transport] = {}
+        self._retired_transports: WeakSet[Transport] = WeakSet()
         """Engines of old rules: each is gone with the last batch that holds it and the last connection at rest."""
         self._declared: dict[str, Upstream] = {}
-        self._former: dict[str, Upstream] = {}
+        self._retired_upstreams: dict[str, Upstream] = {}
         """No longer declared, but their windows still remember: declared again, they go on counting."""
         self._by_origin: dict[tuple[str, str, int], list[Upstream]] = {}
-        self._others: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
-        self._search_at = -inf
+        self._undeclared_by_origin: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
+        self._next_eviction_at = -inf
         self.apply(config, guard)
 
-    def apply(self, config: Config, guard: Guard) -> None:
+    def apply(self, config: Config, guard: EgressGuard) -> None:
         """Take a configuration, the first or a new one. What both know keeps its state.
 
         Engines opened by the old rules serve the batches that hold them and nobody else.
@@ -124,30 +132,32 @@ class Registry:
         Raises:
             ConfigError: it cannot be used; nothing was changed.
         """
-        opened = _open_all(config, guard)
+        opened = _open_declared_engines(config, guard)
         self._guard = guard
-        self._retired.update(self._transports.values())
+        self._retired_transports.update(self._transports.values())
         self._transports = opened
-        before = {**self._former, **self._declared}
+        previous = {**self._retired_upstreams, **self._declared}
         self._declared = {}
         for name, policy in config.upstreams.items():
-            wire = _wire(policy)
-            known = before.pop(name, None)
+            transport_options = _transport_options_of(policy)
+            known = previous.pop(name, None)
             if known is not None:
-                known.reconfigure(policy, wire)
-            self._declared[name] = known or self._upstream(name, policy, wire)
+                known.reconfigure(policy, transport_options)
+            self._declared[name] = known or self._create_upstream(name, policy, transport_options)
         now = time.perf_counter()
-        self._former = {name: left for name, left in before.items() if not left.admitter.gate.idle(now)}
+        self._retired_upstreams = {
+            name: left for name, left in previous.items() if not left.async_gate.gate.is_idle(now)
+        }
         self._undeclared_policy = config.policy_for_undeclared
-        self._undeclared_wire = _wire(config.policy_for_undeclared)
-        for other in self._others.values():
-            other.reconfigure(self._undeclared_policy, self._undeclared_wire)
+        self._undeclared_transport_options = _transport_options_of(config.policy_for_undeclared)
+        for undeclared in self._undeclared_by_origin.values():
+            undeclared.reconfigure(self._undeclared_policy, self._undeclared_transport_options)
         self._by_origin = {}
         for upstream in self._declared.values():
-            assert upstream.base is not None
-            self._by_origin.setdefault(_origin(upstream.base), []).append(upstream)
+            assert upstream.base_url is not None
+            self._by_origin.setdefault(_origin(upstream.base_url), []).append(upstream)
         for sharing in self._by_origin.values():
-            sharing.sort(key=lambda upstream: -len(upstream.path))
+            sharing.sort(key=lambda upstream: -len(upstream.path_prefix))
 
     def __iter__(self) -> Iterator[Upstream]:
         """The declared upstreams, in the order of the configuration."""
@@ -156,9 +166,9 @@ class Registry:
     @property
     def undeclared(self) -> list[Upstream]:
         """Those met so far; they share one name."""
-        return list(self._others.values())
+        return list(self._undeclared_by_origin.values())
 
-    def named(self, name: str) -> Upstream:
+    def get(self, name: str) -> Upstream:
         """A declared upstream.
 
         Raises:
@@ -170,7 +180,7 @@ class Registry:
             raise UnknownUpstream(f"no upstream is called {name!r}; declared: {known}")
         return upstream
 
-    def at(self, text: str, *, undeclared: bool = True) -> tuple[Upstream, Url]:
+    def resolve_url(self, url_text: str, *, undeclared: bool = True) -> tuple[Upstream, Url]:
         """The upstream of a URL: the declared one with the longest prefix, else (if `undeclared`) the host's own.
 
         Raises:
@@ -178,86 +188,94 @@ class Registry:
             ForbiddenUpstream: the host is undeclared, and those are not for this caller.
             Overloaded: too many undeclared hosts are busy.
         """
-        url = parse_url(text)
+        url = parse_url(url_text)
         path, query, rest = url.target.partition("?")
-        resolved = resolve_dots(path)
+        resolved = remove_dot_segments(path)
         if resolved != path:
             url = Url(url.scheme, url.host, url.port, resolved + query + rest)
         origin = (url.scheme, url.host, url.port)
         for upstream in self._by_origin.get(origin, ()):
-            if resolved == upstream.path or resolved.startswith(upstream.path + "/"):
+            if resolved == upstream.path_prefix or resolved.startswith(upstream.path_prefix + "/"):
                 return upstream, url
         if not undeclared:
             raise ForbiddenUpstream("this API key may not reach undeclared hosts; use the upstreams it names")
-        return self._undeclared(origin), url
+        return self._get_or_create_undeclared(origin), url
 
-    def within(self, name: str, path: str) -> tuple[Upstream, Url]:
+    def resolve_path(self, name: str, path: str) -> tuple[Upstream, Url]:
         """A declared upstream and `path` appended to its base URL, which it cannot leave.
 
         Raises:
             UnknownUpstream, InvalidRequest: no such upstream, or no usable path.
         """
-        upstream = self.named(name)
-        base = upstream.base
-        assert base is not None
+        upstream = self.get(name)
+        base_url = upstream.base_url
+        assert base_url is not None
         path = path.partition("#")[0]  # first: `..#` would leave a dot segment when its fragment is dropped later
         if path and not path.startswith(("/", "?")):
             path = "/" + path
-        only, mark, query = path.partition("?")
-        whole = upstream.path + resolve_dots(only) if only else base.target
-        return upstream, parse_url(f"{base.origin}{whole}{mark}{query}")
+        path_part, query_separator, query = path.partition("?")
+        full_path = upstream.path_prefix + remove_dot_segments(path_part) if path_part else base_url.target
+        return upstream, parse_url(f"{base_url.origin}{full_path}{query_separator}{query}")
 
     async def close(self) -> None:
         """Stop every timer and close every connection."""
-        for upstream in (*self._declared.values(), *self._former.values(), *self._others.values()):
-            upstream.admitter.close()
-        for transport in (*self._transports.values(), *self._retired):
+        for upstream in (
+            *self._declared.values(),
+            *self._retired_upstreams.values(),
+            *self._undeclared_by_origin.values(),
+        ):
+            upstream.async_gate.close()
+        for transport in (*self._transports.values(), *self._retired_transports):
             await transport.close()
         self._transports.clear()
 
-    def _undeclared(self, origin: tuple[str, str, int]) -> Upstream:
-        known = self._others.get(origin)
-        self._guard.admit(origin[1], origin[2], self._undeclared_wire)
+    def _get_or_create_undeclared(self, origin: tuple[str, str, int]) -> Upstream:
+        known = self._undeclared_by_origin.get(origin)
+        self._guard.check_host(origin[1], origin[2], self._undeclared_transport_options)
         if known is not None:
-            self._others.move_to_end(origin)
+            self._undeclared_by_origin.move_to_end(origin)
             return known
-        if len(self._others) >= _MOST_UNDECLARED:
-            self._drop_one()
-        upstream = self._upstream(OTHER, self._undeclared_policy, self._undeclared_wire)
-        self._others[origin] = upstream
+        if len(self._undeclared_by_origin) >= _MAX_UNDECLARED_HOSTS:
+            self._evict_idle_host()
+        upstream = self._create_upstream(
+            UNDECLARED_UPSTREAM_NAME, self._undeclared_policy, self._undeclared_transport_options
+        )
+        self._undeclared_by_origin[origin] = upstream
         return upstream
 
-    def _drop_one(self) -> None:
+    def _evict_idle_host(self) -> None:
         now = time.perf_counter()
-        if now >= self._search_at:
-            for _ in range(len(self._others)):
-                origin, upstream = next(iter(self._others.items()))
-                if upstream.admitter.gate.idle(now):
-                    upstream.admitter.close()
-                    del self._others[origin]
+        if now >= self._next_eviction_at:
+            for _ in range(len(self._undeclared_by_origin)):
+                origin, upstream = next(iter(self._undeclared_by_origin.items()))
+                if upstream.async_gate.gate.is_idle(now):
+                    upstream.async_gate.close()
+                    del self._undeclared_by_origin[origin]
                     return
-                self._others.move_to_end(origin)  # so that nobody looks at it again before all others
-            self._search_at = now + _SEARCH_AGAIN_S
+                self._undeclared_by_origin.move_to_end(origin)  # so that nobody looks at it again before all others
+            self._next_eviction_at = now + _EVICTION_RETRY_S
         raise Overloaded(
-            f"{_MOST_UNDECLARED} undeclared hosts are busy; try again later, or declare this one under upstreams"
+            f"{_MAX_UNDECLARED_HOSTS} undeclared hosts are busy; try again later, or declare this one under upstreams"
         )
 
-    def _upstream(self, name: str, policy: Policy, wire: Wire) -> Upstream:
-        return Upstream(name, policy, wire, self._sockets, self._tell, self._transport)
+    def _create_upstream(self, name: str, policy: PolicyConfig, transport_options: TransportOptions) -> Upstream:
+        return Upstream(name, policy, transport_options, self._socket_pool, self._emit, self._get_or_open_transport)
 
-    def _transport(self, engine: EngineName, wire: Wire) -> Transport:
+    def _get_or_open_transport(self, engine: EngineName, transport_options: TransportOptions) -> Transport:
         """One open engine for each way of reaching anybody; opened when first needed."""
-        transport = self._transports.get((engine, wire))
+        transport = self._transports.get((engine, transport_options))
         if transport is None:
-            transport = self._transports[engine, wire] = open_engine(engine, wire, self._guard)
+            transport = self._transports[engine, transport_options] = open_engine(
+                engine, transport_options, self._guard
+            )
         return transport
 
 
-def _open_all(config: Config, guard: Guard) -> dict[tuple[EngineName, Wire], Transport]:
+def _open_declared_engines(config: Config, guard: EgressGuard) -> dict[tuple[EngineName, TransportOptions], Transport]:
     """Every engine the declared upstreams need, open: its library is imported now, not on the first item's time."""
-    opened: dict[tuple[EngineName, Wire], Transport] = {}
+    opened: dict[tuple[EngineName, TransportOptions], Transport] = {}
     for name, policy in config.upstreams.items():
-        key = (policy.engine, _wire(policy))
+        key = (policy.engine, _transport_options_of(policy))
         try:
             parse_url(policy.base_url)
             if key not in opened:
@@ -271,14 +289,14 @@ def _origin(url: Url) -> tuple[str, str, int]:
     return url.scheme, url.host, url.port
 
 
-def _limit(policy: Policy) -> float:
+def _concurrency_limit(policy: PolicyConfig) -> float:
     """The declared limit; `inf` where there is none."""
     return inf if policy.concurrency.limit is None else policy.concurrency.limit
 
 
-def _health(policy: Policy) -> Health:
+def _create_health(policy: PolicyConfig) -> UpstreamHealth:
     adaptive, breaker = policy.concurrency.adaptive, policy.breaker
-    return Health(
+    return UpstreamHealth(
         Breaker(
             BreakerPolicy(
                 ratio=breaker.ratio,
@@ -293,8 +311,8 @@ def _health(policy: Policy) -> Health:
     )
 
 
-def _wire(policy: Policy) -> Wire:
-    return Wire(
+def _transport_options_of(policy: PolicyConfig) -> TransportOptions:
+    return TransportOptions(
         allow_private=isinstance(policy, Declared) and policy.allow_private,
         declared=isinstance(policy, Declared),
         dns_timeout_s=policy.timeout.dns,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from paceline.admission.budget import Budget
-from paceline.config import Upstream as Declared
+from paceline.config import UpstreamConfig as Declared
 from paceline.rate.rate_info import RateInfo
-from paceline.units import write_duration
+from paceline.units import format_duration
 from paceline.upstream.registry import Upstream
 
 
@@ -21,7 +21,7 @@ class WindowState(Struct, frozen=True):
     source: str = "declared"
 
 
-class ToldWindow(Struct, frozen=True):
+class AdvertisedWindowState(Struct, frozen=True):
     """One window as rate headers told it."""
 
     name: str
@@ -32,12 +32,12 @@ class ToldWindow(Struct, frozen=True):
     per: str | None
 
 
-class ToldRates(Struct, frozen=True):
+class RateInfoState(Struct, frozen=True):
     """What rate headers told last, the dialect that read it, and whether a wait was cut to `max_pause`."""
 
     dialect: str
     retry_after_ms: float | None
-    windows: list[ToldWindow]
+    windows: list[AdvertisedWindowState]
     clamped: bool
 
 
@@ -48,7 +48,7 @@ class BudgetState(Struct, frozen=True):
     rate_limit_per_second: float | None
     paused_for_ms: float
     windows: list[WindowState]
-    last_rate_info: ToldRates | None = None
+    last_rate_info: RateInfoState | None = None
 
 
 class UpstreamState(Struct, frozen=True):
@@ -65,7 +65,7 @@ class UpstreamState(Struct, frozen=True):
     breaker: str = "closed"
 
 
-class UpstreamLevel(UpstreamState, frozen=True):
+class UpstreamSnapshot(UpstreamState, frozen=True):
     """A state with what only the gauges show."""
 
     retry_budget_remaining: float = 0.0
@@ -73,7 +73,7 @@ class UpstreamLevel(UpstreamState, frozen=True):
 
 def state_of(upstream: Upstream, now: float) -> UpstreamState:
     """A snapshot; `now` is `time.perf_counter()`."""
-    gate = upstream.admitter.gate
+    gate = upstream.async_gate.gate
     return UpstreamState(
         name=upstream.name,
         base_url=upstream.policy.base_url if isinstance(upstream.policy, Declared) else None,
@@ -82,75 +82,75 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
         in_flight=gate.in_flight,
         queued=gate.queued,
         concurrency_limit=int(min(gate.limit, gate.adaptive_limit)),
-        budgets=[_budget(budget, now) for budget in gate.budgets.known()],
+        budgets=[_budget_state(budget, now) for budget in gate.budgets.snapshot()],
         breaker="closed" if gate.health is None else gate.health.breaker.state(now).value,
     )
 
 
-def level_of(upstream: Upstream, now: float) -> UpstreamLevel:
+def snapshot_of(upstream: Upstream, now: float) -> UpstreamSnapshot:
     """A snapshot for the gauges."""
-    return UpstreamLevel(
+    return UpstreamSnapshot(
         **structs.asdict(state_of(upstream, now)), retry_budget_remaining=upstream.retry_budget.remaining(now)
     )
 
 
-def _budget(budget: Budget, now: float) -> BudgetState:
-    windows = [*budget.windows, *budget.learned]
+def _budget_state(budget: Budget, now: float) -> BudgetState:
+    windows = [*budget.windows, *budget.learned_windows]
     rates = [window.rate for window in windows if window.rate.unit == "requests"]
     return BudgetState(
         key=budget.key,
         rate_limit_per_second=min((rate.per_second for rate in rates), default=None),
-        paused_for_ms=round(1000 * max(0.0, budget.pause.blocked_until(now) - now), 3),
+        paused_for_ms=round(1000 * max(0.0, budget.throttle_pause.blocked_until(now) - now), 3),
         windows=[
             WindowState(
-                limit=_plain(window.rate.limit),
-                per=write_duration(window.rate.per_s),
+                limit=_int_if_whole(window.rate.limit),
+                per=format_duration(window.rate.per_s),
                 unit=window.rate.unit,
-                remaining=_plain(window.remaining(now, budget.transit_s)),
+                remaining=_int_if_whole(window.remaining(now, budget.transit_s)),
             )
             for window in budget.windows
         ]
         + [
             WindowState(
-                limit=_plain(told.limit),
-                per=None if told.per_s is None else write_duration(told.per_s),
-                unit=told.unit,
-                remaining=_plain(usable),
+                limit=_int_if_whole(advertised.limit),
+                per=None if advertised.per_s is None else format_duration(advertised.per_s),
+                unit=advertised.unit,
+                remaining=_int_if_whole(usable),
                 source="header",
             )
-            for told, usable in budget.feedback.remaining(budget.spending, now, budget.transit_s)
-            if told.limit is not None
+            for advertised, usable in budget.header_limits.iter_remaining(budget.usage, now, budget.transit_s)
+            if advertised.limit is not None
         ]
-        + _learned(budget, now),
-        last_rate_info=_told(budget.feedback.last, budget.feedback.ceiling_s),
+        + _learned_window_states(budget, now),
+        last_rate_info=_rate_info_state(budget.header_limits.last_info, budget.header_limits.max_wait_s),
     )
 
 
-def _learned(budget: Budget, now: float) -> list[WindowState]:
+def _learned_window_states(budget: Budget, now: float) -> list[WindowState]:
     """The rate learned without being told, as what it allows in a second."""
     window = budget.learner.window
     if window is None:
         return []
     rate = window.rate
     remaining = min(window.remaining(now, 0.0), rate.per_second)
-    return [WindowState(_plain(round(rate.per_second, 3)), "1s", rate.unit, _plain(remaining), "learned")]
+    return [WindowState(_int_if_whole(round(rate.per_second, 3)), "1s", rate.unit, _int_if_whole(remaining), "learned")]
 
 
-def _told(info: RateInfo | None, ceiling_s: float) -> ToldRates | None:
+def _rate_info_state(info: RateInfo | None, ceiling_s: float) -> RateInfoState | None:
     if info is None:
         return None
     waits = [info.retry_after_s, *(window.reset_after_s for window in info.windows)]
-    return ToldRates(
+    return RateInfoState(
         dialect=info.dialect,
-        retry_after_ms=_ms(info.retry_after_s),
+        retry_after_ms=_to_ms(info.retry_after_s),
         windows=[
-            ToldWindow(
+            AdvertisedWindowState(
                 name=window.name,
                 unit=window.unit,
                 limit=window.limit,
                 remaining=window.remaining,
-                reset_after_ms=_ms(window.reset_after_s),
-                per=None if window.per_s is None else write_duration(window.per_s),
+                reset_after_ms=_to_ms(window.reset_after_s),
+                per=None if window.per_s is None else format_duration(window.per_s),
             )
             for window in info.windows
         ],
@@ -158,11 +158,11 @@ def _told(info: RateInfo | None, ceiling_s: float) -> ToldRates | None:
     )
 
 
-def _ms(seconds: float | None) -> float | None:
+def _to_ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(1000 * seconds, 3)
 
 
-def _plain(number: float) -> float:
+def _int_if_whole(number: float) -> float:
     """Whole numbers as whole numbers, so that a limit of 80 reads 80."""
     rounded = round(number, 6)
     return int(rounded) if rounded == int(rounded) else rounded

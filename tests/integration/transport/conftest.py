@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 import uvloop
 
-from paceline.transport.base import Transport, Wire
-from paceline.transport.egress import Guard
+from paceline.transport.base import Transport, TransportOptions
+from paceline.transport.egress import EgressGuard
 from paceline.transport.engines import EngineName, open_engine
 
 OpenEngine = Callable[..., Transport]
@@ -31,9 +31,9 @@ async def open_transport(engine_name: EngineName) -> AsyncIterator[OpenEngine]:
     """Open the engine under test: `open_transport(guard=..., max_response=...)`; keywords are those of `Wire`."""
     opened: list[Transport] = []
 
-    def open_one(*, guard: Guard | None = None, **wire: object) -> Transport:
+    def open_one(*, guard: EgressGuard | None = None, **wire: object) -> Transport:
         settings = {"allow_private": True, "connect_timeout_s": 10.0, "dns_timeout_s": 10.0} | wire
-        opened.append(open_engine(engine_name, Wire(**settings), guard or Guard()))
+        opened.append(open_engine(engine_name, TransportOptions(**settings), guard or EgressGuard()))
         return opened[-1]
 
     yield open_one

@@ -9,8 +9,8 @@ import socket
 
 import pytest
 
-from paceline.transport.egress import Guard
-from wire import OK, PATIENCE_S, Caller, answers, ask, eventually, serving
+from paceline.transport.egress import EgressGuard
+from wire import OK_RESPONSE, WAIT_TIMEOUT_S, ClientConnection, build_request, reply_with, serve_raw, wait_until
 
 
 async def cancelled(task: asyncio.Task[object]) -> None:
@@ -26,50 +26,50 @@ async def test_a_call_cancelled_while_it_waits_for_bytes_closes_its_socket(trans
     gone = asyncio.Event()
     said_it = asyncio.Event()
 
-    async def script(caller: Caller) -> None:
-        await caller.request()
-        await caller.say(said)
+    async def script(caller: ClientConnection) -> None:
+        await caller.read_request()
+        await caller.write(said)
         said_it.set()
-        await caller.gone()
+        await caller.wait_closed()
         gone.set()
 
-    async with serving(script) as server:
-        task = asyncio.create_task(transport.send(ask(server.url())))
-        await asyncio.wait_for(said_it.wait(), PATIENCE_S)
+    async with serve_raw(script) as server:
+        task = asyncio.create_task(transport.send(build_request(server.url())))
+        await asyncio.wait_for(said_it.wait(), WAIT_TIMEOUT_S)
         await asyncio.sleep(0.02)
         await cancelled(task)
-        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+        await asyncio.wait_for(gone.wait(), WAIT_TIMEOUT_S)
 
 
 async def test_a_call_cancelled_while_it_uploads_closes_its_socket(transport):
-    async def script(caller: Caller) -> None:
+    async def script(caller: ClientConnection) -> None:
         await caller.reader.readuntil(b"\r\n\r\n")
         reading.set()
         await asyncio.sleep(0.05)
-        await caller.gone()
+        await caller.wait_closed()
         gone.set()
 
     reading, gone = asyncio.Event(), asyncio.Event()
-    async with serving(script) as server:
-        task = asyncio.create_task(transport.send(ask(server.url(), "POST", body=bytes(20 << 20))))
-        await asyncio.wait_for(reading.wait(), PATIENCE_S)
+    async with serve_raw(script) as server:
+        task = asyncio.create_task(transport.send(build_request(server.url(), "POST", body=bytes(20 << 20))))
+        await asyncio.wait_for(reading.wait(), WAIT_TIMEOUT_S)
         await cancelled(task)
-        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+        await asyncio.wait_for(gone.wait(), WAIT_TIMEOUT_S)
 
 
 async def test_a_call_cancelled_in_its_tls_handshake_closes_its_socket(transport):
-    async def silent(caller: Caller) -> None:
+    async def silent(caller: ClientConnection) -> None:
         greeted.set()
-        await caller.gone()
+        await caller.wait_closed()
         gone.set()
 
     greeted, gone = asyncio.Event(), asyncio.Event()
-    async with serving(silent) as server:
-        task = asyncio.create_task(transport.send(ask(server.url().replace("http:", "https:"))))
-        await asyncio.wait_for(greeted.wait(), PATIENCE_S)
+    async with serve_raw(silent) as server:
+        task = asyncio.create_task(transport.send(build_request(server.url().replace("http:", "https:"))))
+        await asyncio.wait_for(greeted.wait(), WAIT_TIMEOUT_S)
         await asyncio.sleep(0.05)
         await cancelled(task)
-        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+        await asyncio.wait_for(gone.wait(), WAIT_TIMEOUT_S)
 
 
 async def test_a_call_cancelled_while_it_connects_closes_its_socket(transport):
@@ -80,7 +80,7 @@ async def test_a_call_cancelled_while_it_connects_closes_its_socket(transport):
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
         before = len(os.listdir("/proc/self/fd"))
-        task = asyncio.create_task(transport.send(ask(f"http://127.0.0.1:{full.getsockname()[1]}/")))
+        task = asyncio.create_task(transport.send(build_request(f"http://127.0.0.1:{full.getsockname()[1]}/")))
         await asyncio.sleep(0.05)
         await cancelled(task)
         await asyncio.sleep(0)
@@ -95,11 +95,11 @@ async def test_a_call_cancelled_in_its_lookup_leaves_the_others_their_answer(ope
         asked.set()
         return await asyncio.shield(answer)
 
-    transport = open_transport(guard=Guard(lookup=lookup))
-    async with serving(answers(OK)) as server:
+    transport = open_transport(guard=EgressGuard(resolver=lookup))
+    async with serve_raw(reply_with(OK_RESPONSE)) as server:
         url = server.url(host="api.example")
-        impatient, patient = (asyncio.create_task(transport.send(ask(url))) for _ in range(2))
-        await asyncio.wait_for(asked.wait(), PATIENCE_S)
+        impatient, patient = (asyncio.create_task(transport.send(build_request(url))) for _ in range(2))
+        await asyncio.wait_for(asked.wait(), WAIT_TIMEOUT_S)
         await cancelled(impatient)
         answer.set_result(["127.0.0.1"])
         assert (await patient).body == b"ok"
@@ -108,15 +108,15 @@ async def test_a_call_cancelled_in_its_lookup_leaves_the_others_their_answer(ope
 async def test_a_thousand_random_cancels_leak_nothing(open_transport):
     chance = random.Random(7)
 
-    async def script(caller: Caller) -> None:
+    async def script(caller: ClientConnection) -> None:
         while True:
-            await caller.request()
+            await caller.read_request()
             await asyncio.sleep(chance.random() * 0.004)
-            await caller.say(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+            await caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
             await asyncio.sleep(chance.random() * 0.004)
-            await caller.say(b"half")
+            await caller.write(b"half")
 
-    async with serving(script) as server:
+    async with serve_raw(script) as server:
         await asyncio.sleep(0)
         before = len(os.listdir("/proc/self/fd"))
         transport = open_transport()
@@ -124,7 +124,7 @@ async def test_a_thousand_random_cancels_leak_nothing(open_transport):
 
         async def one() -> None:
             nonlocal answered, cut_short
-            task = asyncio.create_task(transport.send(ask(server.url())))
+            task = asyncio.create_task(transport.send(build_request(server.url())))
             if chance.random() < 0.9:
                 await asyncio.sleep(chance.random() * 0.03)
                 task.cancel()
@@ -138,7 +138,7 @@ async def test_a_thousand_random_cancels_leak_nothing(open_transport):
             await asyncio.gather(*(one() for _ in range(50)))
         assert answered > 0
         assert cut_short > 0
-        assert (await transport.send(ask(server.url()))).body == b"halfhalf"
+        assert (await transport.send(build_request(server.url()))).body == b"halfhalf"
         await transport.close()
-        await server.all_closed()
-        await eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
+        await server.wait_all_closed()
+        await wait_until(lambda: len(os.listdir("/proc/self/fd")) == before)

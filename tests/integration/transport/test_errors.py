@@ -19,9 +19,9 @@ from paceline.errors import AttemptError, DnsFailed, ProtocolError, TlsFailed
 from paceline.model import Exchange
 from paceline.transport import aiohttp as aiohttp_engine
 from paceline.transport import httpx as httpx_engine
-from paceline.transport.base import Wire
-from paceline.transport.egress import Guard
-from wire import ask
+from paceline.transport.base import TransportOptions
+from paceline.transport.egress import EgressGuard
+from wire import build_request
 
 
 def exceptions_of(*modules: ModuleType) -> Iterator[type[Exception]]:
@@ -60,7 +60,7 @@ def test_the_trees_are_the_whole_trees():
 @pytest.mark.parametrize("written", [None, 1.0])
 def test_every_aiohttp_exception_is_mapped(kind, written, monkeypatch):
     monkeypatch.setattr(kind, "__str__", lambda self: "said", raising=False) if kind in AIOHTTP else None
-    ours = aiohttp_engine.translate(blank(kind), Exchange(written_at=written))
+    ours = aiohttp_engine.translate_error(blank(kind), Exchange(written_at=written))
     assert isinstance(ours, AttemptError)
     assert ours.sent == (written is not None)
     assert ours.message
@@ -71,14 +71,14 @@ async def test_every_httpx_exception_is_mapped_when_a_transport_raises_it(kind):
     def fail(request: httpx2.Request) -> httpx2.Response:
         raise blank(kind)
 
-    transport = httpx_engine.HttpxTransport(Wire(), Guard(), httpx2.MockTransport(fail))
+    transport = httpx_engine.HttpxTransport(TransportOptions(), EgressGuard(), httpx2.MockTransport(fail))
     with pytest.raises(AttemptError):
-        await transport.send(ask("http://api.example/"))
+        await transport.send(build_request("http://api.example/"))
 
 
 def test_what_no_library_raises_is_a_fault_of_ours_and_stays_one():
     for engine in (aiohttp_engine, httpx_engine):
-        assert engine.translate(ZeroDivisionError(), Exchange()) is None
+        assert engine.translate_error(ZeroDivisionError(), Exchange()) is None
 
 
 def test_the_kinds_that_decide_a_retry_are_told_apart():
@@ -90,7 +90,7 @@ def test_the_kinds_that_decide_a_retry_are_told_apart():
         (kinds.ServerDisconnectedError, ProtocolError),
     ):
         error = library.__new__(library)
-        found = next(mapped for kind, mapped in aiohttp_engine.ERRORS if isinstance(error, kind))
+        found = next(mapped for kind, mapped in aiohttp_engine.ERROR_MAP if isinstance(error, kind))
         assert found is ours
     assert exchange.written_at is None
 
@@ -102,11 +102,11 @@ def test_an_engine_imports_its_own_library_only_and_only_when_opened(engine, lib
     program = f"""
 import asyncio, sys
 from paceline.transport.engines import open_engine
-from paceline.transport.egress import Guard
-from paceline.transport.base import Wire
+from paceline.transport.egress import EgressGuard
+from paceline.transport.base import TransportOptions
 assert not {{"aiohttp", "httpx2"}} & set(sys.modules)
 async def main():
-    await open_engine("{engine}", Wire(), Guard()).close()
+    await open_engine("{engine}", TransportOptions(), EgressGuard()).close()
 asyncio.run(main())
 assert "{library}" in sys.modules and "{other}" not in sys.modules
 """

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from paceline.errors import BodyTooLarge, InvalidRequest
-from paceline.transport.base import Wire
-from paceline.transport.egress import Guard
+from paceline.transport.base import TransportOptions
+from paceline.transport.egress import EgressGuard
 from paceline.transport.httpx import HttpxTransport
-from wire import ask
+from wire import build_request
 
 
 async def test_a_mock_transport_answers_and_the_exchange_is_filled():
@@ -22,8 +22,8 @@ async def test_a_mock_transport_answers_and_the_exchange_is_filled():
         assert request.headers["x"] == "1"
         return httpx2.Response(201, json={"path": request.url.path, "body": request.content.decode()})
 
-    transport = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
-    request = ask("http://api.example/p?q", "POST", (("X", "1"),), b"hello")
+    transport = HttpxTransport(TransportOptions(), EgressGuard(), httpx2.MockTransport(reply))
+    request = build_request("http://api.example/p?q", "POST", (("X", "1"),), b"hello")
     before = time.perf_counter()
     answer = await transport.send(request)
     assert (answer.status, answer.body) == (201, b'{"path":"/p","body":"hello"}')
@@ -36,11 +36,11 @@ async def test_a_mock_s_body_is_decoded_and_capped_like_any_other():
         packed = gzip.compress(b"x" * 1000)
         return httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=httpx2.ByteStream(packed))
 
-    wide = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
-    assert (await wide.send(ask("http://api.example/"))).body == b"x" * 1000
-    narrow = HttpxTransport(Wire(max_response=999), Guard(), httpx2.MockTransport(reply))
+    wide = HttpxTransport(TransportOptions(), EgressGuard(), httpx2.MockTransport(reply))
+    assert (await wide.send(build_request("http://api.example/"))).body == b"x" * 1000
+    narrow = HttpxTransport(TransportOptions(max_response=999), EgressGuard(), httpx2.MockTransport(reply))
     with pytest.raises(BodyTooLarge):
-        await narrow.send(ask("http://api.example/"))
+        await narrow.send(build_request("http://api.example/"))
 
 
 async def test_an_asgi_app_answers():
@@ -48,8 +48,8 @@ async def test_an_asgi_app_answers():
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-path", scope["path"].encode())]})
         await send({"type": "http.response.body", "body": b"from the app"})
 
-    transport = HttpxTransport(Wire(), Guard(), httpx2.ASGITransport(app))
-    answer = await transport.send(ask("http://app.example/here"))
+    transport = HttpxTransport(TransportOptions(), EgressGuard(), httpx2.ASGITransport(app))
+    answer = await transport.send(build_request("http://app.example/here"))
     assert (answer.body, answer.header("x-path")) == (b"from the app", "/here")
 
 
@@ -57,9 +57,9 @@ async def test_a_request_that_is_refused_never_reaches_the_mock():
     def reply(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError("refused before it was sent")
 
-    transport = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(reply))
+    transport = HttpxTransport(TransportOptions(), EgressGuard(), httpx2.MockTransport(reply))
     with pytest.raises(InvalidRequest):
-        await transport.send(ask("http://api.example/", "CONNECT"))
+        await transport.send(build_request("http://api.example/", "CONNECT"))
 
 
 RESPX = """
@@ -67,8 +67,8 @@ import asyncio, httpx2
 httpx2.alias_httpx()
 import respx
 from paceline.model import Exchange, Receipt, Request, RetryPolicy
-from paceline.transport.base import Wire
-from paceline.transport.egress import Guard
+from paceline.transport.base import TransportOptions
+from paceline.transport.egress import EgressGuard
 from paceline.transport.httpx import HttpxTransport
 from paceline.transport.url import parse_url
 
@@ -78,10 +78,10 @@ def ask(text):
 async def main():
     with respx.mock:
         respx.get("http://api.example/everywhere").mock(return_value=httpx2.Response(200, text="patched"))
-        assert (await HttpxTransport(Wire(), Guard()).send(ask("http://api.example/everywhere"))).body == b"patched"
+        assert (await HttpxTransport(TransportOptions(), EgressGuard()).send(ask("http://api.example/everywhere"))).body == b"patched"
     router = respx.Router()
     router.get("http://api.example/here").respond(418, text="plugged")
-    plugged = HttpxTransport(Wire(), Guard(), httpx2.MockTransport(router.async_handler))
+    plugged = HttpxTransport(TransportOptions(), EgressGuard(), httpx2.MockTransport(router.async_handler))
     assert (await plugged.send(ask("http://api.example/here"))).body == b"plugged"
 
 asyncio.run(main())

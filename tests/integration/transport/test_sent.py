@@ -9,8 +9,8 @@ import time
 import pytest
 
 from paceline.errors import ConnectFailed, DnsFailed, EgressDenied, ProtocolError
-from paceline.transport.egress import Guard
-from wire import OK, Caller, answers, ask, eventually, serving
+from paceline.transport.egress import EgressGuard
+from wire import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw, wait_until
 
 
 def unused_port() -> int:
@@ -20,7 +20,7 @@ def unused_port() -> int:
 
 
 async def test_a_refused_connection_was_never_sent(transport):
-    request = ask(f"http://127.0.0.1:{unused_port()}/")
+    request = build_request(f"http://127.0.0.1:{unused_port()}/")
     with pytest.raises(ConnectFailed, match="refused") as caught:
         await transport.send(request)
     assert not caught.value.sent
@@ -36,7 +36,7 @@ async def test_a_connection_that_is_not_made_in_time_was_never_sent(open_transpo
             filler.connect_ex(full.getsockname())
         transport = open_transport(connect_timeout_s=0.1)
         with pytest.raises(ConnectFailed, match="time") as caught:
-            await transport.send(ask(f"http://127.0.0.1:{full.getsockname()[1]}/"))
+            await transport.send(build_request(f"http://127.0.0.1:{full.getsockname()[1]}/"))
     assert not caught.value.sent
 
 
@@ -45,14 +45,14 @@ async def test_a_name_without_an_answer_was_never_sent(open_transport):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     with pytest.raises(DnsFailed, match=r"api\.example: Name or service not known") as caught:
-        await open_transport(guard=Guard(lookup=lookup)).send(ask("http://api.example/"))
+        await open_transport(guard=EgressGuard(resolver=lookup)).send(build_request("http://api.example/"))
     assert not caught.value.sent
 
 
 async def test_a_denied_address_was_never_sent(open_transport):
-    async with serving(answers(OK)) as server:
+    async with serve_raw(reply_with(OK_RESPONSE)) as server:
         with pytest.raises(EgressDenied) as caught:
-            await open_transport(allow_private=False).send(ask(server.url()))
+            await open_transport(allow_private=False).send(build_request(server.url()))
         assert not caught.value.sent
         assert server.connections == 0
 
@@ -62,26 +62,26 @@ async def test_a_denied_address_was_never_sent(open_transport):
 )
 @pytest.mark.parametrize("how", ["reset", "close"])
 async def test_a_request_that_was_taken_and_broke_off_may_have_been_acted_on(transport, said, how):
-    async def script(caller: Caller) -> None:
-        await caller.request()
-        await caller.say(said)
+    async def script(caller: ClientConnection) -> None:
+        await caller.read_request()
+        await caller.write(said)
         await asyncio.sleep(0.01)
         if how == "reset":
             caller.reset()
 
-    async with serving(script) as server:
+    async with serve_raw(script) as server:
         with pytest.raises(ProtocolError) as caught:
-            await transport.send(ask(server.url(), "POST", body=b"order"))
+            await transport.send(build_request(server.url(), "POST", body=b"order"))
         assert caught.value.sent
         assert len(server.requests) == 1
 
 
 async def test_a_reset_before_the_request_was_read_counts_as_sent(transport):
-    async def script(caller: Caller) -> None:
+    async def script(caller: ClientConnection) -> None:
         caller.reset()
 
-    async with serving(script) as server:
-        request = ask(server.url(), "POST", body=bytes(4 << 20))
+    async with serve_raw(script) as server:
+        request = build_request(server.url(), "POST", body=bytes(4 << 20))
         with pytest.raises((ProtocolError, ConnectFailed)) as caught:
             await transport.send(request)
         assert caught.value.sent == (request.exchange.written_at is not None)
@@ -90,19 +90,19 @@ async def test_a_reset_before_the_request_was_read_counts_as_sent(transport):
 async def test_written_is_told_live_and_answered_is_the_first_byte(transport):
     answered_first_byte = 0.0
 
-    async def script(caller: Caller) -> None:
+    async def script(caller: ClientConnection) -> None:
         nonlocal answered_first_byte
-        await caller.request()
+        await caller.read_request()
         assert told, "the engine tells that it wrote before the answer comes"
         answered_first_byte = time.perf_counter()
-        await caller.say(OK[:1])
+        await caller.write(OK_RESPONSE[:1])
         await asyncio.sleep(0.3)
-        await caller.say(OK[1:])
-        await caller.gone()
+        await caller.write(OK_RESPONSE[1:])
+        await caller.wait_closed()
 
     told: list[float] = []
-    async with serving(script) as server:
-        request = ask(server.url())
+    async with serve_raw(script) as server:
+        request = build_request(server.url())
         exchange = request.exchange
         exchange.on_written = told.append
         started = time.perf_counter()
@@ -115,22 +115,22 @@ async def test_written_is_told_live_and_answered_is_the_first_byte(transport):
 
 
 async def test_closing_the_engine_fails_calls_in_flight_and_closes_every_connection(open_transport):
-    async def script(caller: Caller) -> None:
+    async def script(caller: ClientConnection) -> None:
         while True:
-            await caller.request()
+            await caller.read_request()
             if len(server.requests) == 1:
-                await caller.say(OK)
+                await caller.write(OK_RESPONSE)
 
     transport = open_transport()
-    async with serving(script) as server:
-        await transport.send(ask(server.url()))
-        call = asyncio.create_task(transport.send(ask(server.url())))
-        await eventually(lambda: len(server.requests) == 2)
+    async with serve_raw(script) as server:
+        await transport.send(build_request(server.url()))
+        call = asyncio.create_task(transport.send(build_request(server.url())))
+        await wait_until(lambda: len(server.requests) == 2)
         await transport.close()
         with pytest.raises(ProtocolError) as caught:
             await call
         assert caught.value.sent
-        await server.all_closed()
+        await server.wait_all_closed()
         with pytest.raises(ConnectFailed, match="closed") as caught:
-            await transport.send(ask(server.url()))
+            await transport.send(build_request(server.url()))
         assert not caught.value.sent

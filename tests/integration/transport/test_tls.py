@@ -9,8 +9,8 @@ import pytest
 import trustme
 
 from paceline.errors import ProtocolError, TlsFailed
-from paceline.transport.egress import Guard
-from wire import OK, Caller, answers, ask, serving
+from paceline.transport.egress import EgressGuard
+from wire import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
 
 
 @pytest.fixture(scope="module")
@@ -39,53 +39,53 @@ async def test_the_name_is_sent_and_checked_while_the_address_is_pinned(open_tra
     context = server_context(authority, "api.example")
     named: list[str | None] = []
     context.sni_callback = lambda sock, name, ctx: named.append(name)
-    async with serving(answers(OK), context) as server:
-        transport = open_transport(guard=Guard(lookup=loopback), ca_file=ca_file)
+    async with serve_raw(reply_with(OK_RESPONSE), context) as server:
+        transport = open_transport(guard=EgressGuard(resolver=loopback), ca_file=ca_file)
         for _ in range(2):
-            assert (await transport.send(ask(server.url(host="api.example")))).body == b"ok"
-        assert server.requests[0].all("host") == [f"api.example:{server.port}"]
+            assert (await transport.send(build_request(server.url(host="api.example")))).body == b"ok"
+        assert server.requests[0].header_values("host") == [f"api.example:{server.port}"]
     assert set(named) == {"api.example"}
 
 
 async def test_a_certificate_may_name_an_address(open_transport, authority, ca_file):
-    async with serving(answers(OK), server_context(authority, "127.0.0.1")) as server:
-        assert (await open_transport(ca_file=ca_file).send(ask(server.url()))).body == b"ok"
+    async with serve_raw(reply_with(OK_RESPONSE), server_context(authority, "127.0.0.1")) as server:
+        assert (await open_transport(ca_file=ca_file).send(build_request(server.url()))).body == b"ok"
 
 
 async def test_a_certificate_of_another_name_is_refused(open_transport, authority, ca_file):
-    async with serving(answers(OK), server_context(authority, "other.example", "127.0.0.1")) as server:
-        transport = open_transport(guard=Guard(lookup=loopback), ca_file=ca_file)
+    async with serve_raw(reply_with(OK_RESPONSE), server_context(authority, "other.example", "127.0.0.1")) as server:
+        transport = open_transport(guard=EgressGuard(resolver=loopback), ca_file=ca_file)
         with pytest.raises(TlsFailed, match=r"api\.example") as caught:
-            await transport.send(ask(server.url(host="api.example")))
+            await transport.send(build_request(server.url(host="api.example")))
         assert not caught.value.sent
         assert server.requests == []
 
 
 async def test_a_certificate_nobody_vouches_for_is_refused(open_transport, authority):
-    async with serving(answers(OK), server_context(authority, "127.0.0.1")) as server:
+    async with serve_raw(reply_with(OK_RESPONSE), server_context(authority, "127.0.0.1")) as server:
         with pytest.raises(TlsFailed) as caught:
-            await open_transport().send(ask(server.url()))
+            await open_transport().send(build_request(server.url()))
         assert not caught.value.sent
 
 
 async def test_a_server_that_does_not_speak_tls_was_never_sent_anything(open_transport):
-    async def plain(caller: Caller) -> None:
+    async def plain(caller: ClientConnection) -> None:
         await caller.reader.read(1)
-        await caller.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await caller.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async with serving(plain) as server:
+    async with serve_raw(plain) as server:
         with pytest.raises(TlsFailed) as caught:
-            await open_transport().send(ask(server.url().replace("http:", "https:")))
+            await open_transport().send(build_request(server.url().replace("http:", "https:")))
         assert not caught.value.sent
 
 
 async def test_a_connection_closed_in_its_handshake_was_never_sent_anything(open_transport):
-    async def shut(caller: Caller) -> None:
+    async def shut(caller: ClientConnection) -> None:
         await caller.reader.read(1)
 
-    async with serving(shut) as server:
+    async with serve_raw(shut) as server:
         with pytest.raises(TlsFailed) as caught:
-            await open_transport().send(ask(server.url().replace("http:", "https:")))
+            await open_transport().send(build_request(server.url().replace("http:", "https:")))
         assert not caught.value.sent
 
 
@@ -98,31 +98,31 @@ async def test_a_client_certificate_is_shown_where_one_is_set(open_transport, au
     authority.configure_trust(context)
     shown: list[object] = []
 
-    async def script(caller: Caller) -> None:
-        await caller.request()
+    async def script(caller: ClientConnection) -> None:
+        await caller.read_request()
         shown.append(caller.writer.get_extra_info("peercert"))
-        await caller.say(OK)
-        await caller.gone()
+        await caller.write(OK_RESPONSE)
+        await caller.wait_closed()
 
-    async with serving(script, context) as server:
+    async with serve_raw(script, context) as server:
         named = {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}
-        assert (await open_transport(ca_file=ca_file, **named).send(ask(server.url()))).body == b"ok"
+        assert (await open_transport(ca_file=ca_file, **named).send(build_request(server.url()))).body == b"ok"
         assert shown
         assert shown[0]
         with pytest.raises((ProtocolError, TlsFailed)):
-            await open_transport(ca_file=ca_file).send(ask(server.url()))
+            await open_transport(ca_file=ca_file).send(build_request(server.url()))
 
 
 async def test_a_cancelled_call_over_tls_closes_its_socket(open_transport, authority, ca_file):
-    async def silent(caller: Caller) -> None:
-        await caller.request()
+    async def silent(caller: ClientConnection) -> None:
+        await caller.read_request()
         asked.set()
-        await caller.gone()
+        await caller.wait_closed()
         gone.set()
 
     asked, gone = asyncio.Event(), asyncio.Event()
-    async with serving(silent, server_context(authority, "127.0.0.1")) as server:
-        call = asyncio.create_task(open_transport(ca_file=ca_file).send(ask(server.url())))
+    async with serve_raw(silent, server_context(authority, "127.0.0.1")) as server:
+        call = asyncio.create_task(open_transport(ca_file=ca_file).send(build_request(server.url())))
         await asyncio.wait_for(asked.wait(), 10)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

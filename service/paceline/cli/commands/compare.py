@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from paceline.cli.commands.flags import Burst, ConfigFile, KeyFile, KeyVariable, MaxConcurrency, RateText, ServerUrl
-from paceline.cli.commands.through import named_service
+from paceline.cli.commands.through import remote_service
 from paceline.model import Strategy
 
 
-class Engine(StrEnum):
+class EngineChoice(StrEnum):
     """The engines by name, as the command line offers them."""
 
     AIOHTTP = "aiohttp"
@@ -26,7 +26,7 @@ def compare(
         list[Strategy] | None, typer.Option("--strategies", help="Only this one; can be given several times.")
     ] = None,
     engines: Annotated[
-        list[Engine] | None, typer.Option("--engines", help="On this engine; can be given several times.")
+        list[EngineChoice] | None, typer.Option("--engines", help="On this engine; can be given several times.")
     ] = None,
     max_concurrency: MaxConcurrency = None,
     rate: RateText = None,
@@ -47,20 +47,20 @@ def compare(
     A host that the configuration does not declare is taken to have the limit --rate. --unpaced needs
     allow_unpaced: true on a declared one: it will be overrun.
     """
-    from paceline.cli.compare import Wanted
-    from paceline.cli.compare import compare as compare_strategies
-    from paceline.cli.options import UsageProblem, read_rate
+    from paceline.cli.compare import CompareOptions
+    from paceline.cli.compare import compare_strategies_of_url as compare_strategies
+    from paceline.cli.options import UsageProblem, parse_rate_flag
 
     if burst is not None and rate is None:
         raise UsageProblem("--burst: belongs to a --rate; add one, as in --rate 50/1s")
-    wanted = Wanted(
+    options = CompareOptions(
         url=url,
         n=n,
         strategies=strategies,
         engines=None if engines is None else [engine.value for engine in engines],
         max_concurrency=max_concurrency,
-        rate=None if rate is None else read_rate(rate, burst),
+        rate=None if rate is None else parse_rate_flag(rate, burst),
         unpaced=unpaced,
         attempts=attempts,
     )
-    raise typer.Exit(compare_strategies(wanted, config, named_service(server, key, key_file, config)))
+    raise typer.Exit(compare_strategies(options, config, remote_service(server, key, key_file, config)))

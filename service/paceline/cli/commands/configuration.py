@@ -27,10 +27,10 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of a configuration file, for editors; or the table of its settings."""
-    from paceline.cli.check_config import print_reference, print_schema, renew_reference
+    from paceline.cli.check_config import print_reference, print_schema, replace_reference_table
 
     if renew is not None:
-        renew_reference(renew)
+        replace_reference_table(renew)
     elif table:
         print_reference()
     else:

@@ -15,8 +15,8 @@ def demo(
     """Start a rate-limited HTTP API as a process of its own, fetch it with five strategies over real sockets, and
     show what each got and what the API saw. Takes about 20 seconds and leaves nothing behind.
     """
-    from paceline.cli.demo import Demo
-    from paceline.cli.demo import demo as show_demo
-    from paceline.cli.options import read_duration
+    from paceline.cli.demo import DemoOptions
+    from paceline.cli.demo import run_demo as show_demo
+    from paceline.cli.options import parse_duration_flag
 
-    raise typer.Exit(show_demo(Demo(n, limit, read_duration("--per", per))))
+    raise typer.Exit(show_demo(DemoOptions(n, limit, parse_duration_flag("--per", per))))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from paceline.cli.commands.flags import Burst, ConfigFile, KeyFile, KeyVariable, MaxConcurrency, RateText, ServerUrl
-from paceline.cli.commands.through import named_service, own_config
+from paceline.cli.commands.through import local_config, remote_service
 from paceline.model import Priority, Strategy
 
 
@@ -38,14 +38,14 @@ def plan(
 
     Exit code: 0 everything would be sent, and in time; 1 something would not; 2 it could not plan as called.
     """
-    from paceline.cli.options import UsageProblem, read_batch, read_duration
-    from paceline.cli.plan import plan as plan_file
+    from paceline.cli.options import UsageProblem, batch_from_flags, parse_duration_flag
+    from paceline.cli.plan import plan_file as plan_file
 
-    batch = read_batch(
+    batch = batch_from_flags(
         strategy=strategy, max_concurrency=max_concurrency, rate=rate, burst=burst, deadline=deadline, priority=priority
     )
-    client = named_service(server, key, key_file, config)
+    client = remote_service(server, key, key_file, config)
     if client is not None and call is not None:
         raise UsageProblem("--call: the service at --server knows how long its calls take; remove it")
-    call_s = None if call is None else read_duration("--call", call)
-    raise typer.Exit(plan_file(file, batch, client or own_config(config), lookahead, call_s))
+    call_s = None if call is None else parse_duration_flag("--call", call)
+    raise typer.Exit(plan_file(file, batch, client or local_config(config), lookahead, call_s))

@@ -15,7 +15,7 @@ from paceline.cli.commands.flags import (
     RateText,
     ServerUrl,
 )
-from paceline.cli.commands.through import named_service, own_config
+from paceline.cli.commands.through import local_config, remote_service
 from paceline.model import Priority, Strategy
 
 
@@ -57,13 +57,13 @@ def run(
     Exit code: 0 all succeeded; 1 some did not; 2 it could not run, or go on, as called; 130 or 143 interrupted, and
     --resume does the rest.
     """
-    from paceline.cli.local import LocalRun
-    from paceline.cli.options import read_batch
-    from paceline.cli.remote import RemoteRun
-    from paceline.cli.run import Files, Way
-    from paceline.cli.run import run as run_file
+    from paceline.cli.local import LocalBackend
+    from paceline.cli.options import batch_from_flags
+    from paceline.cli.remote import RemoteBackend
+    from paceline.cli.run import Backend, RunFiles
+    from paceline.cli.run import run_file as run_file
 
-    batch = read_batch(
+    batch = batch_from_flags(
         strategy=strategy,
         max_concurrency=max_concurrency,
         rate=rate,
@@ -72,13 +72,13 @@ def run(
         priority=priority,
         attempts=attempts,
     )
-    client = named_service(server, key, key_file, config)
-    configured = own_config(config) if client is None else None
+    client = remote_service(server, key, key_file, config)
+    local = local_config(config) if client is None else None
 
-    def open_way() -> Way:
+    def open_backend() -> Backend:
         if client is not None:
-            return RemoteRun(client, batch, lookahead)
-        assert configured is not None
-        return LocalRun(configured, batch)
+            return RemoteBackend(client, batch, lookahead)
+        assert local is not None
+        return LocalBackend(local, batch)
 
-    raise typer.Exit(run_file(Files(file, output, resume), open_way, lookahead))
+    raise typer.Exit(run_file(RunFiles(file, output, resume), open_backend, lookahead))

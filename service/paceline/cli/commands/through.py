@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from paceline.config import Config
 
 
-def named_service(
+def remote_service(
     server: str | None, key: str | None, key_file: Path | None, config: Path | None
 ) -> ServiceClient | None:
     """The service to go through, if one is named; its key and our own configuration exclude each other."""
     from paceline.cli.client import ServiceClient
-    from paceline.cli.options import UsageProblem, read_key
+    from paceline.cli.options import UsageProblem, read_api_key
 
     if server is None:
         if key is not None or key_file is not None:
@@ -24,10 +24,10 @@ def named_service(
         return None
     if config is not None:
         raise UsageProblem("--config: the service at --server has its own; give one of them")
-    return ServiceClient(server, read_key(key, key_file))
+    return ServiceClient(server, read_api_key(key, key_file))
 
 
-def own_config(file: Path | None) -> Config:
+def local_config(file: Path | None) -> Config:
     """The configuration of an engine of its own."""
     from paceline.settings import read_config, read_settings
 

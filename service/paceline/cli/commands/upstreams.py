@@ -12,7 +12,7 @@ from paceline.cli.commands.flags import KeyFile, KeyVariable
 if TYPE_CHECKING:
     from paceline.cli.client import ServiceClient
 
-DEFAULT_SERVICE = "http://127.0.0.1:8080"
+DEFAULT_SERVER_URL = "http://127.0.0.1:8080"
 
 
 upstreams = typer.Typer(
@@ -23,49 +23,49 @@ upstreams = typer.Typer(
     rich_markup_mode=None,
 )
 UpstreamName = Annotated[str, typer.Argument(metavar="NAME", help="The upstream.")]
-RunningService = Annotated[
-    str | None, typer.Option("--server", metavar="URL", help=f"The service; {DEFAULT_SERVICE} unless given.")
+ServiceUrl = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help=f"The service; {DEFAULT_SERVER_URL} unless given.")
 ]
 
 
 @upstreams.callback()
 def _upstreams(
-    context: typer.Context, server: RunningService = None, key: KeyVariable = None, key_file: KeyFile = None
+    context: typer.Context, server: ServiceUrl = None, key: KeyVariable = None, key_file: KeyFile = None
 ) -> None:
     """Without a command: a table of rates, waiters and pauses. What is changed holds until a reset or a reload."""
-    from paceline.cli.upstreams import show
+    from paceline.cli.upstreams import show_upstreams
 
     context.obj = (server, key, key_file)
     if context.invoked_subcommand is None:
-        raise typer.Exit(show(_running(context, None, None, None)))
+        raise typer.Exit(show_upstreams(_service_client(context, None, None, None)))
 
 
 @upstreams.command("pause")
 def _pause(
     context: typer.Context,
     name: UpstreamName,
-    server: RunningService = None,
+    server: ServiceUrl = None,
     key: KeyVariable = None,
     key_file: KeyFile = None,
 ) -> None:
     """Send nothing more to it until it is resumed; what is in flight goes on."""
-    _change(context, name, {"paused": True}, server, key, key_file)
+    _send_patch(context, name, {"paused": True}, server, key, key_file)
 
 
 @upstreams.command("resume")
 def _resume(
     context: typer.Context,
     name: UpstreamName,
-    server: RunningService = None,
+    server: ServiceUrl = None,
     key: KeyVariable = None,
     key_file: KeyFile = None,
 ) -> None:
     """Lift a pause."""
-    _change(context, name, {"paused": False}, server, key, key_file)
+    _send_patch(context, name, {"paused": False}, server, key, key_file)
 
 
 @upstreams.command("rate")
-def _retune(
+def _set_rate(
     context: typer.Context,
     name: UpstreamName,
     rates: Annotated[
@@ -74,32 +74,32 @@ def _retune(
     burst: Annotated[
         float | None, typer.Option(metavar="N", help="How many may go at once; where one window is given.")
     ] = None,
-    server: RunningService = None,
+    server: ServiceUrl = None,
     key: KeyVariable = None,
     key_file: KeyFile = None,
 ) -> None:
     """Change its rate windows; what was counted stays counted."""
-    from paceline.cli.options import UsageProblem, read_rate
+    from paceline.cli.options import UsageProblem, parse_rate_flag
     from paceline.cli.upstreams import rate_patch
 
     if burst is not None and len(rates) > 1:
         raise UsageProblem("--burst: belongs to one window, and several are given; give one, or no burst")
-    _change(context, name, rate_patch([read_rate(rate, burst) for rate in rates]), server, key, key_file)
+    _send_patch(context, name, rate_patch([parse_rate_flag(rate, burst) for rate in rates]), server, key, key_file)
 
 
 @upstreams.command("reset")
 def _reset(
     context: typer.Context,
     name: UpstreamName,
-    server: RunningService = None,
+    server: ServiceUrl = None,
     key: KeyVariable = None,
     key_file: KeyFile = None,
 ) -> None:
     """Back to its configuration; what was learned is forgotten."""
-    _change(context, name, {"reset": True}, server, key, key_file)
+    _send_patch(context, name, {"reset": True}, server, key, key_file)
 
 
-def _change(
+def _send_patch(
     context: typer.Context,
     name: str,
     patch: dict[str, object],
@@ -107,16 +107,18 @@ def _change(
     key: str | None,
     key_file: Path | None,
 ) -> None:
-    from paceline.cli.upstreams import change
+    from paceline.cli.upstreams import change_upstream
 
-    raise typer.Exit(change(_running(context, server, key, key_file), name, patch))
+    raise typer.Exit(change_upstream(_service_client(context, server, key, key_file), name, patch))
 
 
-def _running(context: typer.Context, server: str | None, key: str | None, key_file: Path | None) -> ServiceClient:
+def _service_client(
+    context: typer.Context, server: str | None, key: str | None, key_file: Path | None
+) -> ServiceClient:
     """The service that is meant: flags may stand before the command or after it."""
     from paceline.cli.client import ServiceClient
-    from paceline.cli.options import read_key
+    from paceline.cli.options import read_api_key
 
-    before_server, before_key, before_file = context.obj
-    address = server or before_server or DEFAULT_SERVICE
-    return ServiceClient(address, read_key(key or before_key, key_file or before_file))
+    group_server, group_key, group_key_file = context.obj
+    address = server or group_server or DEFAULT_SERVER_URL
+    return ServiceClient(address, read_api_key(key or group_key, key_file or group_key_file))

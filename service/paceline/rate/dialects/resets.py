@@ -6,32 +6,32 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from paceline.http_values import CLOCK, DAY_NAME, MONTH, epoch_s, http_date, number
+from paceline.http_values import DAY_NAME, MONTH, TIME, number, parse_http_date, to_epoch_s
 
-_EPOCH_S = 1e9
-_EPOCH_MS = 1e12
-_LONGEST_TEXT = 100
+_MIN_EPOCH_S = 1e9
+_MIN_EPOCH_MS = 1e12
+_MAX_TEXT_LENGTH = 100
 
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9}
-_STEP = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(d|h|ms|us|\u00b5s|ns|m|s)"
-_DURATION = re.compile(rf"(?:{_STEP}){{1,8}}")
-_STEPS = re.compile(_STEP)
+_DURATION_PART = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(d|h|ms|us|\u00b5s|ns|m|s)"
+_DURATION = re.compile(rf"(?:{_DURATION_PART}){{1,8}}")
+_DURATION_PARTS = re.compile(_DURATION_PART)
 
 _OFFSET = r"(?P<sign>[+-])(?P<off_hours>[0-9]{2}):?(?P<off_minutes>[0-9]{2})"
 _ISO = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(\.[0-9]{1,9})?)?"
     rf" ?(?:[Zz]|UTC|GMT|{_OFFSET})?"
 )
-_SCRIPT_DATE = re.compile(
-    rf"{DAY_NAME} {MONTH} (?P<day>[0-9]{{2}}) (?P<year>[0-9]{{4}}) {CLOCK} GMT{_OFFSET}(?: \([^()]{{1,50}}\))?",
+_JAVASCRIPT_DATE = re.compile(
+    rf"{DAY_NAME} {MONTH} (?P<day>[0-9]{{2}}) (?P<year>[0-9]{{4}}) {TIME} GMT{_OFFSET}(?: \([^()]{{1,50}}\))?",
     re.IGNORECASE | re.ASCII,
 )
 
-Reset = tuple[float, bool]
+ResetTime = tuple[float, bool]
 """Seconds from the answer to the reset, and whether it was written in whole seconds."""
 
 
-def reset_of(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> Reset | None:
+def parse_reset(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> ResetTime | None:
     """Read a reset: epoch milliseconds from 1e12, epoch seconds from 1e9, below that a wait in `unit_s`; else a
     duration (`6m0s`), an ISO 8601 moment, an HTTP-date, or a date as scripts print it. Negative or unclear is None.
 
@@ -39,39 +39,39 @@ def reset_of(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> Re
     """
     value = number(text)
     if value is not None:
-        if value >= _EPOCH_MS:
+        if value >= _MIN_EPOCH_MS:
             return max(0.0, value / 1000 - sent_at()), False
-        if value >= _EPOCH_S:
+        if value >= _MIN_EPOCH_S:
             return max(0.0, value - sent_at()), value.is_integer()
         return value * unit_s, unit_s == 1.0 and value.is_integer()
     text = text.strip(" \t")
-    if len(text) > _LONGEST_TEXT:
+    if len(text) > _MAX_TEXT_LENGTH:
         return None
-    waited = duration_s(text)
-    if waited is not None:
-        return waited, False
-    moment = _iso(text)
+    duration = parse_go_duration(text)
+    if duration is not None:
+        return duration, False
+    moment = _parse_iso8601(text)
     if moment is None:
-        moment = _script_date(text)
+        moment = _parse_javascript_date(text)
     if moment is None:
-        moment = http_date(text, sent_at())
+        moment = parse_http_date(text, sent_at())
     return None if moment is None else (max(0.0, moment - sent_at()), moment.is_integer())
 
 
-def wait_of(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> Reset | None:
+def parse_wait(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> ResetTime | None:
     """Read a reset that is a number of seconds to wait, however large."""
     value = number(text)
     return None if value is None else (value, value.is_integer())
 
 
-def duration_s(text: str) -> float | None:
+def parse_go_duration(text: str) -> float | None:
     """Seconds of a duration as Go prints it: `12ms`, `7.66s`, `6m0s`, `1h30m`."""
     if not _DURATION.fullmatch(text):
         return None
-    return sum(float(amount) * _UNIT_S[unit] for amount, unit in _STEPS.findall(text))
+    return sum(float(amount) * _UNIT_S[unit] for amount, unit in _DURATION_PARTS.findall(text))
 
 
-def _iso(text: str) -> float | None:
+def _parse_iso8601(text: str) -> float | None:
     match = _ISO.fullmatch(text)
     if match is None:
         return None
@@ -83,11 +83,11 @@ def _iso(text: str) -> float | None:
     return moment + float(match[7] or 0.0) - _offset_s(match)
 
 
-def _script_date(text: str) -> float | None:
-    match = _SCRIPT_DATE.fullmatch(text)
+def _parse_javascript_date(text: str) -> float | None:
+    match = _JAVASCRIPT_DATE.fullmatch(text)
     if match is None:
         return None
-    moment = epoch_s(int(match["year"]), match)
+    moment = to_epoch_s(int(match["year"]), match)
     return None if moment is None else moment - _offset_s(match)
 
 

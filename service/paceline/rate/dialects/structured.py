@@ -14,14 +14,14 @@ from http_sf import Token, parse
 from msgspec.structs import replace
 
 from paceline.http_values import number
-from paceline.rate.dialects.resets import reset_of
-from paceline.rate.dialects.table import Answer
+from paceline.rate.dialects.resets import parse_reset
+from paceline.rate.dialects.table import RateHeaders
 from paceline.rate.rate_info import RateWindowInfo
-from paceline.units import LONGEST_S
+from paceline.units import MAX_DURATION_S
 
-_LONGEST_FIELD = 2048
-_MOST_WINDOWS = 32
-_LONGEST_NAME = 128
+_MAX_FIELD_LENGTH = 2048
+_MAX_WINDOWS = 32
+_MAX_NAME_LENGTH = 128
 
 Params = dict[str, object]
 Windows = tuple[RateWindowInfo, ...]
@@ -31,60 +31,62 @@ class _Malformed(ValueError):
     """The field holds what its draft does not allow."""
 
 
-def head(answer: Answer) -> Windows:
+def parse_current_draft(headers: RateHeaders) -> Windows:
     """Draft 08 and later: names are strings, `r` remaining, `t` seconds to the reset, `q` quota, `w` window."""
-    return _by_name(answer, _quoted, "q")
+    return _match_by_name(headers, _require_string, "q")
 
 
-def interim(answer: Answer) -> Windows:
+def parse_interim2023(headers: RateHeaders) -> Windows:
     """The text of 2023: names are bare words, the quota is `l`; or one policy named in a dictionary."""
-    counted = _field(answer, "ratelimit", _dictionary)
-    return _by_name(answer, _word, "l", counted)
+    counters = _parse_field(headers, "ratelimit", _parse_dictionary)
+    return _match_by_name(headers, _require_string_or_token, "l", counters)
 
 
-def draft07(answer: Answer) -> Windows:
+def parse_draft07(headers: RateHeaders) -> Windows:
     """Draft 07: one dictionary, and policies that are told by their quota."""
-    counted = _field(answer, "ratelimit", _dictionary)
-    return _by_quota(counted[0] if counted else None, _field(answer, "ratelimit-policy", _unnamed_policies), answer)
+    counters = _parse_field(headers, "ratelimit", _parse_dictionary)
+    return _match_by_quota(
+        counters[0] if counters else None, _parse_field(headers, "ratelimit-policy", _parse_unnamed_policies), headers
+    )
 
 
-def draft06(answer: Answer) -> Windows:
+def parse_draft06(headers: RateHeaders) -> Windows:
     """Drafts to 06: a field a value; the earliest put the policies behind the limit."""
-    text = answer.fields.get("ratelimit-limit", "")
-    policies = _field(answer, "ratelimit-policy", _unnamed_policies)
+    text = headers.fields.get("ratelimit-limit", "")
+    policies = _parse_field(headers, "ratelimit-policy", _parse_unnamed_policies)
     limit = number(text) or None
     if "," in text:
         first, _, rest = text.partition(",")
-        behind = _parsed(_unnamed_policies, rest)
+        trailing_policies = _parse_windows(_parse_unnamed_policies, rest)
         # Only policies may stand there, each with its window: `5,000` is no limit of 5.
-        if behind and all(policy.per_s for policy in behind):
-            limit, policies = number(first) or None, policies or behind
-    remaining = answer.count("ratelimit-remaining")
-    reset = answer.fields.get("ratelimit-reset")
-    told = None if reset is None else reset_of(reset, answer.sent_at)
-    counted = None
-    if limit is not None or remaining is not None or told is not None:
-        seconds, whole = (None, False) if told is None else told
-        counted = RateWindowInfo("default", "requests", limit, remaining, seconds, None, whole)
-    return _by_quota(counted, policies, answer)
+        if trailing_policies and all(policy.per_s for policy in trailing_policies):
+            limit, policies = number(first) or None, policies or trailing_policies
+    remaining = headers.parse_number("ratelimit-remaining")
+    reset = headers.fields.get("ratelimit-reset")
+    reset_time = None if reset is None else parse_reset(reset, headers.sent_at_epoch_s)
+    counter = None
+    if limit is not None or remaining is not None or reset_time is not None:
+        seconds, whole_seconds = (None, False) if reset_time is None else reset_time
+        counter = RateWindowInfo("default", "requests", limit, remaining, seconds, None, whole_seconds)
+    return _match_by_quota(counter, policies, headers)
 
 
-def _by_name(
-    answer: Answer, name_of: Callable[[object], str], quota: str, counted: list[RateWindowInfo] | None = None
+def _match_by_name(
+    headers: RateHeaders, name_of: Callable[[object], str], quota: str, counters: list[RateWindowInfo] | None = None
 ) -> Windows:
-    counted = counted or _field(answer, "ratelimit", lambda text: _counters(text, name_of))
-    policies = _field(answer, "ratelimit-policy", lambda text: _policies(text, name_of, quota))
-    return tuple(_within(answer, window) for window in _joined(counted, policies))
+    counters = counters or _parse_field(headers, "ratelimit", lambda text: _parse_counters(text, name_of))
+    policies = _parse_field(headers, "ratelimit-policy", lambda text: _parse_policies(text, name_of, quota))
+    return tuple(_clamp_reset(headers, window) for window in _join_policies(counters, policies))
 
 
-def _joined(counted: list[RateWindowInfo], policies: list[RateWindowInfo]) -> Windows:
+def _join_policies(counters: list[RateWindowInfo], policies: list[RateWindowInfo]) -> Windows:
     """Each counter with the policy of its name (and partition, where both name one); then the policies left over."""
-    left = list(policies)
+    unmatched = list(policies)
     windows: list[RateWindowInfo] = []
-    for counter in counted:
-        policy = next((each for each in left if _same(each, counter)), None)
+    for counter in counters:
+        policy = next((each for each in unmatched if _names_same_window(each, counter)), None)
         if policy is not None:
-            left.remove(policy)
+            unmatched.remove(policy)
             counter = replace(
                 counter,
                 unit=policy.unit,
@@ -93,96 +95,102 @@ def _joined(counted: list[RateWindowInfo], policies: list[RateWindowInfo]) -> Wi
                 partition=counter.partition or policy.partition,
             )
         windows.append(counter)
-    return (*windows, *left)
+    return (*windows, *unmatched)
 
 
-def _same(policy: RateWindowInfo, counter: RateWindowInfo) -> bool:
+def _names_same_window(policy: RateWindowInfo, counter: RateWindowInfo) -> bool:
     if policy.name != counter.name:
         return False
     return policy.partition == counter.partition or policy.partition is None or counter.partition is None
 
 
-def _by_quota(counted: RateWindowInfo | None, policies: list[RateWindowInfo], answer: Answer) -> Windows:
+def _match_by_quota(counter: RateWindowInfo | None, policies: list[RateWindowInfo], headers: RateHeaders) -> Windows:
     """The counter with the policy of its quota, whose window it must fit; then the policies left over."""
-    if counted is None:
+    if counter is None:
         return tuple(policies)
-    reset_s = counted.reset_after_s or 0.0
+    reset_s = counter.reset_after_s or 0.0
     for policy in policies:
-        if policy.limit == counted.limit and (policy.per_s is None or policy.per_s >= reset_s):
-            counted = replace(counted, per_s=policy.per_s)
+        if policy.limit == counter.limit and (policy.per_s is None or policy.per_s >= reset_s):
+            counter = replace(counter, per_s=policy.per_s)
             policies = [other for other in policies if other is not policy]
             break
-    return (_within(answer, counted), *policies)
+    return (_clamp_reset(headers, counter), *policies)
 
 
-def _within(answer: Answer, window: RateWindowInfo) -> RateWindowInfo:
-    if window.reset_after_s is None or window.reset_after_s <= answer.max_reset_s:
+def _clamp_reset(headers: RateHeaders, window: RateWindowInfo) -> RateWindowInfo:
+    if window.reset_after_s is None or window.reset_after_s <= headers.max_reset_s:
         return window
-    return replace(window, reset_after_s=answer.bounded(window.reset_after_s))
+    return replace(window, reset_after_s=headers.clamp_wait(window.reset_after_s))
 
 
-def _field(answer: Answer, name: str, reader: Callable[[str], list[RateWindowInfo]]) -> list[RateWindowInfo]:
-    text = answer.fields.get(name)
-    return [] if text is None else _parsed(reader, text)
+def _parse_field(
+    headers: RateHeaders, name: str, parser: Callable[[str], list[RateWindowInfo]]
+) -> list[RateWindowInfo]:
+    text = headers.fields.get(name)
+    return [] if text is None else _parse_windows(parser, text)
 
 
-def _parsed(reader: Callable[[str], list[RateWindowInfo]], text: str) -> list[RateWindowInfo]:
-    if len(text) > _LONGEST_FIELD:
+def _parse_windows(parser: Callable[[str], list[RateWindowInfo]], text: str) -> list[RateWindowInfo]:
+    if len(text) > _MAX_FIELD_LENGTH:
         return []
     try:
-        windows = reader(text)
+        windows = parser(text)
     except ValueError:  # the parser's own, ours, and text that is not ASCII
         return []
-    return windows if len(windows) <= _MOST_WINDOWS else []
+    return windows if len(windows) <= _MAX_WINDOWS else []
 
 
-def _counters(text: str, name_of: Callable[[object], str]) -> list[RateWindowInfo]:
+def _parse_counters(text: str, name_of: Callable[[object], str]) -> list[RateWindowInfo]:
     return [
         RateWindowInfo(
             name_of(value),
-            remaining=_needed(_count(params, "r")),
-            reset_after_s=_count(params, "t"),
+            remaining=_require_present(_optional_count(params, "r")),
+            reset_after_s=_optional_count(params, "t"),
             whole_seconds="t" in params,
             partition=_partition(params),
         )
-        for value, params in _items(text)
+        for value, params in _parse_items(text)
     ]
 
 
-def _policies(text: str, name_of: Callable[[object], str], quota: str) -> list[RateWindowInfo]:
+def _parse_policies(text: str, name_of: Callable[[object], str], quota: str) -> list[RateWindowInfo]:
     return [
         RateWindowInfo(
             name_of(value),
             unit=_unit(params),
-            limit=_needed(_count(params, quota)) or None,
-            per_s=_length(params),
+            limit=_require_present(_optional_count(params, quota)) or None,
+            per_s=_window_length_s(params),
             partition=_partition(params),
         )
-        for value, params in _items(text)
+        for value, params in _parse_items(text)
     ]
 
 
-def _unnamed_policies(text: str) -> list[RateWindowInfo]:
+def _parse_unnamed_policies(text: str) -> list[RateWindowInfo]:
     policies = []
-    for value, params in _items(text):
-        limit, per_s = _whole(value), _length(params)
+    for value, params in _parse_items(text):
+        limit, per_s = _require_count(value), _window_length_s(params)
         name = f"{limit:.0f}" if per_s is None else f"{limit:.0f};w={per_s:.0f}"
         policies.append(RateWindowInfo(name, limit=limit or None, per_s=per_s))
     return policies
 
 
-def _dictionary(text: str) -> list[RateWindowInfo]:
+def _parse_dictionary(text: str) -> list[RateWindowInfo]:
     parsed = parse(text.encode("ascii"), tltype="dictionary")
     assert isinstance(parsed, dict)
-    told: Params = {key: member[0] for key, member in parsed.items() if isinstance(member, tuple)}
-    limit, remaining, reset = _count(told, "limit"), _count(told, "remaining"), _count(told, "reset")
+    members: Params = {key: member[0] for key, member in parsed.items() if isinstance(member, tuple)}
+    limit, remaining, reset = (
+        _optional_count(members, "limit"),
+        _optional_count(members, "remaining"),
+        _optional_count(members, "reset"),
+    )
     if limit is None and remaining is None and reset is None:
         raise _Malformed
-    name = _word(told["policy"]) if "policy" in told else "default"
+    name = _require_string_or_token(members["policy"]) if "policy" in members else "default"
     return [RateWindowInfo(name, "requests", limit or None, remaining, reset, None, reset is not None)]
 
 
-def _items(text: str) -> list[tuple[object, Params]]:
+def _parse_items(text: str) -> list[tuple[object, Params]]:
     items: list[tuple[object, Params]] = []
     parsed = parse(text.encode("ascii"), tltype="list")
     assert isinstance(parsed, list)
@@ -193,50 +201,50 @@ def _items(text: str) -> list[tuple[object, Params]]:
     return items
 
 
-def _quoted(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+def _require_string(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME_LENGTH:
         raise _Malformed
     return value
 
 
-def _word(value: object) -> str:
+def _require_string_or_token(value: object) -> str:
     """A bare word; a string too, as the text changed its mind."""
-    return _quoted(str(value) if isinstance(value, Token) else value)
+    return _require_string(str(value) if isinstance(value, Token) else value)
 
 
-def _whole(value: object) -> float:
+def _require_count(value: object) -> float:
     # By exact type: a boolean is an int to isinstance.
     if type(value) is not int or value < 0:
         raise _Malformed
     return float(value)
 
 
-def _count(params: Params, name: str) -> float | None:
-    return _whole(params[name]) if name in params else None
+def _optional_count(params: Params, name: str) -> float | None:
+    return _require_count(params[name]) if name in params else None
 
 
-def _needed(value: float | None) -> float:
+def _require_present(value: float | None) -> float:
     if value is None:
         raise _Malformed
     return value
 
 
-def _length(params: Params) -> float | None:
-    seconds = _count(params, "w")
+def _window_length_s(params: Params) -> float | None:
+    seconds = _optional_count(params, "w")
     if seconds == 0:
         raise _Malformed
     # A window of more than a year limits nothing that can be paced.
-    return seconds if seconds is None or seconds <= LONGEST_S else None
+    return seconds if seconds is None or seconds <= MAX_DURATION_S else None
 
 
 def _unit(params: Params) -> str:
-    return _word(params["qu"]) if "qu" in params else "requests"
+    return _require_string_or_token(params["qu"]) if "qu" in params else "requests"
 
 
 def _partition(params: Params) -> str | None:
     key = params.get("pk")
     if key is None:
         return None
-    if not isinstance(key, bytes) or len(key) > _LONGEST_NAME:
+    if not isinstance(key, bytes) or len(key) > _MAX_NAME_LENGTH:
         raise _Malformed
     return b64encode(key).decode("ascii")
