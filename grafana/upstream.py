@@ -5,7 +5,17 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.overview import BREAKER_STATE_QUERY, BREAKER_STATES, BUDGET_PAUSED_QUERY, PAUSE_STATES
-from grafana.parts import SU, Query, R, U, build_dashboard, describe, quantiles, state_timeline_panel, time_series_panel
+from grafana.panels import (
+    SU,
+    Query,
+    R,
+    U,
+    build_dashboard,
+    describe,
+    quantiles,
+    state_timeline_panel,
+    time_series_panel,
+)
 
 
 def upstream_dashboard() -> Dashboard:

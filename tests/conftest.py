@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 import pytest
 from hypothesis import settings
 
-from support import properties
-from support.children import DemoUpstream, StartDemo, start_demo
-from support.scripted import ScriptedUpstream
+from support import hypothesis_profiles
+from tools.processes import DemoUpstream, StartDemo, start_demo
+from tools.scripted_upstream import ScriptedUpstream
 
-settings.load_profile(properties.FEW)
+settings.load_profile(hypothesis_profiles.FEW)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from support.kubectl import CHART, ROOT, template
+from tools.kubectl import CHART, ROOT, render_chart
 
 MANIFESTS_DIR = ROOT / "deploy" / "kubernetes"
 COPIED_DIRS = {
@@ -69,7 +69,7 @@ def iter_values(schema: dict[str, Any], defaults: Any, prefix: str = "") -> Iter
 def render_manifests() -> dict[Path, str]:
     """One file for each object that the chart makes of its own values."""
     rendered = {}
-    for document in re.split(r"(?m)^---\n# Source: .*\n", template(_MONITORING_VALUES)):
+    for document in re.split(r"(?m)^---\n# Source: .*\n", render_chart(_MONITORING_VALUES)):
         kind = re.search(r"(?m)^kind: (\w+)$", document)
         if kind:
             folder = MANIFESTS_DIR / "monitoring" if kind[1] in _OPERATOR_KINDS else MANIFESTS_DIR

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from grafana.__main__ import DASHBOARDS_DIR
-from support.prometheus import Prometheus, start_prometheus
-from support.troubled import STRATEGIES, troubled_service
+from tools.faulty_service import STRATEGIES, faulty_service
+from tools.prometheus import Prometheus, start_prometheus
 
 HERE = Path(__file__).parent
 SCREENSHOTS_DIR = HERE.parents[1] / "docs" / "dashboards"
@@ -43,7 +43,7 @@ async def main() -> None:
         bundle = folder / "panels.js"
         _run(HERE / "node_modules/.bin/esbuild", HERE / "panels.tsx", f"--outfile={bundle}", *ESBUILD_FLAGS)
         async with (
-            troubled_service(folder, cycle_s=48) as server,
+            faulty_service(folder, cycle_s=48) as server,
             start_prometheus([server.base_url], folder) as prometheus,
         ):
             await asyncio.sleep(RUN_S)

@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
+from paceline.cli.commands.check_config import check_config, schema
 from paceline.cli.commands.compare import compare
-from paceline.cli.commands.configuration import check_config, schema
-from paceline.cli.commands.demo import demo
 from paceline.cli.commands.plan import plan
 from paceline.cli.commands.run import run
 from paceline.cli.commands.serve import serve
 from paceline.cli.commands.upstreams import upstreams
+from paceline.demo.command import demo
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -67,7 +67,7 @@ def _exit_on_signal(signum: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command; what the caller did wrong is told in a line or two, never as a traceback."""
-    from paceline.cli.options import UsageProblem
+    from paceline.cli.flag_parsing import UsageProblem
     from paceline.errors import ConfigError
 
     if os.getpid() == 1:  # the first of a container gets only the signals that it asked for

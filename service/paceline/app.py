@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from paceline.admission.allowance import PermitPool
+from paceline.admission.permit_pool import PermitPool
 from paceline.batch.runner import BatchRunner
 from paceline.config import Config
 from paceline.events import EventListener, combine_listeners
 from paceline.transport.egress import EgressGuard
 from paceline.upstream.registry import UpstreamRegistry
-from paceline.upstream.state import UpstreamSnapshot, snapshot_of
+from paceline.upstream.snapshot import UpstreamSnapshot, snapshot_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from paceline.api.intake import LoadShedder
+    from paceline.api.load_shedding import LoadShedder
     from paceline.telemetry.metrics import Metrics
 
 _RESERVED_FILE_DESCRIPTORS = 100
@@ -75,11 +75,11 @@ def create_app(service: Service, load_shedder: LoadShedder, metrics: Metrics, *,
     Batches are taken while `intake` is open.
     """
     # Imported here, as `run` and `compare` stand on a Service without any HTTP API and should start at once.
-    from paceline.api.application import create_api_app
-    from paceline.api.core import ApiContext
-    from paceline.api.hosts import TrustedHostMiddleware
-    from paceline.api.keys import ApiKeyMiddleware
-    from paceline.telemetry.http import HttpMetricsMiddleware
+    from paceline.api.app import create_api_app
+    from paceline.api.dependencies import ApiContext
+    from paceline.api.middleware.authentication import ApiKeyMiddleware
+    from paceline.api.middleware.metrics import HttpMetricsMiddleware
+    from paceline.api.middleware.trusted_host import TrustedHostMiddleware
 
     metrics.set_upstreams_source(service.upstream_snapshots)
     app: ASGIApp = create_api_app(ApiContext(service, load_shedder, metrics.render))

@@ -10,7 +10,7 @@ import pytest
 
 from paceline.model import Batch, Item, Priority, Rate, Request, Response, Strategy
 from paceline.resilience.layer import compose
-from support.memory import (
+from support.in_memory_upstream import (
     InMemoryUpstream,
     in_memory_service,
     is_idle,

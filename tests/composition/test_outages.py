@@ -14,7 +14,7 @@ import pytest
 
 from paceline.errors import AttemptTimeout, ConnectFailed, ProtocolError
 from paceline.model import Batch, OutcomeKind, Request, Response
-from support.memory import (
+from support.in_memory_upstream import (
     Handler,
     InMemoryUpstream,
     fail_with,

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.prometheus import Prometheus, start_prometheus
-from support.troubled import STRATEGIES, faulty_service
+from tools.faulty_service import STRATEGIES, faulty_service
+from tools.prometheus import Prometheus, start_prometheus
 
 pytestmark = pytest.mark.deploy
 ROOT = Path(__file__).parents[2]

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from paceline.config.replicas import share_for_replica
-from support.kubectl import CHART, ROOT, check_output, render_chart
-from support.prometheus import RULES, run_tool
-from support.rendered import (
+from paceline.config.replica_share import share_for_replica
+from support.rendered_chart import (
     CASES,
     config_of,
     container,
@@ -26,6 +24,8 @@ from support.rendered import (
     version,
     write_config_files,
 )
+from tools.kubectl import CHART, ROOT, check_output, render_chart
+from tools.prometheus import RULES, run_tool
 
 pytestmark = pytest.mark.deploy
 EVERY_CASE = pytest.mark.parametrize("case", CASES)

@@ -16,7 +16,6 @@ import aiohttp
 import pytest
 
 from paceline import __version__
-from support.children import LISTENING_PATTERN
 from support.containers import (
     CONFIG,
     IMAGE,
@@ -29,8 +28,9 @@ from support.containers import (
     start_container,
     write_config,
 )
-from support.scripted import ScriptedUpstream
-from support.server import free_port, start_server, upstream_config
+from tools.paceline_server import free_port, start_server, upstream_config
+from tools.processes import LISTENING_PATTERN
+from tools.scripted_upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.deploy
 PYTHON = "/opt/paceline/bin/python3"

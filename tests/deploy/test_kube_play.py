@@ -8,11 +8,11 @@ import aiohttp
 import pytest
 
 from support.containers import IMAGE, Image, memory_limit_of, mount_options, pid_of, proc_status
-from support.kubectl import parse_documents, render_chart
-from support.pods import Document, Pod, play_pod
-from support.prometheus import wait_until
-from support.scripted import ScriptedUpstream
-from support.server import free_port, upstream_config
+from support.kube_play import Document, Pod, play_pod
+from tools.kubectl import parse_documents, render_chart
+from tools.paceline_server import free_port, upstream_config
+from tools.prometheus import wait_until
+from tools.scripted_upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.deploy
 KEY = "a-key-of-the-test-0123456789"

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from paceline.config import load_config
-from support.guide import UNREACHABLE_CLUSTER, build_guide_folder, console_commands, run_in_shell
-from support.kubectl import check_output, parse_documents, render_chart
-from support.rendered import objects_by_kind, version, write_config_files
+from support.kubernetes_guide import UNREACHABLE_CLUSTER, build_guide_folder, console_commands, run_in_shell
+from support.rendered_chart import objects_by_kind, version, write_config_files
+from tools.kubectl import check_output, parse_documents, render_chart
 
 pytestmark = pytest.mark.deploy
 OPERATORS = {"ServiceMonitor", "PrometheusRule"}

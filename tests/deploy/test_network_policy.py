@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from paceline.transport import addresses
-from support.rendered import objects_by_kind
+from paceline.transport import address_classes
+from support.rendered_chart import objects_by_kind
 
 pytestmark = pytest.mark.deploy
 
@@ -28,14 +28,16 @@ def _lets_out(address: str, port: int, case: str = "as it stands") -> bool:
     return False
 
 
-@pytest.mark.parametrize("network", [each for each, _ in addresses._IPV4_RANGES + addresses._IPV6_RANGES], ids=str)
+@pytest.mark.parametrize(
+    "network", [each for each, _ in address_classes._IPV4_RANGES + address_classes._IPV6_RANGES], ids=str
+)
 def test_what_paceline_takes_for_not_public_the_policy_does_too(network: IPv4Network | IPv6Network) -> None:
     for ip in (network[0], network[network.num_addresses // 2], network[-1]):
-        if addresses.classify(ip) is not addresses.AddressClass.PUBLIC:
+        if address_classes.classify(ip) is not address_classes.AddressClass.PUBLIC:
             assert not _lets_out(str(ip), 443), ip
 
 
-@pytest.mark.parametrize("ip", sorted(map(str, addresses._METADATA_ADDRESSES)))
+@pytest.mark.parametrize("ip", sorted(map(str, address_classes._METADATA_ADDRESSES)))
 def test_the_cloud_s_metadata_is_out_of_reach(ip: str) -> None:
     assert not _lets_out(ip, 80)
 

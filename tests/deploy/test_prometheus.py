@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.prometheus import (
+from tools.paceline_server import start_server, upstream_config
+from tools.prometheus import (
     PROMETHEUS_DIR,
     RULES,
     run_tool,
@@ -22,8 +23,7 @@ from support.prometheus import (
     wait_until,
     with_short_ranges,
 )
-from support.scripted import Peer, ReceivedRequest, ScriptedUpstream, respond_with
-from support.server import start_server, upstream_config
+from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, respond_with
 
 pytestmark = pytest.mark.deploy
 ROOT = PROMETHEUS_DIR.parents[1]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from support import httpbin as third_party
-from support.scripted import ScriptedUpstream
-from support.server import PacelineServer, RunCommand, StartServer, run_paceline, start_server
+from tools.paceline_server import PacelineServer, RunCommand, StartServer, run_paceline, start_server
+from tools.scripted_upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from support.scripted import (
+from support.shared_service import ENGINES, SharedService, check_outcomes, outcome_kinds, send_batch, shared_service
+from tools.paceline_server import upstream_config
+from tools.scripted_upstream import (
     Handler,
     Peer,
     ReceivedRequest,
@@ -32,8 +34,6 @@ from support.scripted import (
     stream_forever,
     truncate_body,
 )
-from support.server import upstream_config
-from support.shared import ENGINES, SharedService, check_outcomes, outcome_kinds, send_batch, shared_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from support.children import DemoUpstream, StartDemo, start_process
-from support.scripted import ScriptedUpstream, respond_with
-from support.server import PACELINE, RunCommand, StartServer, run_in_process, upstream_config
+from tools.paceline_server import PACELINE, RunCommand, StartServer, run_in_process, upstream_config
+from tools.processes import DemoUpstream, StartDemo, start_process
+from tools.scripted_upstream import ScriptedUpstream, respond_with
 
 HEAVY = ("aiohttp", "fastapi", "httpx2", "rich", "prometheus_client", "pydantic", "uvloop")
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.scripted import ScriptedUpstream
-from support.server import PacelineServer, StartServer, upstream_config
+from tools.paceline_server import PacelineServer, StartServer, upstream_config
+from tools.scripted_upstream import ScriptedUpstream
 
 ITEM = {"upstream": "api", "path": "/x"}
 

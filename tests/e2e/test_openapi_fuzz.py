@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.children import start_process
-from support.scripted import ScriptedUpstream
-from support.server import StartServer, upstream_config
+from tools.paceline_server import StartServer, upstream_config
+from tools.processes import start_process
+from tools.scripted_upstream import ScriptedUpstream
 
 # The document cannot say that ids are unique, that what is depended on exists, or that a burst is no more than its
 # limit: a body that only breaks one of those is refused with 422, and that is not against it.

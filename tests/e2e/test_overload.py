@@ -22,11 +22,11 @@ import pytest
 import yaml
 
 from paceline.config import Config
-from support import watched
-from support.children import LISTENING_PATTERN, ChildProcess, start_process
-from support.scripted import ScriptedUpstream
-from support.server import PACELINE, upstream_config
-from support.watched import read_report
+from tools import loop_lag_monitor
+from tools.loop_lag_monitor import read_report
+from tools.paceline_server import PACELINE, upstream_config
+from tools.processes import LISTENING_PATTERN, ChildProcess, start_process
+from tools.scripted_upstream import ScriptedUpstream
 
 MIB = 1 << 20
 LONGEST_BLOCK_MS = 75
@@ -79,7 +79,7 @@ async def test_a_thousand_items_in_eight_megabytes_do_not_block_the_event_loop(
     seen_in = tmp_path / "seen.json"
     config = {"upstreams": {"api": upstream_config(upstream.url, concurrency={"limit": 100})}}
     blocks = []
-    async with served(config, tmp_path, sys.executable, watched.__file__, str(seen_in)) as (running, http):
+    async with served(config, tmp_path, sys.executable, loop_lag_monitor.__file__, str(seen_in)) as (running, http):
         for _ in range(ATTEMPTS):
             await read_report(running, seen_in)
             async with http.post("/v1/batch", data=io.BytesIO(body)) as answer:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.scripted import ScriptedUpstream, disconnect, send_garbage
-from support.server import PacelineServer, RunCommand, StartServer, upstream_config
-from support.shared import outcome_kinds, send_batch
+from support.shared_service import outcome_kinds, send_batch
+from tools.paceline_server import PacelineServer, RunCommand, StartServer, upstream_config
+from tools.scripted_upstream import ScriptedUpstream, disconnect, send_garbage
 
 SECRETS = {
     "bearer": "s3cr3t-bearer-token",

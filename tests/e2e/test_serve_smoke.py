@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from support.children import StartDemo
-from support.scripted import ScriptedUpstream
-from support.server import StartServer, upstream_config
+from tools.paceline_server import StartServer, upstream_config
+from tools.processes import StartDemo
+from tools.scripted_upstream import ScriptedUpstream
 
 
 async def test_one_batch_reaches_a_scripted_upstream_and_one_nobody_here_wrote(

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from support.api import JSON, one_upstream_config, start_api
-from support.scripted import ScriptedUpstream, never_respond
+from support.in_process_api import JSON, one_upstream_config, start_api
+from tools.scripted_upstream import ScriptedUpstream, never_respond
 
 
 async def test_an_answer_holds_every_item_in_request_order(upstream: ScriptedUpstream):

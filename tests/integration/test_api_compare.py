@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from paceline.model import Strategy
-from support.api import one_upstream_config, start_api
-from support.scripted import ScriptedUpstream, disconnect, never_respond
+from support.in_process_api import one_upstream_config, start_api
+from tools.scripted_upstream import ScriptedUpstream, disconnect, never_respond
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 RATE = [{"limit": 20, "per": "200ms"}]

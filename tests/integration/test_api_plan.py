@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.api import one_upstream_config, start_api
-from support.scripted import ScriptedUpstream
+from support.in_process_api import one_upstream_config, start_api
+from tools.scripted_upstream import ScriptedUpstream
 
 RATE = [{"limit": 20, "per": "1s", "burst": 1}]
 

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from support.api import InProcessApi, one_upstream_config, start_api
-from support.scripted import ScriptedUpstream, never_respond
+from support.in_process_api import InProcessApi, one_upstream_config, start_api
+from tools.scripted_upstream import ScriptedUpstream, never_respond
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 RATE = [{"limit": 80, "per": "1m", "burst": 10}]

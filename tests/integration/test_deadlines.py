@@ -20,9 +20,9 @@ import pytest
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, EngineName, Item, Outcome, Strategy
-from support.fault_proxy import Fault, FaultProxy, Phase
-from support.memory import is_idle, outcome_codes, run_batch
-from support.scripted import (
+from support.in_memory_upstream import is_idle, outcome_codes, run_batch
+from tools.fault_proxy import Fault, FaultProxy, Phase
+from tools.scripted_upstream import (
     Handler,
     Peer,
     ReceivedRequest,
@@ -206,7 +206,7 @@ async def test_a_lookup_that_hangs_is_ended(engine: EngineName, within: Within, 
         answered.wait(30)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr("paceline.transport.lookup._getaddrinfo", hung)
+    monkeypatch.setattr("paceline.transport.resolver._getaddrinfo", hung)
     try:
         await each_ends("http://api.invalid:9", engine, within, "batch", "item", "attempt", "dns")
     finally:

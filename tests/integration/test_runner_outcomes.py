@@ -14,8 +14,8 @@ import pytest
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, Defaults, Item, ItemRetry, OutcomeKind, Rate, Strategy, Tenant
-from support.memory import is_idle, outcome_codes, run_batch
-from support.scripted import (
+from support.in_memory_upstream import is_idle, outcome_codes, run_batch
+from tools.scripted_upstream import (
     ScriptedUpstream,
     disconnect,
     drip_body,

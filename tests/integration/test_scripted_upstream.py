@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 import trustme
 
-from support import scripted
-from support.scripted import Handler, ScriptedUpstream
+from tools import scripted_upstream
+from tools.scripted_upstream import Handler, ScriptedUpstream
 
 
 @pytest.fixture
@@ -69,7 +69,9 @@ async def test_held_requests_show_in_the_high_water_mark(
     assert (upstream.in_progress, upstream.in_progress_max, upstream.connections) == (0, 5, 5)
 
 
-@pytest.mark.parametrize("act", [scripted.never_respond(), scripted.respond_with(delay_s=600)], ids=["silent", "slow"])
+@pytest.mark.parametrize(
+    "act", [scripted_upstream.never_respond(), scripted_upstream.respond_with(delay_s=600)], ids=["silent", "slow"]
+)
 async def test_a_caller_that_leaves_is_no_longer_in_hand(
     upstream: ScriptedUpstream, session: aiohttp.ClientSession, act: Handler
 ) -> None:
@@ -83,18 +85,18 @@ async def test_a_caller_that_leaves_is_no_longer_in_hand(
 @pytest.mark.parametrize(
     ("act", "error"),
     [
-        (scripted.reset_connection(), aiohttp.ClientOSError),
+        (scripted_upstream.reset_connection(), aiohttp.ClientOSError),
         (
-            scripted.reset_connection(after=scripted.response_head(200, {"content-length": "9"})),
+            scripted_upstream.reset_connection(after=scripted_upstream.response_head(200, {"content-length": "9"})),
             aiohttp.ClientPayloadError,
         ),
-        (scripted.disconnect(), aiohttp.ServerDisconnectedError),
-        (scripted.truncate_body(), aiohttp.ClientPayloadError),
-        (scripted.send_garbage(), aiohttp.ClientResponseError),
-        (scripted.never_respond(), TimeoutError),
-        (scripted.drip_body(), TimeoutError),
-        (scripted.send_early_hints(every_s=0.01), TimeoutError),
-        (scripted.stream_forever(), TimeoutError),
+        (scripted_upstream.disconnect(), aiohttp.ServerDisconnectedError),
+        (scripted_upstream.truncate_body(), aiohttp.ClientPayloadError),
+        (scripted_upstream.send_garbage(), aiohttp.ClientResponseError),
+        (scripted_upstream.never_respond(), TimeoutError),
+        (scripted_upstream.drip_body(), TimeoutError),
+        (scripted_upstream.send_early_hints(every_s=0.01), TimeoutError),
+        (scripted_upstream.stream_forever(), TimeoutError),
     ],
     ids=[
         "reset",
@@ -131,7 +133,7 @@ async def test_a_delayed_answer_is_delayed(upstream: ScriptedUpstream, session: 
 
 async def test_the_busiest_stretch_is_found(upstream: ScriptedUpstream) -> None:
     for moment in (0.0, 0.9, 1.0, 1.5, 1.8, 2.5):
-        upstream.requests.append(scripted.ReceivedRequest("GET", "/", (), b"", moment, 1))
+        upstream.requests.append(scripted_upstream.ReceivedRequest("GET", "/", (), b"", moment, 1))
     assert upstream.max_requests_within(1.0) == 4
     assert upstream.max_requests_within(0.05) == 1
     assert upstream.max_requests_within(0.5) == 2
@@ -139,12 +141,12 @@ async def test_the_busiest_stretch_is_found(upstream: ScriptedUpstream) -> None:
 
 async def test_a_stretch_does_not_count_its_own_end(upstream: ScriptedUpstream) -> None:
     for moment in (0.0, 1.0, 2.0):
-        upstream.requests.append(scripted.ReceivedRequest("GET", "/", (), b"", moment, 1))
+        upstream.requests.append(scripted_upstream.ReceivedRequest("GET", "/", (), b"", moment, 1))
     assert upstream.max_requests_within(1.0) == 1
 
 
 async def test_a_fault_in_a_test_s_own_act_fails_the_test() -> None:
-    async def act(request: scripted.ReceivedRequest, peer: scripted.Peer) -> None:
+    async def act(request: scripted_upstream.ReceivedRequest, peer: scripted_upstream.Peer) -> None:
         raise ZeroDivisionError
 
     upstream = await ScriptedUpstream().__aenter__()
@@ -165,7 +167,7 @@ async def test_it_speaks_tls_where_asked() -> None:
         upstream.script_response("/x", status=204)
         async with session.get(upstream.url + "/x", ssl=trusting) as answer:
             assert answer.status == 204
-        upstream.script("/y", scripted.reset_connection())
+        upstream.script("/y", scripted_upstream.reset_connection())
         with pytest.raises(aiohttp.ClientOSError):
             await session.get(upstream.url + "/y", ssl=trusting)
     assert upstream.open_connections == 0

@@ -20,7 +20,7 @@ from support.limit_scenarios import (
     even,
     exponential,
 )
-from support.server_model import QueueingServer, simulate
+from support.queueing_model import QueueingServer, simulate
 
 SEEDS = (1, *(pytest.param(seed, marks=pytest.mark.verify) for seed in (2, 3)))
 UNEVEN = [scenario for scenario in TWELVE_SLOTS if "exponential" in scenario.name or "one in ten" in scenario.name]

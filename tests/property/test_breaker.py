@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from paceline.resilience.breaker import UNCOUNTED_TICKET, Breaker, BreakerPolicy, BreakerState
-from support.properties import examples
+from support.hypothesis_profiles import examples
 
 ROUND_TRIP_S = 0.02
 

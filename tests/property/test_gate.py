@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.admission.allowance import PermitPool
-from paceline.admission.lineup import Lane, Waiter
-from paceline.admission.refusals import reject_unreachable, unreachable_wait_s
+from paceline.admission.early_rejection import reject_unreachable, unreachable_wait_s
+from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.permit_pool import PermitPool
 from paceline.model import Priority, Rate, Receipt, Verdict
-from support.properties import examples
-from support.simulation import GateSimulation
+from support.gate_simulation import GateSimulation
+from support.hypothesis_profiles import examples
 
 
 @examples(12)

@@ -10,17 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.admission.copies import CopyMemo
-from paceline.admission.lineup import Lane, Waiter
+from paceline.admission.copy_memo import CopyMemo
+from paceline.admission.lane_queue import Lane, Waiter
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Cost, Rate, Verdict
 from paceline.rate.learner import RateLearner
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
-from paceline.telemetry.levels import window_label
-from paceline.upstream.state import state_of
-from support.properties import examples
-from support.simulation import FixedWindowUpstream, GateSimulation, OtherClient, StrictUpstream, TokenBucketUpstream
+from paceline.telemetry.gauges import window_label
+from paceline.upstream.snapshot import state_of
+from support.gate_simulation import (
+    FixedWindowUpstream,
+    GateSimulation,
+    OtherClient,
+    StrictUpstream,
+    TokenBucketUpstream,
+)
+from support.hypothesis_profiles import examples
 
 HUNDRED = Rate(100, 1.0, 10)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.model import Rate
-from support.properties import examples
-from support.simulation import GateSimulation, StrictUpstream, max_within
+from support.gate_simulation import GateSimulation, StrictUpstream, max_within
+from support.hypothesis_profiles import examples
 
 
 def drained(world: GateSimulation, items: int, cost: dict[str, float] | None = None) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.admission.lineup import Lane
-from paceline.admission.partition import partition_by
+from paceline.admission.lane_queue import Lane
+from paceline.admission.partition_key import partition_by
 from paceline.model import Exchange, Priority, Rate, Receipt, Request, RetryPolicy, Url, Verdict
-from support.simulation import GateSimulation, StrictUpstream
+from support.gate_simulation import GateSimulation, StrictUpstream
 
 
 def world_without_an_upstream(rate: Rate) -> GateSimulation:
@@ -147,7 +147,7 @@ def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
 def test_partitions_are_bounded_and_only_those_that_remember_nothing_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("paceline.admission.budgets._MAX_BUDGETS", 3)
+    monkeypatch.setattr("paceline.admission.budget_table._MAX_BUDGETS", 3)
     world = world_without_an_upstream(Rate(10, 1.0, 10))
     first = world.open_flow(key="first")
     for key in ("first", "second", "third"):

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.batch.order import topological_order
+from paceline.batch.dependency_order import topological_order
 from paceline.errors import BodyTooLarge, ConnectFailed, ProtocolError
 from paceline.events import AttemptFinished, BatchFinished, Event, ItemFinished, RetryScheduled
 from paceline.model import Batch, Item, ItemRetry, Outcome, OutcomeKind, Rate, Strategy
-from support.memory import (
+from support.hypothesis_profiles import examples
+from support.in_memory_upstream import (
     Handler,
     InMemoryUpstream,
     fail_with,
@@ -24,7 +25,6 @@ from support.memory import (
     respond_with,
     run_batch,
 )
-from support.properties import examples
 from support.virtual_clock import virtual_time
 
 SOON = st.sampled_from([0.0, 0.01, 0.3, 2.0])

@@ -26,9 +26,9 @@ import aiohttp
 import yaml
 
 from paceline import __version__
-from support.children import LISTENING_PATTERN, ChildProcess, start_process
-from support.machine import CA_BUNDLE, apt_settings, pip_settings
-from support.server import PacelineServer, wait_until_ready
+from support.package_index import CA_BUNDLE, apt_settings, pip_settings
+from tools.paceline_server import PacelineServer, wait_until_ready
+from tools.processes import LISTENING_PATTERN, ChildProcess, start_process
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"

@@ -1,6 +1,6 @@
 """Upstreams of every kind an adaptive limit meets, each a seeded simulation; run as a script it prints their figures.
 
-`python tests/support/limit_scenarios.py` prints the table of docs/decisions/0013-adaptive-concurrency.md.
+`PYTHONPATH=tests:. python -m support.limit_scenarios` prints the table of docs/decisions/0013-adaptive-concurrency.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import exp, inf
 from statistics import median
 
 from paceline.resilience.adaptive_limit import AdaptiveLimit
-from support.server_model import CallerTrace, FixedLimit, Limit, QueueingServer, ServiceTime, simulate
+from support.queueing_model import CallerTrace, FixedLimit, Limit, QueueingServer, ServiceTime, simulate
 
 REFERENCE_LIMIT = 200
 Draw = Callable[[random.Random], ServiceTime]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.cli.demo_limits import (
+from paceline.demo.limits import (
     MODES,
     ArrivalLimit,
     FixedWindowLimit,

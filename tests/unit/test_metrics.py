@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from paceline import __version__
+from paceline.api.middleware.metrics import KNOWN_METHODS, HttpMetricsMiddleware
 from paceline.app import Service
 from paceline.config import Config
 from paceline.errors import AttemptError, Rejected
@@ -31,10 +32,9 @@ from paceline.model import (
     Verdict,
     WaitReason,
 )
-from paceline.telemetry.http import KNOWN_METHODS, HttpMetricsMiddleware
+from paceline.telemetry.counters import BUCKET_BOUNDS_S
 from paceline.telemetry.metrics import Metrics
-from paceline.telemetry.tally import BUCKET_BOUNDS_S
-from paceline.upstream.state import BudgetState, UpstreamSnapshot, WindowState, snapshot_of
+from paceline.upstream.snapshot import BudgetState, UpstreamSnapshot, WindowState, snapshot_of
 from support.virtual_clock import virtual_time
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -17,17 +17,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.admission.gate import Gate
-from paceline.admission.lineup import Lane, Waiter
+from paceline.admission.lane_queue import Lane, Waiter
 from paceline.app import Service
 from paceline.config import Config
 from paceline.errors import ConfigError, EgressDenied, InvalidRequest, Overloaded, UnknownUpstream
 from paceline.model import ONE_REQUEST, Batch, Item, Priority, Rate, Receipt, Verdict
 from paceline.upstream.registry import UNDECLARED_UPSTREAM_NAME
-from paceline.upstream.state import state_of
-from support.memory import InMemoryUpstream, in_memory_service, items, never_respond, outcome_codes, run_batch
-from support.properties import examples
-from support.scripted import ScriptedUpstream
+from paceline.upstream.snapshot import state_of
+from support.hypothesis_profiles import examples
+from support.in_memory_upstream import (
+    InMemoryUpstream,
+    in_memory_service,
+    items,
+    never_respond,
+    outcome_codes,
+    run_batch,
+)
 from support.virtual_clock import virtual_time
+from tools.scripted_upstream import ScriptedUpstream
 
 NESTED = {
     "root": {"base_url": "https://a.example"},

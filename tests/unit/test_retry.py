@@ -29,8 +29,8 @@ from paceline.events import Event, RetryScheduled
 from paceline.model import Request, Response, RetryPolicy
 from paceline.resilience.retry import RetryLayer
 from paceline.resilience.retry_budget import RetryBudget
+from support.raw_http_server import build_request
 from support.virtual_clock import virtual_time
-from wire import build_request
 
 Answer = Response | BaseException
 TRANSIENT = (408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)

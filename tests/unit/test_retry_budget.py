@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.resilience.retry_budget import RetryBudget
-from support.properties import examples
+from support.hypothesis_profiles import examples
 
 
 def spent(budget: RetryBudget, now: float, wanted: int = 10_000) -> int:

@@ -13,7 +13,7 @@ import pytest
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, Item
-from support.memory import outcome_codes, run_batch
+from support.in_memory_upstream import outcome_codes, run_batch
 
 _TAKEN_OVER = ("httpx", "httpcore", "respx")
 

@@ -10,8 +10,8 @@ import pytest
 from paceline.errors import ProtocolError
 from paceline.model import Request, Response
 from paceline.resilience.semaphore import SemaphoreLayer
+from support.raw_http_server import build_request
 from support.virtual_clock import virtual_time
-from wire import build_request
 
 
 class Inside:

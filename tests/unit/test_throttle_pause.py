@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.admission.lineup import Lane, Waiter
+from paceline.admission.lane_queue import Lane, Waiter
 from paceline.model import Receipt, Verdict
-from support.simulation import GateSimulation
+from support.gate_simulation import GateSimulation
 
 
 def throttle(world: GateSimulation, waiter: Waiter, retry_after_s: float | None = None) -> float | None:

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from paceline.errors import InvalidRequest
 from paceline.model import Rate, Request, Response
 from paceline.rate.token_bucket import TokenBucketLayer
+from support.raw_http_server import build_request
 from support.virtual_clock import virtual_time
-from wire import build_request
 
 
 class Gone:

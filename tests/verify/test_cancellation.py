@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from paceline.admission.health import UpstreamHealth
+from paceline.admission.upstream_health import UpstreamHealth
 from paceline.model import EngineName
-from support.api import InProcessApi, one_upstream_config, start_api
-from support.memory import is_idle
-from support.scripted import Peer, ReceivedRequest, ScriptedUpstream, response_head
+from support.in_memory_upstream import is_idle
+from support.in_process_api import InProcessApi, one_upstream_config, start_api
+from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, response_head
 
 ITEMS = 50
 LIMIT, PER_S = 4000, 0.5

@@ -20,9 +20,9 @@ import trustme
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, EngineName, Item, Outcome
-from support.fault_proxy import SHAPING, Fault, FaultProxy, Phase
-from support.memory import is_idle, outcome_codes, run_batch
-from support.scripted import ScriptedUpstream
+from support.in_memory_upstream import is_idle, outcome_codes, run_batch
+from tools.fault_proxy import SHAPING, Fault, FaultProxy, Phase
+from tools.scripted_upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.verify
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.outages import (
+from verify.outage_scenarios import (
     ATTEMPT_TIMEOUT_S,
     CAPACITY,
     MAX_ADAPTIVE_LIMIT,

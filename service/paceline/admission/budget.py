@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from math import inf
 
-from paceline.admission.copies import CopyMemo
-from paceline.admission.lineup import BatchFlow, Lane, LaneQueue, Waiter
-from paceline.admission.pause import ThrottlePause
+from paceline.admission.copy_memo import CopyMemo
+from paceline.admission.lane_queue import BatchFlow, Lane, LaneQueue, Waiter
+from paceline.admission.throttle_pause import ThrottlePause
 from paceline.model import Cost, Priority, Rate, Verdict, WaitReason
-from paceline.rate.feedback import HeaderLimits
+from paceline.rate.header_limits import HeaderLimits
 from paceline.rate.learner import LEARNED_UNIT, RateLearner
 from paceline.rate.rate_info import RateInfo
 from paceline.rate.round_trip import RoundTripFloor
-from paceline.rate.spending import UsageCounters
+from paceline.rate.usage import UsageCounters
 from paceline.rate.window import RateWindow
 
 _ADAPTIVE = Lane.ADAPTIVE

@@ -18,11 +18,11 @@ from itertools import count, islice
 from math import ceil, inf
 from typing import Any
 
+from paceline.admission.async_gate import TIMER_RESOLUTION_S
 from paceline.admission.budget import Budget
-from paceline.admission.copies import CopyMemo
+from paceline.admission.copy_memo import CopyMemo
 from paceline.admission.gate import Gate
-from paceline.admission.lineup import BatchFlow, Waiter
-from paceline.admission.shell import TIMER_RESOLUTION_S
+from paceline.admission.lane_queue import BatchFlow, Waiter
 from paceline.model import Cost, Rate, Verdict
 
 _MAX_QUEUED_PER_FLOW = 64

@@ -23,12 +23,12 @@ from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from math import inf
 
-from paceline.admission.allowance import PermitPool
-from paceline.admission.budgets import DEFAULT_KEY, BudgetTable
-from paceline.admission.copies import CopyMemo
-from paceline.admission.health import UpstreamHealth, is_deadline_infeasible
-from paceline.admission.lineup import BatchFlow, Lane, LaneQueue, QueueState, Waiter
-from paceline.admission.standing import RunQueue
+from paceline.admission.budget_table import DEFAULT_KEY, BudgetTable
+from paceline.admission.copy_memo import CopyMemo
+from paceline.admission.lane_queue import BatchFlow, Lane, LaneQueue, QueueState, Waiter
+from paceline.admission.permit_pool import PermitPool
+from paceline.admission.run_queue import RunQueue
+from paceline.admission.upstream_health import UpstreamHealth, is_deadline_infeasible
 from paceline.model import Priority, Rate, Verdict, WaitReason
 from paceline.rate.rate_info import RateInfo
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from paceline.admission.lineup import Lane, Waiter
-from paceline.admission.partition import FlowTable
-from paceline.admission.shell import AsyncGate
+from paceline.admission.async_gate import AsyncGate
+from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.partition_key import FlowTable
 from paceline.errors import AttemptTimeout, ItemTimeout, PacelineError, Rejected
 from paceline.events import AttemptFinished, EventListener
 from paceline.model import Request, Response, Send, Strategy, Verdict

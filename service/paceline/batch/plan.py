@@ -10,9 +10,9 @@ from math import inf
 from msgspec import Struct
 
 from paceline.admission.forecast import SimulatedGate
-from paceline.admission.lineup import Lane
-from paceline.batch.order import topological_order
-from paceline.batch.rehearsal import BatchSimulation, UpstreamResult
+from paceline.admission.lane_queue import Lane
+from paceline.batch.dependency_order import topological_order
+from paceline.batch.plan_simulation import BatchSimulation, UpstreamResult
 from paceline.model import Batch, Item, Rate
 from paceline.units import format_duration
 from paceline.upstream.pipeline import concurrency_cap_of, lane_of

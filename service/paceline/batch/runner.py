@@ -17,11 +17,11 @@ from uuid import uuid4
 
 from msgspec import UNSET, UnsetType
 
-from paceline.admission.allowance import PermitPool
-from paceline.batch.order import topological_order
+from paceline.admission.permit_pool import PermitPool
+from paceline.batch.cpu_slicing import LARGE_BODY_BYTES, BodyWorkQueue
+from paceline.batch.dependency_order import topological_order
 from paceline.batch.outcome import OutcomeContext, outcome_from_error, outcome_from_response, outcome_without_response
-from paceline.batch.prepare import RequestBuilder
-from paceline.batch.turns import LARGE_BODY_BYTES, BodyWorkQueue
+from paceline.batch.request_builder import RequestBuilder
 from paceline.errors import PacelineError
 from paceline.events import BatchFinished, EventListener, ItemFinished, combine_listeners
 from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Strategy, Summary

@@ -1,6 +1,6 @@
 """The configuration: what an operator may say, read from one file. `load` is pure and can be called again."""
 
-from paceline.config.loading import load_config
+from paceline.config.loader import load_config
 from paceline.config.policy import (
     AdaptiveLimitConfig,
     AuthConfig,
@@ -14,8 +14,8 @@ from paceline.config.policy import (
     TlsConfig,
     UpstreamConfig,
 )
+from paceline.config.root import ApiKeyConfig, CompareConfig, CompareTargetConfig, Config, EgressConfig, ServerConfig
 from paceline.config.schema import json_schema, settings_table
-from paceline.config.server import ApiKeyConfig, CompareConfig, CompareTargetConfig, Config, EgressConfig, ServerConfig
 
 __all__ = [
     "AdaptiveLimitConfig",

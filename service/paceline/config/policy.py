@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from paceline.config.fields import (
+from paceline.config.value_types import (
     BaseUrl,
     ConfigSection,
     DialectName,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from paceline.config.keys import KeyPath
+from paceline.config.key_path import KeyPath
 
 
 def remove_unbuilt(document: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from paceline.http_values import number, parse_retry_after_s
+from paceline.header_values import number, parse_retry_after_s
 from paceline.model import Response
 
 _RETRY_AFTER_MS_FIELDS = frozenset({"retry-after-ms", "x-ms-retry-after-ms"})

@@ -29,10 +29,10 @@ from paceline.errors import (
 )
 from paceline.model import Exchange, Headers, Request, Response, Url
 from paceline.transport.base import TransportOptions
-from paceline.transport.coding import open_body_decoder, strip_coding_headers
-from paceline.transport.dial import Connector
+from paceline.transport.connector import Connector
+from paceline.transport.content_decoding import open_body_decoder, strip_coding_headers
 from paceline.transport.egress import EgressGuard
-from paceline.transport.head import build_header_fields, check_method, needs_content_length
+from paceline.transport.request_headers import build_header_fields, check_method, needs_content_length
 
 KEEP_ALIVE_S = 15.0
 MAX_IDLE_CONNECTIONS = 1000

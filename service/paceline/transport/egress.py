@@ -13,9 +13,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, NoReturn
 
 from paceline.errors import DnsFailed, EgressDenied
-from paceline.transport.addresses import AddressClass, classify, embedded_ipv4_addresses, parse_network
+from paceline.transport.address_classes import AddressClass, classify, embedded_ipv4_addresses, parse_network
 from paceline.transport.base import TransportOptions
-from paceline.transport.lookup import SystemResolver
+from paceline.transport.resolver import SystemResolver
 
 __all__ = ["AddressClass", "EgressGuard", "classify"]
 
@@ -71,7 +71,7 @@ class EgressGuard:
         self._resolver = resolver or SystemResolver()
 
     async def resolve(self, host: str, port: int, options: TransportOptions) -> list[str]:
-        """The judged addresses of `host`, in the resolver's order; at most one lookup, within `wire.dns_timeout_s`.
+        """The judged addresses of `host`, in the resolver's order; at most one lookup, within `options.dns_timeout_s`.
 
         Raises:
             EgressDenied: the host, its port or one of its addresses is refused.

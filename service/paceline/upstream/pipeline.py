@@ -14,17 +14,17 @@ admission.
 
 from __future__ import annotations
 
-from paceline.admission.allowance import PermitPool
+from paceline.admission.lane_queue import Lane
 from paceline.admission.layer import AdmissionLayer
-from paceline.admission.lineup import Lane
-from paceline.admission.partition import FlowTable
+from paceline.admission.partition_key import FlowTable
+from paceline.admission.permit_pool import PermitPool
 from paceline.events import EventListener
 from paceline.model import Batch, Send, Strategy
 from paceline.rate.token_bucket import TokenBucketLayer
-from paceline.resilience.deadline import AttemptTimeoutLayer, DeadlineLayer
 from paceline.resilience.layer import Layer, compose
 from paceline.resilience.retry import RetryLayer
 from paceline.resilience.semaphore import SemaphoreLayer
+from paceline.resilience.timeouts import AttemptTimeoutLayer, DeadlineLayer
 from paceline.upstream.registry import Upstream
 
 DEFAULT_CONCURRENCY = 20

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from weakref import WeakSet
 
-from paceline.admission.allowance import PermitPool
-from paceline.admission.health import UpstreamHealth
-from paceline.admission.partition import partition_by
-from paceline.admission.shell import AsyncGate
+from paceline.admission.async_gate import AsyncGate
+from paceline.admission.partition_key import partition_by
+from paceline.admission.permit_pool import PermitPool
+from paceline.admission.upstream_health import UpstreamHealth
 from paceline.config import Config, PolicyConfig
 from paceline.config import UpstreamConfig as Declared
 from paceline.errors import ConfigError, ForbiddenUpstream, InvalidRequest, Overloaded, UnknownUpstream

@@ -10,8 +10,15 @@ import brotli
 import pytest
 
 from paceline.errors import BodyTooLarge, ProtocolError
-from paceline.transport.coding import open_body_decoder
-from wire import ClientConnection, build_request, build_response, reply_and_close, reply_with, serve_raw
+from paceline.transport.content_decoding import open_body_decoder
+from support.raw_http_server import (
+    ClientConnection,
+    build_request,
+    build_response,
+    reply_and_close,
+    reply_with,
+    serve_raw,
+)
 
 LIMIT = 100_000
 

@@ -10,7 +10,15 @@ import socket
 import pytest
 
 from paceline.transport.egress import EgressGuard
-from wire import OK_RESPONSE, WAIT_TIMEOUT_S, ClientConnection, build_request, reply_with, serve_raw, wait_until
+from support.raw_http_server import (
+    OK_RESPONSE,
+    WAIT_TIMEOUT_S,
+    ClientConnection,
+    build_request,
+    reply_with,
+    serve_raw,
+    wait_until,
+)
 
 
 async def cancelled(task: asyncio.Task[object]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from paceline.errors import ConnectFailed, DnsFailed, EgressDenied
 from paceline.transport.egress import EgressGuard
-from paceline.transport.lookup import SystemResolver
-from wire import OK_RESPONSE, build_request, build_response, reply_with, serve_raw, wait_until
+from paceline.transport.resolver import SystemResolver
+from support.raw_http_server import OK_RESPONSE, build_request, build_response, reply_with, serve_raw, wait_until
 
 
 def guard_with(*addresses: str, **settings: object) -> EgressGuard:

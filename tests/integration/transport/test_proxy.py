@@ -11,7 +11,7 @@ import trustme
 
 from paceline.errors import ConnectFailed, EgressDenied, InvalidRequest
 from paceline.transport.egress import EgressGuard
-from wire import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
+from support.raw_http_server import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
 
 
 def nobody_looks_up() -> EgressGuard:
@@ -111,7 +111,7 @@ async def test_a_proxy_is_no_way_round_the_guard(open_transport):
 )
 def test_a_proxy_that_cannot_be_used_is_refused_when_the_engine_opens(engine_name, proxy):
     from paceline.transport.base import TransportOptions
-    from paceline.transport.dial import Connector
+    from paceline.transport.connector import Connector
 
     with pytest.raises(InvalidRequest):
         Connector(TransportOptions(proxy=proxy), EgressGuard())

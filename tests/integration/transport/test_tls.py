@@ -10,7 +10,7 @@ import trustme
 
 from paceline.errors import ProtocolError, TlsFailed
 from paceline.transport.egress import EgressGuard
-from wire import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
+from support.raw_http_server import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
 
 
 @pytest.fixture(scope="module")

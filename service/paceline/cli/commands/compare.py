@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.commands.flags import Burst, ConfigFile, KeyFile, KeyVariable, MaxConcurrency, RateText, ServerUrl
-from paceline.cli.commands.through import remote_service
+from paceline.cli.commands.backend import remote_service
+from paceline.cli.commands.shared_flags import (
+    Burst,
+    ConfigFile,
+    KeyFile,
+    KeyVariable,
+    MaxConcurrency,
+    RateText,
+    ServerUrl,
+)
 from paceline.model import Strategy
 
 
@@ -47,9 +55,9 @@ def compare(
     A host that the configuration does not declare is taken to have the limit --rate. --unpaced needs
     allow_unpaced: true on a declared one: it will be overrun.
     """
-    from paceline.cli.compare import CompareOptions
-    from paceline.cli.compare import compare_strategies_of_url as compare_strategies
-    from paceline.cli.options import UsageProblem, parse_rate_flag
+    from paceline.cli.compare_strategies import CompareOptions
+    from paceline.cli.compare_strategies import compare_strategies_of_url as compare_strategies
+    from paceline.cli.flag_parsing import UsageProblem, parse_rate_flag
 
     if burst is not None and rate is None:
         raise UsageProblem("--burst: belongs to a --rate; add one, as in --rate 50/1s")

@@ -6,8 +6,16 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.commands.flags import Burst, ConfigFile, KeyFile, KeyVariable, MaxConcurrency, RateText, ServerUrl
-from paceline.cli.commands.through import local_config, remote_service
+from paceline.cli.commands.backend import local_config, remote_service
+from paceline.cli.commands.shared_flags import (
+    Burst,
+    ConfigFile,
+    KeyFile,
+    KeyVariable,
+    MaxConcurrency,
+    RateText,
+    ServerUrl,
+)
 from paceline.model import Priority, Strategy
 
 
@@ -38,8 +46,8 @@ def plan(
 
     Exit code: 0 everything would be sent, and in time; 1 something would not; 2 it could not plan as called.
     """
-    from paceline.cli.options import UsageProblem, batch_from_flags, parse_duration_flag
-    from paceline.cli.plan import plan_file as plan_file
+    from paceline.cli.flag_parsing import UsageProblem, batch_from_flags, parse_duration_flag
+    from paceline.cli.plan_file import plan_file as plan_file
 
     batch = batch_from_flags(
         strategy=strategy, max_concurrency=max_concurrency, rate=rate, burst=burst, deadline=deadline, priority=priority

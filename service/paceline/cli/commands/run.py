@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.commands.flags import (
+from paceline.cli.commands.backend import local_config, remote_service
+from paceline.cli.commands.shared_flags import (
     Burst,
     ConfigFile,
     KeyFile,
@@ -15,7 +16,6 @@ from paceline.cli.commands.flags import (
     RateText,
     ServerUrl,
 )
-from paceline.cli.commands.through import local_config, remote_service
 from paceline.model import Priority, Strategy
 
 
@@ -57,11 +57,11 @@ def run(
     Exit code: 0 all succeeded; 1 some did not; 2 it could not run, or go on, as called; 130 or 143 interrupted, and
     --resume does the rest.
     """
-    from paceline.cli.local import LocalBackend
-    from paceline.cli.options import batch_from_flags
-    from paceline.cli.remote import RemoteBackend
-    from paceline.cli.run import Backend, RunFiles
-    from paceline.cli.run import run_file as run_file
+    from paceline.cli.flag_parsing import batch_from_flags
+    from paceline.cli.local_backend import LocalBackend
+    from paceline.cli.remote_backend import RemoteBackend
+    from paceline.cli.run_file import Backend, RunFiles
+    from paceline.cli.run_file import run_file as run_file
 
     batch = batch_from_flags(
         strategy=strategy,

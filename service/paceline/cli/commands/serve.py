@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.commands.flags import ConfigFile
+from paceline.cli.commands.shared_flags import ConfigFile
 
 
 def serve(
@@ -21,6 +21,6 @@ def serve(
     ] = False,
 ) -> None:
     """Start the service; SIGTERM drains it, SIGHUP reloads the configuration."""
-    from paceline.cli.serve import run_server as serve_until_told
+    from paceline.cli.server_lifecycle import run_server as serve_until_told
 
     raise typer.Exit(serve_until_told(config, host, port, insecure))

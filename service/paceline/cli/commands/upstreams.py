@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paceline.cli.commands.flags import KeyFile, KeyVariable
+from paceline.cli.commands.shared_flags import KeyFile, KeyVariable
 
 if TYPE_CHECKING:
-    from paceline.cli.client import ServiceClient
+    from paceline.cli.io.service_client import ServiceClient
 
 DEFAULT_SERVER_URL = "http://127.0.0.1:8080"
 
@@ -33,7 +33,7 @@ def _upstreams(
     context: typer.Context, server: ServiceUrl = None, key: KeyVariable = None, key_file: KeyFile = None
 ) -> None:
     """Without a command: a table of rates, waiters and pauses. What is changed holds until a reset or a reload."""
-    from paceline.cli.upstreams import show_upstreams
+    from paceline.cli.upstream_admin import show_upstreams
 
     context.obj = (server, key, key_file)
     if context.invoked_subcommand is None:
@@ -79,8 +79,8 @@ def _set_rate(
     key_file: KeyFile = None,
 ) -> None:
     """Change its rate windows; what was counted stays counted."""
-    from paceline.cli.options import UsageProblem, parse_rate_flag
-    from paceline.cli.upstreams import rate_patch
+    from paceline.cli.flag_parsing import UsageProblem, parse_rate_flag
+    from paceline.cli.upstream_admin import rate_patch
 
     if burst is not None and len(rates) > 1:
         raise UsageProblem("--burst: belongs to one window, and several are given; give one, or no burst")
@@ -107,7 +107,7 @@ def _send_patch(
     key: str | None,
     key_file: Path | None,
 ) -> None:
-    from paceline.cli.upstreams import change_upstream
+    from paceline.cli.upstream_admin import change_upstream
 
     raise typer.Exit(change_upstream(_service_client(context, server, key, key_file), name, patch))
 
@@ -116,8 +116,8 @@ def _service_client(
     context: typer.Context, server: str | None, key: str | None, key_file: Path | None
 ) -> ServiceClient:
     """The service that is meant: flags may stand before the command or after it."""
-    from paceline.cli.client import ServiceClient
-    from paceline.cli.options import read_api_key
+    from paceline.cli.flag_parsing import read_api_key
+    from paceline.cli.io.service_client import ServiceClient
 
     group_server, group_key, group_key_file = context.obj
     address = server or group_server or DEFAULT_SERVER_URL

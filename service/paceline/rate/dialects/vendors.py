@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from paceline.http_values import number
-from paceline.rate.dialects import structured
-from paceline.rate.dialects.resets import parse_wait
-from paceline.rate.dialects.table import Dialect, KnownWindow, RateHeaders, WindowFields
+from paceline.header_values import number
+from paceline.rate.dialects import ietf
+from paceline.rate.dialects.dialect import Dialect, KnownWindow, RateHeaders, WindowFields
+from paceline.rate.dialects.reset_values import parse_wait
 from paceline.rate.rate_info import RateWindowInfo
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
@@ -67,25 +67,25 @@ _HUBSPOT = "x-hubspot-ratelimit"
 
 IETF = Dialect(
     name="ietf",
-    windows_parser=structured.parse_current_draft,
+    windows_parser=ietf.parse_current_draft,
     parsed_fields=("ratelimit", "ratelimit-policy"),
     is_ietf=True,
 )
 DRAFT07 = Dialect(
     name="draft07",
-    windows_parser=structured.parse_draft07,
+    windows_parser=ietf.parse_draft07,
     parsed_fields=("ratelimit", "ratelimit-policy"),
     is_ietf=True,
 )
 INTERIM = Dialect(
     name="interim2023",
-    windows_parser=structured.parse_interim2023,
+    windows_parser=ietf.parse_interim2023,
     parsed_fields=("ratelimit", "ratelimit-policy"),
     is_ietf=True,
 )
 DRAFT06 = Dialect(
     name="draft06",
-    windows_parser=structured.parse_draft06,
+    windows_parser=ietf.parse_draft06,
     parsed_fields=("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"),
     signature_fields=("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
     is_ietf=True,
@@ -242,7 +242,7 @@ ALL_DIALECTS: tuple[Dialect, ...] = (
     DRAFT06,
     Dialect(
         name="cloudflare",
-        windows_parser=structured.parse_current_draft,
+        windows_parser=ietf.parse_current_draft,
         parsed_fields=("ratelimit", "ratelimit-policy"),
         is_ietf=True,
     ),

@@ -1,0 +1,108 @@
+"""A cap or rate of the caller's own (one batch's, or the process's sockets) that several gates draw on.
+
+Pure. A flow that may not go is parked here and entered again when something comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from math import inf
+
+from paceline.admission.copy_memo import CopyMemo
+from paceline.model import Cost, Rate
+from paceline.rate.window import RateWindow, TokenHold
+
+
+class PermitPool:
+    """At most `limit` in flight, and `rate` where given; none at all while it is shut."""
+
+    __slots__ = ("_paused", "_transit_s", "_waiters", "_window", "in_flight", "limit")
+
+    def __init__(self, limit: float = inf, rate: Rate | None = None, transit_s: float = 0.05) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self._paused = False
+        self._window = RateWindow(rate) if rate else None
+        self._transit_s = transit_s
+        self._waiters: dict[object, Callable[[], None]] = {}
+
+    @property
+    def has_capacity(self) -> bool:
+        return self.in_flight < self.limit and not self._paused
+
+    @property
+    def rate(self) -> Rate | None:
+        return self._window.rate if self._window else None
+
+    def pause(self) -> None:
+        """Let nobody go until `reopen`; what is in flight goes on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let them go again."""
+        if self._paused:
+            self._paused = False
+            self.notify()
+
+    def due_at(self, cost: Cost, now: float) -> float:
+        """When the own rate allows this cost; in the past where there is none."""
+        return -inf if self._window is None else self._window.due_at(self._counted_amount(cost), now, self._transit_s)
+
+    def earliest_possible_at(self, ahead: float, cost: Cost, now: float) -> float:
+        """A lower bound of when the own rate allows this cost if `ahead` requests go before it."""
+        if self._window is None:
+            return -inf
+        counted = ahead if self._window.rate.unit == "requests" else 0.0  # what those cost in another unit is not known
+        return self._window.earliest_possible_at(counted, self._counted_amount(cost), now)
+
+    def take(self, cost: Cost, allowed_at: float) -> TokenHold | None:
+        self.in_flight += 1
+        return None if self._window is None else self._window.take(self._counted_amount(cost), allowed_at)
+
+    def mark_written(self, hold: TokenHold | None, now: float) -> None:
+        """Its token has a day of return now: who waits for it without one may set a timer."""
+        if self._window and hold:
+            self._window.mark_written(hold, now)
+            self.notify()
+
+    def settle(self, hold: TokenHold | None, answered_at: float | None) -> None:
+        """The call is over: its place comes back, and its tokens as the window says."""
+        self.in_flight -= 1
+        if self._window and hold:
+            if hold.written_at is None:
+                self._window.release(hold)
+            elif answered_at is not None:
+                self._window.mark_answered(hold, answered_at, 0.0, self._transit_s)
+
+    def copy(self, memo: CopyMemo) -> PermitPool:
+        """Its copy, the same one for every gate that draws on it; open, and nobody is blocked at it yet."""
+        clone = memo.pools.get(self)
+        if clone is None:
+            clone = memo.pools[self] = copy(self)
+            clone._window = self._window and self._window.copy(memo.holds)
+            clone._waiters, clone._paused = {}, False
+        return clone
+
+    def add_waiter(self, key: object, callback: Callable[[], None]) -> None:
+        """Call `wake` once when there is room again."""
+        self._waiters[key] = callback
+
+    def remove_waiter(self, key: object) -> None:
+        self._waiters.pop(key, None)
+
+    def notify(self) -> None:
+        """Wake who is blocked, first come first, while there is room; who blocks again meanwhile waits for the next."""
+        if not self._waiters:
+            return
+        for key in list(self._waiters):
+            if not self.has_capacity:
+                return
+            callback = self._waiters.pop(key, None)
+            if callback is not None:
+                callback()
+
+    def _counted_amount(self, cost: Cost) -> float:
+        """What of a cost the own rate counts."""
+        assert self._window is not None
+        return cost.get(self._window.rate.unit, 0.0)

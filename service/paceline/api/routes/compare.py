@@ -1,0 +1,124 @@
+"""`POST /v1/compare` and the three classic forms: the same request many times, so that strategies can be told apart."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import FastAPI
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paceline.api.content_negotiation import JSON
+from paceline.api.dependencies import ApiContext, get_tenant
+from paceline.api.disconnect import run_until_disconnect
+from paceline.api.errors import Forbidden, Invalid
+from paceline.api.load_shedding import Reservation
+from paceline.api.request_body import read_json
+from paceline.api.schemas.requests import CompareRequest, CompareResponse
+from paceline.api.with_reservation import with_reservation
+from paceline.batch.compare import Comparison, compare
+from paceline.batch.field_types import FieldError, check_max_concurrency, parse_rate
+from paceline.batch.validation import check_item, check_no_dependencies
+from paceline.config.root import ServerConfig
+from paceline.errors import Rejected
+from paceline.model import Item, Rate, Strategy, Tenant
+from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
+from paceline.upstream.registry import Upstream, UpstreamRegistry
+
+MAX_BODY_BYTES = 1024 * 1024
+"""The largest body of a comparison, which sends it some hundred times."""
+
+
+def add_routes(app: FastAPI, context: ApiContext) -> None:
+    decoder = msgspec.json.Decoder(CompareRequest)
+    encode = msgspec.json.Encoder().encode
+
+    async def run_comparison(request: Request, reservation: Reservation) -> Response:
+        limits = context.config.server
+        body = await read_json(request, decoder, min(limits.max_body, MAX_BODY_BYTES), reservation)
+        try:
+            comparison = _build_comparison(body, context.registry, get_tenant(request.scope), limits)
+        except FieldError as error:
+            raise error.to_invalid() from None
+        reservation.reserve_items(comparison.n)
+        results = await run_until_disconnect(request.receive, compare(context.runner, comparison))
+        response = CompareResponse(comparison.upstream.name, comparison.n, comparison.unpaced, results)
+        return Response(encode(response), media_type=JSON)
+
+    app.post("/v1/compare", response_model=None, name="compare")(with_reservation(context, run_comparison))
+
+
+def _build_comparison(
+    body: CompareRequest, registry: UpstreamRegistry, tenant: Tenant, limits: ServerConfig
+) -> Comparison:
+    try:
+        check_item(body.request)
+        check_no_dependencies(body.request)
+    except FieldError as error:
+        raise error.with_prefix("request") from None
+    if not 1 <= body.n <= limits.max_items:
+        raise FieldError("n", f"must be from 1 to {limits.max_items}, the most items of a batch; correct it")
+    upstream = resolve_upstream(body.request, registry, tenant)
+    if body.unpaced and not upstream.policy.allow_unpaced:
+        raise FieldError("unpaced", f"is refused: {upstream.name} does not say allow_unpaced: true; remove it")
+    rate = _resolve_rate(body, upstream)
+    strategies = body.strategies
+    if strategies is UNSET:
+        strategies = [each for each in Strategy if rate is not None or each is not Strategy.TOKEN_BUCKET]
+    elif rate is None and Strategy.TOKEN_BUCKET in strategies:
+        raise FieldError("rate", "is required by token_bucket, as the upstream declares none; add it")
+    engines = [upstream.policy.engine] if body.engines is UNSET else body.engines
+    for field, values in (("strategies", strategies), ("engines", engines)):
+        if not values or len(set(values)) < len(values):
+            raise FieldError(field, "must name at least one, and each once; correct it")
+    return Comparison(
+        upstream=upstream,
+        item=body.request,
+        n=body.n,
+        strategies=strategies,
+        engines=engines,
+        max_concurrency=DEFAULT_CONCURRENCY
+        if body.max_concurrency is UNSET
+        else check_max_concurrency(body.max_concurrency),
+        rate=rate,
+        unpaced=body.unpaced,
+        deadline_s=limits.max_deadline,
+        tenant=tenant,
+    )
+
+
+def _resolve_rate(body: CompareRequest, upstream: Upstream) -> Rate | None:
+    """What the token bucket lets through: the rate given, else the upstream's own, where it has one."""
+    if body.rate is not UNSET:
+        try:
+            rate = parse_rate(body.rate)
+            if rate.unit != "requests":
+                raise FieldError("unit", "means nothing here: the token bucket counts requests; remove it")
+        except FieldError as error:
+            raise error.with_prefix("rate") from None
+        return rate
+    return next((declared for declared in upstream.async_gate.gate.budgets.rates if declared.unit == "requests"), None)
+
+
+def resolve_upstream(item: Item, registry: UpstreamRegistry, tenant: Tenant) -> Upstream:
+    """Where a request would go.
+
+    Raises:
+        Invalid, Forbidden: nowhere, or where this caller may not reach.
+    """
+    if item.url is not UNSET and (item.upstream is not UNSET or item.path is not UNSET):
+        raise Invalid("request has a url besides upstream and path; remove one of them", field="request.url")
+    try:
+        if item.url is not UNSET:
+            upstream = registry.resolve_url(item.url)[0]
+        elif item.upstream is not UNSET:
+            upstream = registry.get(item.upstream)
+        else:
+            raise Invalid("request needs a url, or an upstream and a path; add one of them", field="request.url")
+    except Rejected as error:
+        field = "request.upstream" if item.url is UNSET else "request.url"
+        raise Invalid(f"{field}: {error.message}", field=field) from None
+    if tenant.upstreams is not None and upstream.name not in tenant.upstreams:
+        allowed = ", ".join(sorted(tenant.upstreams)) or "none"
+        raise Forbidden(f"this API key may not reach {upstream.name!r}; it reaches: {allowed}")
+    return upstream

@@ -1,0 +1,89 @@
+"""`GET /v1/strategies`: what a batch may say under `strategy`, and what that does."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import FastAPI
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paceline.api.content_negotiation import JSON
+from paceline.api.dependencies import ApiContext
+from paceline.model import Strategy
+from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
+
+
+class StrategyParameter(Struct, frozen=True):
+    """A field of the batch that the strategy listens to."""
+
+    name: str
+    required: bool
+    default: int | None
+    description: str
+
+
+class StrategyDescription(Struct, frozen=True):
+    """One strategy; `layers` is what each attempt passes, outermost first."""
+
+    name: Strategy
+    default: bool
+    description: str
+    layers: list[str]
+    parameters: list[StrategyParameter]
+
+
+class StrategyList(Struct, frozen=True):
+    """What `GET /v1/strategies` gives."""
+
+    strategies: list[StrategyDescription]
+
+
+_OUTER_LAYERS, _INNER_LAYERS = ["deadline", "retry"], ["admission", "attempt timeout", "send"]
+_CONCURRENCY_PARAMETER = StrategyParameter(
+    "max_concurrency", False, DEFAULT_CONCURRENCY, "calls of this batch in flight"
+)
+_OPTIONAL_CONCURRENCY_PARAMETER = StrategyParameter(
+    "max_concurrency", False, None, "a cap of this batch's own on its calls in flight"
+)
+_RATE_PARAMETER = StrategyParameter("rate", True, None, "what the bucket lets through")
+_OPTIONAL_RATE_PARAMETER = StrategyParameter(
+    "rate", False, None, "a rate window of this batch's own, besides the upstream's"
+)
+
+STRATEGIES = StrategyList(
+    [
+        StrategyDescription(
+            Strategy.ADAPTIVE,
+            True,
+            "as fast as the upstream allows and no faster: paced to its windows, paused by its throttles, fair to "
+            "other callers",
+            [*_OUTER_LAYERS, *_INNER_LAYERS],
+            [_OPTIONAL_CONCURRENCY_PARAMETER, _OPTIONAL_RATE_PARAMETER],
+        ),
+        StrategyDescription(Strategy.SEQUENTIAL, False, "one item after another", [*_OUTER_LAYERS, *_INNER_LAYERS], []),
+        StrategyDescription(Strategy.CONCURRENT, False, "all items at once", [*_OUTER_LAYERS, *_INNER_LAYERS], []),
+        StrategyDescription(
+            Strategy.BOUNDED,
+            False,
+            "all at once under a semaphore, which bounds concurrency and knows no rate",
+            [*_OUTER_LAYERS, "semaphore", *_INNER_LAYERS],
+            [_CONCURRENCY_PARAMETER],
+        ),
+        StrategyDescription(
+            Strategy.TOKEN_BUCKET,
+            False,
+            "a semaphore and a token bucket of the batch's own rate",
+            [*_OUTER_LAYERS, "semaphore", "token bucket", *_INNER_LAYERS],
+            [_RATE_PARAMETER, _CONCURRENCY_PARAMETER],
+        ),
+    ]
+)
+
+
+def add_routes(app: FastAPI, context: ApiContext) -> None:
+    body = msgspec.json.encode(STRATEGIES)
+
+    @app.get("/v1/strategies", response_model=None)
+    async def list_strategies(request: Request) -> Response:
+        return Response(body, media_type=JSON)

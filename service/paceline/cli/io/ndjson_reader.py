@@ -1,0 +1,158 @@
+"""Items from NDJSON, one a line, read no further ahead than there is room for."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from paceline.batch.dependency_order import dependency_ids
+from paceline.batch.field_types import FieldError
+from paceline.batch.validation import check_item
+from paceline.cli.flag_parsing import UsageProblem
+from paceline.cli.io.daemon_thread import DaemonThreadExecutor
+from paceline.cli.io.id_set import IdSet
+from paceline.model import Item
+from paceline.units import format_size
+
+_CHUNK_BYTES = 64 * 1024
+MAX_LINE_BYTES = 8 * 1024 * 1024
+
+
+class InputLine(Struct, frozen=True):
+    """One line that is an item. `index` counts lines that are not blank, from 0."""
+
+    index: int
+    id: str
+    item: Item
+    text: bytes
+
+
+class InvalidLine(Struct, frozen=True):
+    """One line that is no item, and why."""
+
+    index: int
+    id: str
+    message: str
+
+
+class _IdOnly(Struct):
+    id: str | UnsetType = UNSET
+
+
+class NdjsonReader:
+    """The lines of a file descriptor, numbered and decoded.
+
+    `done`: ids that have succeeded in an earlier run. Where it is given their lines are skipped and counted, and a line
+    without an id is a `UsageProblem`, since nobody could say whether it is done.
+    """
+
+    def __init__(self, fd: int, completed_ids: IdSet | None = None) -> None:
+        self._fd = fd
+        self._completed_ids = completed_ids
+        self._thread = DaemonThreadExecutor("input")
+        self._decode_item = msgspec.json.Decoder(Item).decode
+        self._decode_id = msgspec.json.Decoder(_IdOnly).decode
+        self._seen_ids = IdSet()
+        self._pending_lines: deque[bytes] = deque()
+        self._partial_line = bytearray()
+        self.is_at_end = False
+        self._line_number = 0
+        self.lines_read = 0
+        """Lines read that are not blank."""
+        self.lines_skipped = 0
+        """Lines of ids that were done before."""
+
+    async def read_lines(self, max_lines: int) -> list[InputLine | InvalidLine]:
+        """Up to `most` of the next lines, as many as are there without waiting, one at least; none at the end.
+
+        Raises:
+            UsageProblem: the input cannot be read, or cannot be resumed.
+        """
+        lines: list[InputLine | InvalidLine] = []
+        while not lines:
+            while self._pending_lines and len(lines) < max_lines:
+                text = self._pending_lines.popleft()
+                self._line_number += 1
+                if text and not text.isspace():
+                    line = self._parse_line(text)
+                    if line is not None:
+                        lines.append(line)
+            if not lines:
+                if self.is_at_end:
+                    break
+                await self._read_chunk()
+        return lines
+
+    def close(self) -> None:
+        self._thread.close()
+
+    async def _read_chunk(self) -> None:
+        try:
+            chunk = await self._thread.run(lambda: os.read(self._fd, _CHUNK_BYTES))
+        except OSError as error:
+            raise UsageProblem(f"the input cannot be read: {error.strerror}") from None
+        if not chunk:
+            self.is_at_end = True
+            if self._partial_line:
+                self._pending_lines.append(bytes(self._partial_line))
+                self._partial_line.clear()
+            return
+        first, *others = chunk.split(b"\n")
+        self._append_partial(first)
+        for other in others:
+            self._pending_lines.append(bytes(self._partial_line))
+            self._partial_line.clear()
+            self._append_partial(other)
+
+    def _append_partial(self, part: bytes) -> None:
+        """Add to the line that is not whole yet; past the longest allowed one more byte tells that it was longer."""
+        self._partial_line += part[: MAX_LINE_BYTES + 1 - len(self._partial_line)]
+
+    def _parse_line(self, text: bytes) -> InputLine | InvalidLine | None:
+        index = self.lines_read
+        self.lines_read += 1
+        if self._line_number == 1:
+            text = text.removeprefix(b"\xef\xbb\xbf")
+        if len(text) > MAX_LINE_BYTES:
+            return self._invalid_line(index, None, f"it is longer than {format_size(MAX_LINE_BYTES)}")
+        try:
+            item = self._decode_item(text)
+        except msgspec.ValidationError as error:
+            return self._invalid_line(index, text, str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return self._invalid_line(index, None, f"it is not JSON: {error}")
+        if self._completed_ids is not None:
+            if item.id is UNSET:
+                raise UsageProblem(
+                    f"line {self._line_number} of the input has no id, so nobody can say whether it is done; "
+                    "give every line an id, or start again with another output file"
+                )
+            if item.id in self._completed_ids:
+                self.lines_skipped += 1
+                return None
+        if dependency_ids(item):
+            return self._invalid_line(
+                index, text, "depends_on needs a batch that is known as a whole; use POST /v1/batch"
+            )
+        try:
+            check_item(item)
+        except FieldError as wrong:
+            return self._invalid_line(index, text, f"{wrong.field} {wrong.problem}")
+        item_id = str(index) if item.id is UNSET else item.id
+        if not self._seen_ids.add(item_id):
+            return self._invalid_line(index, text, f"the id {item_id[:80]!r} was on an earlier line; give each its own")
+        return InputLine(index, item_id, item, text)
+
+    def _invalid_line(self, index: int, text: bytes | None, problem: str) -> InvalidLine:
+        item_id: str | UnsetType = UNSET
+        if text is not None:
+            try:
+                item_id = self._decode_id(text).id
+            except msgspec.ValidationError:
+                item_id = UNSET
+        # A line nobody can read has no id to go by, and its index may be another line's id.
+        id_or_line = f"line-{self._line_number}" if item_id is UNSET else item_id
+        return InvalidLine(index, id_or_line, f"line {self._line_number}: {problem}")

@@ -1,0 +1,66 @@
+"""The head of a request as an engine sends it: the caller's fields, checked, and the few that are Paceline's."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from paceline import __version__
+from paceline.errors import InvalidRequest
+from paceline.model import Headers, Request
+from paceline.transport.base import forwardable_headers
+from paceline.transport.content_decoding import ACCEPT_ENCODING
+
+USER_AGENT = f"paceline/{__version__}"
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_COMMON_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+def check_method(method: str) -> None:
+    """Raises InvalidRequest for what is no method, and for CONNECT (a tunnel is no request)."""
+    if method in _COMMON_METHODS:
+        return
+    if method.upper() == "CONNECT":
+        raise InvalidRequest("method CONNECT is refused: it opens a tunnel; use GET, POST or another method")
+    if not _TOKEN(method):
+        raise InvalidRequest(f"{method[:80]!r} is no HTTP method; use GET, POST or another token")
+
+
+def needs_content_length(request: Request) -> bool:
+    """Whether Content-Length is to be sent: with a body, and with methods that are expected to have one."""
+    return bool(request.body) or request.method in _METHODS_WITH_BODY
+
+
+def build_header_fields(headers: Headers) -> list[tuple[str, bytes]]:
+    """The caller's fields that may travel, and ours where the caller said nothing.
+
+    Raises:
+        InvalidRequest: a name that is no token, or a value with CR, LF, NUL or another control character in it.
+    """
+    fields: list[tuple[str, bytes]] = []
+    has_user_agent = False
+    for name, value in forwardable_headers(headers):
+        if not _TOKEN(name):
+            _reject_header(name, "is no header name", "names are letters, digits and - only")
+        if _CONTROL_CHARACTER(value):
+            _reject_header(name, "has a control character in its value", "remove line breaks and NUL from it")
+        has_user_agent = has_user_agent or name.lower() == "user-agent"
+        fields.append((name, _encode_value(value)))
+    fields.append(("Accept-Encoding", ACCEPT_ENCODING.encode()))
+    if not has_user_agent:
+        fields.append(("User-Agent", USER_AGENT.encode()))
+    return fields
+
+
+def _encode_value(value: str) -> bytes:
+    """Latin-1, as answers are read, so that what came in goes out unchanged; UTF-8 where that cannot hold it."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogateescape")
+
+
+def _reject_header(name: str, problem: str, fix: str) -> NoReturn:
+    raise InvalidRequest(f"header {name[:80]!r} {problem}; {fix}")

@@ -1,0 +1,106 @@
+"""A batch that is held: nothing of it goes, it holds nothing and nobody, and a forecast takes it to go on at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from paceline.admission.lane_queue import Lane
+from paceline.admission.permit_pool import PermitPool
+from paceline.batch.plan import plan_batch
+from paceline.model import Batch, Priority, Rate, Strategy
+from support.gate_simulation import GateSimulation
+from support.in_memory_upstream import InMemoryUpstream, in_memory_service, is_idle, items
+from support.virtual_clock import virtual_time
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_while_it_is_shut_others_go_and_who_waits_here_waits_for_a_permit(lane: Lane):
+    world = GateSimulation([Rate(10, 1.0, 1)], limit=2, service_delay=lambda: 0.5)
+    own = PermitPool()
+    held, free = world.open_flow(lane=lane, batch_pool=own), world.open_flow(tenant="free", lane=lane)
+    first = world.offer(held)
+    own.pause()
+    waiting = [world.offer(held) for _ in range(5)]
+    others = [world.offer(free) for _ in range(30)]
+    world.run(until=world.now + 60)
+    assert all(waiter.granted_at is not None for waiter in (first, *others))  # what is in flight goes on
+    assert not any(waiter.granted_at for waiter in waiting)
+    assert (world.gate.in_flight, own.in_flight, world.gate.queued) == (0, 0, 5)
+    own.resume()
+    world.run()
+    assert all(waiter.granted_at is not None for waiter in waiting)
+    for waiter in waiting:
+        receipt = waiter.receipt
+        waited_s = receipt.queue_s + receipt.rate_wait_s + receipt.pause_s
+        assert waiter.granted_at is not None
+        assert waited_s == pytest.approx(waiter.granted_at - receipt.ready_at)
+        assert receipt.queue_s == pytest.approx(60, abs=2)
+
+
+def test_it_keeps_cap_and_rate_of_its_own_after_it_was_shut():
+    world = GateSimulation([], limit=50, service_delay=lambda: 0.5)
+    own = PermitPool(3, Rate(5, 1.0, 2))
+    flow = world.open_flow(batch_pool=own)
+    own.pause()
+    waiters = [world.offer(flow) for _ in range(21)]
+    world.run(until=world.now + 10)
+    own.resume()
+    world.run()
+    moments = [waiter.granted_at or 0 for waiter in waiters]
+    assert world.max_in_flight == 3
+    for beginning in moments:
+        assert sum(beginning <= moment < beginning + 1 for moment in moments) <= 5 + 2
+    assert moments[-1] - moments[0] >= (21 - 2) / 5 - 0.01
+
+
+def test_who_leaves_while_it_is_shut_leaves_nothing_behind():
+    world = GateSimulation([], limit=1)
+    own = PermitPool()
+    flow = world.open_flow(Priority.BULK, batch_pool=own)
+    own.pause()
+    waiters = [world.offer(flow) for _ in range(3)]
+    for waiter in waiters:
+        world.withdraw(waiter)
+    own.resume()
+    world.run()
+    assert (world.gate.queued, world.gate.in_flight, world.granted) == (0, 0, [])
+    assert world.offer(flow).granted_at == world.now
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+@virtual_time
+async def test_a_run_that_is_held_sends_nothing_new_and_then_all(strategy: Strategy):
+    own = {"rate": Rate(64, 1.0, 8)} if strategy is Strategy.TOKEN_BUCKET else {}
+    upstream = InMemoryUpstream(after_s=0.125)
+    with in_memory_service(upstream, concurrency={"limit": 4}) as service:
+        batch = Batch(items(20), strategy=strategy, deadline_s=300.0, **own)
+        run = service.runner.open_run(batch, pausable=True)
+        running = asyncio.create_task(service.runner.run(batch, lambda _: None, run))
+        await asyncio.sleep(0.3)
+        run.pause()
+        sent = len(upstream.sent)
+        await asyncio.sleep(100)
+        assert len(upstream.sent) == sent < 20
+        assert upstream.in_flight == 0
+        run.resume()
+        assert (await running).succeeded == 20
+        assert is_idle(service)
+
+
+@virtual_time
+async def test_a_plan_takes_a_batch_that_is_held_to_go_on_at_once():
+    upstream = InMemoryUpstream(after_s=0.1)
+    with in_memory_service(upstream, concurrency={"limit": 4}) as service:
+        batch, later = Batch(items(400), deadline_s=300.0), Batch(items(40))
+        run = service.runner.open_run(batch, pausable=True)
+        running = asyncio.create_task(service.runner.run(batch, lambda _: None, run))
+        await asyncio.sleep(0.05)
+        run.pause()
+        await asyncio.sleep(10)
+        plan = await plan_batch(service.registry, later)
+        assert plan.finish_in_ms is not None
+        assert plan.finish_in_ms == pytest.approx(2000, abs=200)  # alone it would be half of it
+        run.resume()
+        await running
