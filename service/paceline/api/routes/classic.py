@@ -18,7 +18,7 @@ from paceline.api.disconnect import run_until_disconnect
 from paceline.api.errors import Invalid, NoCompareTarget
 from paceline.api.load_shedding import Reservation
 from paceline.api.routes.compare import resolve_upstream
-from paceline.api.schemas.requests import ClassicResponse
+from paceline.api.schemas.responses import ClassicResponse
 from paceline.api.with_reservation import with_reservation
 from paceline.batch.field_types import DEFAULT_DEADLINE_S, MAX_VALUE, cap_priority
 from paceline.model import Batch, Item, ItemRetry, Outcome, Priority, Strategy

@@ -14,7 +14,8 @@ from paceline.api.disconnect import run_until_disconnect
 from paceline.api.errors import Forbidden, Invalid
 from paceline.api.load_shedding import Reservation
 from paceline.api.request_body import read_json
-from paceline.api.schemas.requests import CompareRequest, CompareResponse
+from paceline.api.schemas.requests import CompareRequest
+from paceline.api.schemas.responses import CompareResponse
 from paceline.api.with_reservation import with_reservation
 from paceline.batch.compare import Comparison, compare
 from paceline.batch.field_types import FieldError, check_max_concurrency, parse_rate

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import msgspec
 from fastapi import FastAPI
-from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paceline.api.content_negotiation import JSON
 from paceline.api.dependencies import ApiContext
+from paceline.api.schemas.responses import StrategyDescription, StrategyList, StrategyParameter
 from paceline.model import Strategy
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
-
-
-class StrategyParameter(Struct, frozen=True):
-    """A field of the batch that the strategy listens to."""
-
-    name: str
-    required: bool
-    default: int | None
-    description: str
-
-
-class StrategyDescription(Struct, frozen=True):
-    """One strategy; `layers` is what each attempt passes, outermost first."""
-
-    name: Strategy
-    default: bool
-    description: str
-    layers: list[str]
-    parameters: list[StrategyParameter]
-
-
-class StrategyList(Struct, frozen=True):
-    """What `GET /v1/strategies` gives."""
-
-    strategies: list[StrategyDescription]
-
 
 _OUTER_LAYERS, _INNER_LAYERS = ["deadline", "retry"], ["admission", "attempt timeout", "send"]
 _CONCURRENCY_PARAMETER = StrategyParameter(

@@ -15,7 +15,8 @@ from paceline.api.content_negotiation import JSON
 from paceline.api.dependencies import ApiContext, get_tenant
 from paceline.api.errors import Invalid, NotFound
 from paceline.api.request_body import LARGE_REQUEST_BYTES, read_json
-from paceline.api.schemas.requests import RateSpec, UpstreamList, UpstreamPatch
+from paceline.api.schemas.requests import RateSpec, UpstreamPatch
+from paceline.api.schemas.responses import UpstreamList
 from paceline.batch.field_types import FieldError, parse_rate
 from paceline.model import Rate, Tenant
 from paceline.upstream.registry import Upstream

@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from paceline import __version__
 from paceline.api.content_negotiation import EVENT_STREAM, JSON, NDJSON
 from paceline.api.errors import PROBLEM_TYPE, Problem, reason_phrase
-from paceline.api.routes.strategies import StrategyList
 from paceline.api.schemas import examples
-from paceline.api.schemas.requests import (
-    BatchRequest,
+from paceline.api.schemas.requests import BatchRequest, CompareRequest, FetchRequest, UpstreamPatch
+from paceline.api.schemas.responses import (
     BatchResponse,
     ClassicResponse,
-    CompareRequest,
     CompareResponse,
-    FetchRequest,
     HealthResponse,
+    StrategyList,
     UpstreamList,
-    UpstreamPatch,
 )
 from paceline.batch.field_types import MAX_COST_UNITS, MAX_VALUE, MIN_WINDOW_S, UNIT_PATTERN
 from paceline.batch.plan import Plan
@@ -150,6 +148,21 @@ def document(config: Config) -> Schema:
         },
     }
     return described
+
+
+def problem_responses(*statuses: int) -> dict[int | str, Schema]:
+    """Build the `responses` of a route: a problem document for each of these statuses."""
+    return {status: _problem(status) for status in statuses}
+
+
+def request_body(model: type[Struct], examples: dict[str, Schema]) -> Schema:
+    """Build the `openapi_extra` of a route that decodes its body with msgspec."""
+    return {"requestBody": _body(model.__name__, examples)}
+
+
+def json_response(model: type[Struct], example: object, description: str = "OK") -> Schema:
+    """Build the response of a route that encodes its body with msgspec."""
+    return _json(model.__name__, example) | {"description": description}
 
 
 def _schemas(max_items: int) -> dict[str, Schema]:

@@ -1,4 +1,4 @@
-"""Bodies as callers send them and answers as they get them; the types of items and outcomes are the core's own."""
+"""Request bodies as callers send them; the type of an item is the model's own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from paceline.batch.compare import StrategyResult
-from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Outcome, Priority, Strategy, Summary
-from paceline.upstream.snapshot import UpstreamState
+from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Priority, Strategy
 
 
 class RateSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,16 +64,6 @@ class ItemOutline(Struct, frozen=True):
     body_base64: Raw = Raw()
 
 
-class BatchResponse(Struct, frozen=True):
-    """What `POST /v1/batch` gives, in request order."""
-
-    batch_id: str
-    strategy: Strategy
-    elapsed_ms: float
-    summary: Summary
-    responses: list[Outcome]
-
-
 class FetchRequest(Item, frozen=True, forbid_unknown_fields=True):
     """What `POST /v1/fetch` takes: an item, which it is, and what a batch would say."""
 
@@ -101,31 +89,3 @@ class UpstreamPatch(Struct, frozen=True, forbid_unknown_fields=True):
     reset: bool | UnsetType = UNSET
     rate: list[RateSpec] | UnsetType = UNSET
     paused: bool | UnsetType = UNSET
-
-
-class UpstreamList(Struct, frozen=True):
-    """What `GET /v1/upstreams` gives."""
-
-    upstreams: list[UpstreamState]
-
-
-class CompareResponse(Struct, frozen=True):
-    """What `POST /v1/compare` gives: a line for each strategy (and engine), in the order they ran."""
-
-    upstream: str
-    n: int
-    unpaced: bool
-    results: list[StrategyResult]
-
-
-class ClassicResponse(Struct, frozen=True):
-    """What the classic forms give, in request order; 0 stands for a request without an answer."""
-
-    message: str
-    status_codes: list[int]
-
-
-class HealthResponse(Struct, frozen=True):
-    """What health and readiness give."""
-
-    status: Literal["alive", "ready", "not_ready"]
