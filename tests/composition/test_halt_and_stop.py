@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from paceline.batch.runner import StopReason
+from paceline.batch.run import StopReason
 from paceline.model import Batch, Item, Outcome, OutcomeKind, Strategy
 from support.in_memory_upstream import (
     InMemoryUpstream,

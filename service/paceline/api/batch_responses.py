@@ -20,7 +20,7 @@ from paceline.api.dependencies import ApiContext
 from paceline.api.disconnect import run_until_disconnect
 from paceline.api.errors import ClientDisconnected
 from paceline.api.load_shedding import Reservation
-from paceline.batch.runner import BatchRun
+from paceline.batch.run import BatchRun
 from paceline.events import Event, ItemFinished
 from paceline.model import Batch, Failure, Outcome, OutcomeKind, Summary
 

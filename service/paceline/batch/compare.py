@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from paceline.batch.runner import BatchRunner
 from paceline.events import AttemptFinished, Event
 from paceline.model import Batch, EngineName, Item, ItemRetry, Outcome, OutcomeKind, Rate, Strategy, Tenant, Verdict
-from paceline.upstream.registry import Upstream
+from paceline.upstream.upstream import Upstream
 
 MAX_IDLE_WAIT_S = 60.0
 """A window longer than this is not waited for: what one run takes of it is taken from all alike."""

@@ -19,7 +19,8 @@ from paceline.batch.simulated_token_bucket import SimulatedTokenBucket
 from paceline.errors import Rejected
 from paceline.model import Batch, Cost, Item, Receipt, Strategy
 from paceline.upstream.pipeline import concurrency_cap_of, create_permit_pool, lane_of
-from paceline.upstream.registry import Upstream, UpstreamRegistry
+from paceline.upstream.registry import UpstreamRegistry
+from paceline.upstream.upstream import Upstream
 
 _STARTS_PER_YIELD = 64
 """Items started before the caller gets a turn."""

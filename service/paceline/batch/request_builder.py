@@ -26,7 +26,8 @@ from paceline.model import (
     Url,
 )
 from paceline.units import parse_duration
-from paceline.upstream.registry import Upstream, UpstreamRegistry
+from paceline.upstream.registry import UpstreamRegistry
+from paceline.upstream.upstream import Upstream
 
 _IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch

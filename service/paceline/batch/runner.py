@@ -1,221 +1,29 @@
-"""The fan-out of one batch: every item ends as exactly one `Outcome`, whatever happens to it.
+"""The fan-out of batches: which items start when, and which batches are running.
 
-All strategies run here and differ only in their layers and in whether items take turns. A caller that gives up cancels
-the run and with it every item; `halt` and the service's own stop end the items but not the run, so each still gets its
-outcome.
+All strategies run here and differ only in their layers and in whether one item ends before the next one starts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
-from uuid import uuid4
 
-from msgspec import UNSET, UnsetType
-
-from paceline.admission.permit_pool import PermitPool
-from paceline.batch.cpu_slicing import LARGE_BODY_BYTES, BodyWorkQueue
+from paceline.batch.cpu_slicing import BodyWorkQueue
 from paceline.batch.dependency_order import topological_order
-from paceline.batch.outcome import OutcomeContext, outcome_from_error, outcome_from_response, outcome_without_response
-from paceline.batch.request_builder import RequestBuilder
-from paceline.errors import PacelineError
-from paceline.events import BatchFinished, EventListener, ItemFinished, combine_listeners
-from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Strategy, Summary
-from paceline.upstream.pipeline import create_batch_layers, create_permit_pool, create_pipeline
-from paceline.upstream.registry import Upstream, UpstreamRegistry
-
-_log = logging.getLogger("paceline")
+from paceline.batch.run import BatchRun, StopReason
+from paceline.events import EventListener, combine_listeners
+from paceline.model import Batch, Item, Outcome, Strategy, Summary
+from paceline.upstream.registry import UpstreamRegistry
 
 _MAX_STARTS_PER_SLICE = 24
-"""The most items started before the event loop gets a turn; fewer where they are dear to prepare."""
+"""The most items started before the event loop gets a turn; fewer where they take long to prepare."""
 
 _SLICE_BUDGET_S = 0.01
 """How long the items of one slice may take."""
 
 OnOutcome = Callable[[Outcome], None]
-
-
-class StopReason(Enum):
-    """Why a run's items are ended before their time: what is said, the code of those never sent, when to try again."""
-
-    ITEM_FAILED = ("an item before it failed and the batch says on_failure: halt", "halted", None)
-    SHUTDOWN = ("the service is shutting down; send it again", "overloaded", 1.0)
-
-
-class BatchRun:
-    """One batch on its way. `item` may be awaited for many items at once."""
-
-    def __init__(
-        self, registry: UpstreamRegistry, emit: EventListener, batch: Batch, body_work: BodyWorkQueue, *, pausable: bool
-    ) -> None:
-        self.batch_id = uuid4().hex
-        self._body_work = body_work
-        self._batch = batch
-        self._emit = emit
-        self._began_at = time.perf_counter()
-        self._request_builder = RequestBuilder(registry, batch, self._began_at + batch.deadline_s)
-        self._batch_layers = create_batch_layers(batch)
-        self._permit_pool = create_permit_pool(batch) or (PermitPool() if pausable else None)
-        self._pipelines: dict[Upstream, Send] = {}
-        self._tasks: set[asyncio.Task[Outcome]] = set()
-        self._started_tasks: set[asyncio.Task[Outcome]] = set()
-        """Those on their way: begun, and without their outcome yet."""
-        self._stop_reason: StopReason | None = None
-        self._counts = [0, 0, 0, 0, 0, 0]
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.perf_counter() - self._began_at
-
-    @property
-    def summary(self) -> Summary:
-        return Summary(*self._counts)
-
-    def start_item(
-        self, index: int, item: Item, dependencies: Sequence[asyncio.Task[Outcome]] = ()
-    ) -> asyncio.Task[Outcome]:
-        """Set an item on its way; its task never fails, and is cancelled only with the run."""
-        task = asyncio.get_running_loop().create_task(self._run_item(index, item, dependencies))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def pause(self) -> None:
-        """Let nothing through the gates until `go_on`; what is in flight goes on, and deadlines hold."""
-        assert self._permit_pool is not None, "opened as holdable"
-        self._permit_pool.pause()
-
-    def resume(self) -> None:
-        """Send again after `hold`."""
-        assert self._permit_pool is not None, "opened as holdable"
-        self._permit_pool.resume()
-
-    def stop(self, reason: StopReason) -> None:
-        """End every item that has no outcome yet; each gets one."""
-        if self._stop_reason is None:
-            self._stop_reason = reason
-            # A task cancelled before its first step ends without its outcome: those that have not begun see `_ending`.
-            for task in self._started_tasks:
-                task.cancel()
-
-    def finish(self) -> Summary:
-        """Report the batch; once, when all its items are done."""
-        summary = self.summary
-        batch = self._batch
-        self._emit(BatchFinished(batch.strategy, self.batch_id, batch.tenant.name, summary, self.elapsed_s))
-        return summary
-
-    async def cancel(self) -> None:
-        """Cancel what is still on its way and wait until it has let go."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _run_item(self, index: int, item: Item, dependencies: Sequence[asyncio.Task[Outcome]]) -> Outcome:
-        context = OutcomeContext(
-            id=str(index) if item.id is UNSET else item.id,
-            index=index,
-            expect=self._resolve_expect(item.expect),
-            start_s=0.0,
-            receipt=Receipt(),
-        )
-        ready_at: float | None = None
-        task = asyncio.current_task()
-        assert task is not None
-        self._started_tasks.add(task)
-        try:
-            failed_dependency = await _wait_for_dependencies(dependencies) if dependencies else None
-            ready_at = time.perf_counter()
-            context.start_s = ready_at - self._began_at
-            if failed_dependency is not None:
-                outcome = outcome_without_response(
-                    context,
-                    OutcomeKind.DEPENDENCY_FAILED,
-                    "dependency_failed",
-                    f"it depends on {failed_dependency.id!r}, which ended as {failed_dependency.outcome.value}",
-                    0.0,
-                )
-            elif self._stop_reason is not None:
-                outcome = self._stopped_outcome(context, self._stop_reason, 0.0)
-            else:
-                outcome = await self._send_item(context, item, ready_at)
-        except asyncio.CancelledError:
-            if self._stop_reason is None:
-                raise
-            task.uncancel()
-            now = time.perf_counter()
-            if ready_at is None:  # it still waited for others: its own time has not begun
-                ready_at = now
-                context.start_s = now - self._began_at
-            outcome = self._stopped_outcome(context, self._stop_reason, now - ready_at)
-        self._started_tasks.discard(task)
-        self._record_outcome(outcome)
-        return outcome
-
-    async def _send_item(self, context: OutcomeContext, item: Item, ready_at: float) -> Outcome:
-        try:
-            upstream, request = self._request_builder.build(item)
-            context.upstream = upstream.name
-            context.receipt = request.receipt
-            context.method = request.method
-            context.transient_statuses = request.retry.statuses
-            send = self._pipelines.get(upstream) or self._open_pipeline(upstream)
-            response = await send(request)
-        except PacelineError as error:
-            return outcome_from_error(context, error, time.perf_counter() - ready_at)
-        except Exception:
-            # A fault of our own must cost this item only; the log says what it was.
-            _log.exception("an item ended by a fault of Paceline's own")
-            return outcome_without_response(
-                context,
-                OutcomeKind.PROTOCOL_ERROR,
-                "protocol_error",
-                "a fault of Paceline's own; its log says which",
-                time.perf_counter() - ready_at,
-                sent=context.receipt.sent,
-            )
-        total_s = time.perf_counter() - ready_at
-        if len(response.body) > LARGE_BODY_BYTES:
-            await self._body_work.wait_turn(len(response.body))
-        return outcome_from_response(context, response, total_s)
-
-    def _open_pipeline(self, upstream: Upstream) -> Send:
-        send = self._pipelines[upstream] = create_pipeline(
-            self._batch, upstream, self._batch_layers, self._permit_pool, self._emit
-        )
-        return send
-
-    def _stopped_outcome(self, context: OutcomeContext, reason: StopReason, total_s: float) -> Outcome:
-        message, code, retry_after_s = reason.value
-        kind, sent = OutcomeKind.REJECTED, False
-        if context.receipt.attempts:
-            kind, code, sent = OutcomeKind.CANCELLED, "cancelled", context.receipt.sent
-        return outcome_without_response(context, kind, code, message, total_s, sent=sent, retry_after_s=retry_after_s)
-
-    def _record_outcome(self, outcome: Outcome) -> None:
-        counts = self._counts
-        counts[0] += 1
-        if outcome.outcome is OutcomeKind.SUCCESS:
-            counts[1] += 1
-        elif outcome.outcome is OutcomeKind.REJECTED:
-            counts[3] += 1
-        else:
-            counts[2] += 1
-        counts[4] += outcome.attempts
-        counts[5] += max(0, outcome.attempts - 1)
-        self._emit(ItemFinished(self._batch.strategy, outcome.upstream, outcome))
-        if self._batch.halt and outcome.outcome is not OutcomeKind.SUCCESS:
-            self.stop(StopReason.ITEM_FAILED)
-
-    def _resolve_expect(self, expect: Expect | UnsetType) -> Expect:
-        if expect is UNSET:
-            expect = self._batch.defaults.expect
-        return Expect.AUTO if expect is UNSET else expect
 
 
 class BatchRunner:
@@ -330,12 +138,3 @@ class DependencySchedule:
         if index in self._depended_on:
             self._tasks[index] = task
         return task
-
-
-async def _wait_for_dependencies(dependencies: Sequence[asyncio.Task[Outcome]]) -> Outcome | None:
-    """Wait for what an item depends on; the first of it that was no success ends the wait."""
-    for dependency in dependencies:
-        outcome = await asyncio.shield(dependency)
-        if outcome.outcome is not OutcomeKind.SUCCESS:
-            return outcome
-    return None

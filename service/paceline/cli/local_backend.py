@@ -10,7 +10,7 @@ import msgspec
 
 from paceline.app import Service
 from paceline.batch.outcome import OutcomeContext, outcome_without_response
-from paceline.batch.runner import BatchRun
+from paceline.batch.run import BatchRun
 from paceline.cli.io.ndjson_reader import InputLine, InvalidLine, NdjsonReader
 from paceline.cli.io.output_writer import OutcomeLine, OutputWriter
 from paceline.config import Config

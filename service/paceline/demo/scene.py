@@ -27,7 +27,7 @@ from paceline.config import Config
 from paceline.model import Item, ItemRetry, Rate, Strategy, Tenant
 from paceline.units import MAX_DURATION_S, format_duration
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
-from paceline.upstream.registry import Upstream
+from paceline.upstream.upstream import Upstream
 
 _LATENCY = "30ms"
 _START_TIMEOUT_S = 20.0

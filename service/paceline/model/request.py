@@ -107,10 +107,6 @@ class Exchange(Struct, gc=False):
             if self.on_written is not None:
                 self.on_written(now)
 
-    def mark_unwritten(self) -> None:
-        """The connection proved dead before it took a byte: only where the engine is certain."""
-        self.written_at = None
-
 
 class Request(Struct, frozen=True, gc=False):
     """One attempt to be sent. `deadline` is the moment past which nothing of it may run."""

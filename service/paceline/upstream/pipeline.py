@@ -25,7 +25,7 @@ from paceline.resilience.layer import Layer, compose
 from paceline.resilience.retry import RetryLayer
 from paceline.resilience.semaphore import SemaphoreLayer
 from paceline.resilience.timeouts import AttemptTimeoutLayer, DeadlineLayer
-from paceline.upstream.registry import Upstream
+from paceline.upstream.upstream import Upstream
 
 DEFAULT_CONCURRENCY = 20
 

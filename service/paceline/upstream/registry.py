@@ -1,29 +1,23 @@
-"""The upstreams, declared and met: what each is configured to be and its live state."""
+"""Every upstream, declared or met on the way, found by name or URL; and the engines that reach them."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from math import inf
 from weakref import WeakSet
 
-from paceline.admission.async_gate import AsyncGate
-from paceline.admission.partition_key import partition_by
 from paceline.admission.permit_pool import PermitPool
-from paceline.admission.upstream_health import UpstreamHealth
-from paceline.config import Config, PolicyConfig
-from paceline.config import UpstreamConfig as Declared
+from paceline.config import Config, PolicyConfig, UpstreamConfig
 from paceline.errors import ConfigError, ForbiddenUpstream, InvalidRequest, Overloaded, UnknownUpstream
-from paceline.events import BudgetPaused, EventListener
-from paceline.model import EngineName, Rate, Url
-from paceline.resilience.adaptive_limit import AdaptiveLimit
-from paceline.resilience.breaker import Breaker, BreakerPolicy
-from paceline.resilience.retry_budget import RetryBudget
+from paceline.events import EventListener
+from paceline.model import EngineName, Url
 from paceline.transport.base import Transport, TransportOptions
 from paceline.transport.egress import EgressGuard
 from paceline.transport.engines import open_engine
 from paceline.transport.url import parse_url, remove_dot_segments
+from paceline.upstream.upstream import Upstream
 
 UNDECLARED_UPSTREAM_NAME = "other"
 """The name and metric label of every undeclared host."""
@@ -31,79 +25,6 @@ UNDECLARED_UPSTREAM_NAME = "other"
 _MAX_UNDECLARED_HOSTS = 1000
 _EVICTION_RETRY_S = 1.0
 """With none to drop, the search among all of them is not made anew for everybody who asks."""
-
-
-class Upstream:
-    """One remote API with one policy, and its gate."""
-
-    def __init__(
-        self,
-        name: str,
-        policy: PolicyConfig,
-        transport_options: TransportOptions,
-        socket_pool: PermitPool,
-        emit: EventListener,
-        open_transport: OpenTransport,
-    ) -> None:
-        self.name = name
-        self._socket_pool = socket_pool
-        self._open_transport = open_transport
-        self.retry_budget = RetryBudget(policy.retry.budget_ratio, policy.retry.budget_per_s)
-        self._configure(policy, transport_options)
-        self.async_gate = self._create_async_gate(
-            policy.to_rates(), lambda pause_s: emit(BudgetPaused(name, pause_s)), _create_health(policy)
-        )
-
-    def _configure(self, policy: PolicyConfig, transport_options: TransportOptions) -> None:
-        self.policy = policy
-        self.transport_options = transport_options
-        self.retry_policy = policy.to_retry_policy()
-        self.base_url = parse_url(policy.base_url) if isinstance(policy, Declared) else None
-        self.path_prefix = self.base_url.target.rstrip("/") if self.base_url else ""
-        auth = policy.auth if isinstance(policy, Declared) else None
-        self.auth_header = auth.as_header() if auth else None
-        self.headers = policy.header_pairs()
-        self.partition_key_of = partition_by(policy.partition, self.path_prefix)
-
-    def reconfigure(self, policy: PolicyConfig, transport_options: TransportOptions) -> None:
-        """Take a new configuration; what was counted, learned, queued or is in flight stays."""
-        self._configure(policy, transport_options)
-        self.retry_budget.retune(policy.retry.budget_ratio, policy.retry.budget_per_s)
-        gate = self.async_gate.gate
-        gate.limit = _concurrency_limit(policy)
-        gate.set_health(_create_health(policy), time.perf_counter())
-        gate.budgets.set_declared_times(policy.transit, policy.max_pause)
-        self.async_gate.retune(policy.to_rates())
-
-    def get_transport(self, engine: EngineName | None = None) -> Transport:
-        """The open engine, its own unless another is named."""
-        return self._open_transport(engine or self.policy.engine, self.transport_options)
-
-    def create_unpaced_gate(self) -> AsyncGate:
-        """A gate of the same permits without windows, whose calls feed nothing; for one run of a comparison."""
-        return self._create_async_gate((), lambda _: None, None)
-
-    def reset(self) -> None:
-        """Back to the configuration, what was learned forgotten."""
-        self.async_gate.reset(self.policy.to_rates())
-        self.retry_budget.reset()
-
-    def _create_async_gate(
-        self, rates: Sequence[Rate], on_pause: Callable[[float], None], health: UpstreamHealth | None
-    ) -> AsyncGate:
-        return AsyncGate(
-            rates,
-            limit=_concurrency_limit(self.policy),
-            adaptive_limit=inf if health is None else health.limit,
-            transit_s=self.policy.transit,
-            max_pause_s=self.policy.max_pause,
-            socket_pool=self._socket_pool,
-            on_pause=on_pause,
-            health=health,
-        )
-
-
-OpenTransport = Callable[[EngineName, TransportOptions], Transport]
 
 
 class UpstreamRegistry:
@@ -289,32 +210,10 @@ def _origin(url: Url) -> tuple[str, str, int]:
     return url.scheme, url.host, url.port
 
 
-def _concurrency_limit(policy: PolicyConfig) -> float:
-    """The declared limit; `inf` where there is none."""
-    return inf if policy.concurrency.limit is None else policy.concurrency.limit
-
-
-def _create_health(policy: PolicyConfig) -> UpstreamHealth:
-    adaptive, breaker = policy.concurrency.adaptive, policy.breaker
-    return UpstreamHealth(
-        Breaker(
-            BreakerPolicy(
-                ratio=breaker.ratio,
-                min_calls=breaker.min_calls,
-                window_s=breaker.window,
-                open_s=breaker.open,
-                max_open_s=breaker.max_open,
-                trials=breaker.trials,
-            )
-        ),
-        AdaptiveLimit(adaptive.min, adaptive.initial, adaptive.max) if policy.concurrency.limit is None else None,
-    )
-
-
 def _transport_options_of(policy: PolicyConfig) -> TransportOptions:
     return TransportOptions(
-        allow_private=isinstance(policy, Declared) and policy.allow_private,
-        declared=isinstance(policy, Declared),
+        allow_private=isinstance(policy, UpstreamConfig) and policy.allow_private,
+        declared=isinstance(policy, UpstreamConfig),
         dns_timeout_s=policy.timeout.dns,
         connect_timeout_s=policy.timeout.connect,
         max_response=policy.max_response,

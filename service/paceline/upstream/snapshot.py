@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from paceline.admission.budget import Budget
-from paceline.config import UpstreamConfig as Declared
+from paceline.config import UpstreamConfig
 from paceline.rate.rate_info import RateInfo
 from paceline.units import format_duration
-from paceline.upstream.registry import Upstream
+from paceline.upstream.upstream import Upstream
 
 
 class WindowState(Struct, frozen=True):
@@ -76,7 +76,7 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
     gate = upstream.async_gate.gate
     return UpstreamState(
         name=upstream.name,
-        base_url=upstream.policy.base_url if isinstance(upstream.policy, Declared) else None,
+        base_url=upstream.policy.base_url if isinstance(upstream.policy, UpstreamConfig) else None,
         engine=upstream.policy.engine,
         paused=gate.paused,
         in_flight=gate.in_flight,

@@ -24,7 +24,8 @@ from paceline.config.root import ServerConfig
 from paceline.errors import Rejected
 from paceline.model import Item, Rate, Strategy, Tenant
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
-from paceline.upstream.registry import Upstream, UpstreamRegistry
+from paceline.upstream.registry import UpstreamRegistry
+from paceline.upstream.upstream import Upstream
 
 MAX_BODY_BYTES = 1024 * 1024
 """The largest body of a comparison, which sends it some hundred times."""

@@ -19,8 +19,8 @@ from paceline.api.schemas.requests import RateSpec, UpstreamPatch
 from paceline.api.schemas.responses import UpstreamList
 from paceline.batch.field_types import FieldError, parse_rate
 from paceline.model import Rate, Tenant
-from paceline.upstream.registry import Upstream
 from paceline.upstream.snapshot import state_of
+from paceline.upstream.upstream import Upstream
 
 
 def add_routes(app: FastAPI, context: ApiContext) -> None:
