@@ -1,4 +1,4 @@
-"""`/v1/strategies`, `/v1/compare` and the classic forms."""
+"""`POST /v1/compare`: strategies and engines measured against one another."""
 
 from __future__ import annotations
 
@@ -9,29 +9,10 @@ import pytest
 
 from paceline.model import Strategy
 from support.in_process_api import one_upstream_config, start_api
-from tools.scripted_upstream import ScriptedUpstream, disconnect, never_respond
+from tools.scripted_upstream import ScriptedUpstream, never_respond
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 RATE = [{"limit": 20, "per": "200ms"}]
-
-
-async def test_every_strategy_is_described():
-    async with start_api({}) as api:
-        listed = (await api.request("GET", "/v1/strategies")).body["strategies"]
-    assert {each["name"] for each in listed} == set(Strategy)
-    assert [each["name"] for each in listed if each["default"]] == ["adaptive"]
-    layers = {each["name"]: each["layers"] for each in listed}
-    assert layers["token_bucket"] == [
-        "deadline",
-        "retry",
-        "semaphore",
-        "token bucket",
-        "admission",
-        "attempt timeout",
-        "send",
-    ]
-    required = {each["name"]: [p["name"] for p in each["parameters"] if p["required"]] for each in listed}
-    assert required["token_bucket"] == ["rate"]
 
 
 async def test_a_comparison_measures_each_strategy(upstream: ScriptedUpstream):
@@ -119,62 +100,3 @@ async def test_a_caller_that_hangs_up_cancels_its_comparison(upstream: ScriptedU
         await upstream.wait_until(lambda it: it.open_connections == 0)
         assert await api.load_shedder.wait_idle(5)
     assert len(upstream.requests) == 3
-
-
-def classic(url: str, **policy: Any) -> dict[str, Any]:
-    return one_upstream_config(url, **policy) | {"compare": {"target": {"upstream": "api", "path": "/get"}}}
-
-
-@pytest.mark.parametrize(
-    ("path", "most_at_once"), [("/sync/6", (1, 1)), ("/async/6", (2, 6)), ("/async_sem/6/2", (1, 2))]
-)
-async def test_the_classic_forms_differ_in_how_many_fly(
-    upstream: ScriptedUpstream, path: str, most_at_once: tuple[int, int]
-):
-    upstream.script_response("/get", delay_s=0.05)
-    async with start_api(classic(upstream.url)) as api:
-        answer = await api.request("GET", path)
-    assert answer.status == 200
-    assert list(answer.body) == ["message", "status_codes"]
-    assert answer.body["status_codes"] == [200] * 6
-    assert "6 of 6" in answer.body["message"]
-    assert most_at_once[0] <= upstream.in_progress_max <= most_at_once[1]
-
-
-async def test_the_classic_forms_try_each_request_once_and_on_httpx(upstream: ScriptedUpstream, monkeypatch):
-    upstream.script_response("/get", status=503, times=1)
-    upstream.script("/get", disconnect(), times=1)
-    upstream.script_response("/get", status=200)
-    async with start_api(classic(upstream.url)) as api:
-        opened, seen = api.service.runner.open_run, []
-        monkeypatch.setattr(api.service.runner, "open_run", lambda batch: seen.append(batch) or opened(batch))
-        answer = await api.request("GET", "/sync/3")
-    assert answer.body["status_codes"] == [503, 0, 200]  # 0: no answer
-    assert len(upstream.requests) == 3
-    assert [batch.engine for batch in seen] == ["httpx"]
-
-
-async def test_a_classic_form_of_no_size_is_422(upstream: ScriptedUpstream):
-    refused = {
-        "/sync/0": "num_requests",
-        "/sync/-1": "num_requests",
-        "/sync/1.5": "num_requests",
-        "/sync/many": "num_requests",
-        "/async/1001": "num_requests",
-        "/async/99999999999999999999": "num_requests",
-        "/async_sem/0/5": "num_requests",
-        "/async_sem/5/0": "max_concurrent",
-        "/async_sem/5/x": "max_concurrent",
-    }
-    async with start_api(classic(upstream.url)) as api:
-        for path, field in refused.items():
-            answer = await api.request("GET", path)
-            assert (answer.status, answer.body["field"]) == (422, field), path
-    assert upstream.requests == []
-
-
-async def test_without_a_target_the_fix_is_named(upstream: ScriptedUpstream):
-    async with start_api(one_upstream_config(upstream.url)) as api:
-        answer = await api.request("GET", "/async/5")
-    assert (answer.status, answer.body["code"]) == (409, "no_compare_target")
-    assert "compare.target" in answer.body["detail"]
