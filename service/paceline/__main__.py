@@ -18,9 +18,9 @@ from paceline.cli.commands.plan import plan
 from paceline.cli.commands.run import run
 from paceline.cli.commands.serve import serve
 from paceline.cli.commands.upstreams import upstreams
+from paceline.cli.usage_error import EXIT_USAGE_ERROR
 from paceline.demo.command import demo
 
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
@@ -66,20 +66,16 @@ def _exit_on_signal(signum: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command; what the caller did wrong is told in a line or two, never as a traceback."""
-    from paceline.cli.flag_parsing import UsageProblem
+    """Run the command; a mistake of the caller becomes a message of a few lines, never a traceback."""
     from paceline.errors import ConfigError
 
     if os.getpid() == 1:  # the first of a container gets only the signals that it asked for
         signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         app()
-    except UsageProblem as error:
-        typer.echo(f"paceline: {error}", err=True)
-        sys.exit(EXIT_USAGE)
     except ConfigError as error:
         typer.echo(error, err=True)
-        sys.exit(EXIT_USAGE)
+        sys.exit(EXIT_USAGE_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 

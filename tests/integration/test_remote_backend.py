@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from paceline.cli.flag_parsing import UsageProblem, batch_from_flags
+from paceline.cli.flag_parsing import batch_from_flags
 from paceline.cli.io.ndjson_reader import NdjsonReader
 from paceline.cli.io.output_file import open_output
 from paceline.cli.io.output_writer import OutputWriter
 from paceline.cli.io.service_client import ServiceClient
 from paceline.cli.remote_backend import RemoteBackend
+from paceline.cli.usage_error import UsageError
 from support.reader_threads import wait_for_reader_threads
 from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, response_head
 
@@ -197,12 +198,12 @@ async def test_a_refusal_ends_the_run_in_the_services_own_words(
     upstream: ScriptedUpstream, tmp_path: Path, status: int
 ) -> None:
     upstream.script_response("/v1/batch", status=status, headers=PROBLEM, body='{"detail":"not like this"}')
-    with pytest.raises(UsageProblem, match=f"{status}: not like this"):
+    with pytest.raises(UsageError, match=f"{status}: not like this"):
         await carried(upstream, tmp_path, numbered(3))
 
 
 async def test_what_is_no_service_is_told_so(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    with pytest.raises(UsageProblem, match="does not answer like Paceline"):
+    with pytest.raises(UsageError, match="does not answer like Paceline"):
         await carried(upstream, tmp_path, numbered(3))
 
 
@@ -210,5 +211,5 @@ async def test_what_is_no_service_is_told_so(upstream: ScriptedUpstream, tmp_pat
     "server", ["localhost:8080", "ftp://a", "http://", "http://a:99999", "http://u:p@a", "http://[a"]
 )
 def test_an_address_that_is_none_is_refused(server: str) -> None:
-    with pytest.raises(UsageProblem, match="--server"):
+    with pytest.raises(UsageError, match="--server"):
         ServiceClient(server, None)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from paceline.cli.flag_parsing import UsageProblem, batch_from_flags, parse_rate_flag, read_api_key
+from paceline.cli.flag_parsing import batch_from_flags, parse_rate_flag, read_api_key
+from paceline.cli.usage_error import UsageError
 from paceline.model import Rate, Strategy
 from paceline.units import MAX_DURATION_S
 
@@ -32,7 +33,7 @@ def test_a_burst_belongs_to_its_rate() -> None:
     "text", ["50", "50/", "/1s", "-1/1s", "nan/1s", "0/1s", "50/0s", "50/1y", "50/1s/1s", "50/0.5ms"]
 )
 def test_what_is_no_rate_is_refused_by_its_flag(text: str) -> None:
-    with pytest.raises(UsageProblem, match=r"^--rate: "):
+    with pytest.raises(UsageError, match=r"^--rate: "):
         parse_rate_flag(text)
 
 
@@ -50,7 +51,7 @@ def test_what_is_no_rate_is_refused_by_its_flag(text: str) -> None:
     ],
 )
 def test_a_flag_that_means_nothing_is_refused_by_name(flags: dict[str, Any], named: str) -> None:
-    with pytest.raises(UsageProblem, match=f"^{named}: "):
+    with pytest.raises(UsageError, match=f"^{named}: "):
         batch_from_flags(**flags)
 
 
@@ -70,13 +71,13 @@ def test_a_key_comes_from_the_variable_or_file_that_is_named(tmp_path: Path) -> 
 
 
 def test_a_key_given_in_place_of_its_variable_is_not_repeated() -> None:
-    with pytest.raises(UsageProblem) as told:
+    with pytest.raises(UsageError) as told:
         read_api_key("the-secret-itself", None, {})
     assert "the-secret-itself" not in str(told.value)
 
 
 @pytest.mark.parametrize("held", ["", "two words", "line\nbreak", "naïve"])
 def test_what_is_no_key_is_refused_and_not_repeated(held: str) -> None:
-    with pytest.raises(UsageProblem) as told:
+    with pytest.raises(UsageError) as told:
         read_api_key("MINE", None, {"MINE": held})
     assert not held or held not in str(told.value)

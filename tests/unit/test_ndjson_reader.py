@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.id_set import IdSet
 from paceline.cli.io.ndjson_reader import MAX_LINE_BYTES, InputLine, InvalidLine, NdjsonReader
+from paceline.cli.usage_error import UsageError
 
 
 @contextmanager
@@ -117,6 +117,6 @@ async def test_ids_that_are_done_are_skipped_and_keep_their_index(tmp_path: Path
 async def test_a_line_without_an_id_cannot_be_resumed(tmp_path: Path) -> None:
     with (
         reading(tmp_path, b'{"id":"a","url":"http://a/"}\n{"url":"http://a/"}\n', IdSet()) as source,
-        pytest.raises(UsageProblem, match=r"line 2 .* no id"),
+        pytest.raises(UsageError, match=r"line 2 .* no id"),
     ):
         await everything(source)

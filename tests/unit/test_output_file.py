@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.output_file import open_output
+from paceline.cli.usage_error import UsageError
 
 GOOD = b'{"id":"a","index":0,"outcome":"success"}\n'
 BAD = b'{"id":"b","index":1,"outcome":"timeout"}\n'
@@ -55,7 +55,7 @@ def test_a_new_or_empty_file_has_nothing_done(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_is_kept_unless_resumed(tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_bytes(GOOD)
-    with pytest.raises(UsageProblem, match="--resume"):
+    with pytest.raises(UsageError, match="--resume"):
         open_output(str(file), resume=False)
     assert file.read_bytes() == GOOD
 
@@ -64,7 +64,7 @@ def test_a_file_that_holds_something_is_kept_unless_resumed(tmp_path: Path) -> N
 def test_a_file_that_is_no_result_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "out"
     file.write_bytes(content)
-    with pytest.raises(UsageProblem, match="no outcome"):
+    with pytest.raises(UsageError, match="no outcome"):
         open_output(str(file), resume=True)
     assert file.read_bytes() == content
 
@@ -72,12 +72,12 @@ def test_a_file_that_is_no_result_is_refused_and_kept(tmp_path: Path, content: b
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     file = str(tmp_path / "out")
     first, _ = open_output(file, resume=False)
-    with pytest.raises(UsageProblem, match="another run"):
+    with pytest.raises(UsageError, match="another run"):
         open_output(file, resume=True)
     first.close()
     open_output(file, resume=True)[0].close()
 
 
 def test_the_standard_output_cannot_be_resumed() -> None:
-    with pytest.raises(UsageProblem, match="-o"):
+    with pytest.raises(UsageError, match="-o"):
         open_output(None, resume=True)

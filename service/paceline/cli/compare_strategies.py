@@ -14,9 +14,9 @@ from msgspec import UNSET, Struct
 from paceline.app import Service
 from paceline.batch.compare import Comparison, StrategyResult
 from paceline.batch.compare import compare as compare_strategies
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
 from paceline.cli.ui.compare_report import latency_plot, results_table
+from paceline.cli.usage_error import UsageError
 from paceline.config import Config, RateWindowConfig, UpstreamConfig
 from paceline.config.value_types import is_private_url
 from paceline.errors import Rejected
@@ -56,7 +56,7 @@ def compare_strategies_of_url(options: CompareOptions, config: Path | None, clie
     """Compare, here or on a service, and print what was measured; returns the exit code.
 
     Raises:
-        UsageProblem, ConfigError: it cannot be done so.
+        UsageError, ConfigError: it cannot be done so.
     """
     if client is not None:
         rows = uvloop.run(_compare_remotely(options, client))
@@ -80,13 +80,13 @@ def _build_comparison(options: CompareOptions, registry: UpstreamRegistry) -> Co
     try:
         upstream, _ = registry.resolve_url(options.url)
     except Rejected as error:
-        raise UsageProblem(f"{options.url}: {error.message}") from None
+        raise UsageError(f"{options.url}: {error.message}") from None
     if options.unpaced and not upstream.policy.allow_unpaced:
-        raise UsageProblem(f"--unpaced: the upstream {upstream.name} does not say allow_unpaced: true; add it to it")
+        raise UsageError(f"--unpaced: the upstream {upstream.name} does not say allow_unpaced: true; add it to it")
     rate = options.rate or next((rate for rate in upstream.policy.to_rates() if rate.unit == "requests"), None)
     strategies = options.strategies or [each for each in STRATEGY_ORDER if rate or each is not Strategy.TOKEN_BUCKET]
     if rate is None and Strategy.TOKEN_BUCKET in strategies:
-        raise UsageProblem("--rate: token_bucket needs one; write it as --rate 50/1s")
+        raise UsageError("--rate: token_bucket needs one; write it as --rate 50/1s")
     return Comparison(
         upstream=upstream,
         item=item,
@@ -120,9 +120,9 @@ async def _compare_remotely(options: CompareOptions, client: ServiceClient) -> l
                 raise await response.read_error()
             return msgspec.json.decode(await response.read_body(), type=_CompareResponse).results
     except (ServiceUnreachable, ConnectionLost) as error:
-        raise UsageProblem(str(error)) from None
+        raise UsageError(str(error)) from None
     except msgspec.DecodeError:
-        raise UsageProblem("the service answered what is no comparison; is it Paceline of this version?") from None
+        raise UsageError("the service answered what is no comparison; is it Paceline of this version?") from None
 
 
 def _belongs_to(base_url: str, url: str) -> bool:
@@ -146,5 +146,5 @@ def _with_declared_host(options: CompareOptions, config: Config) -> Config:
         policy |= {"allow_private": is_private_url(origin), "allow_unpaced": options.unpaced, "base_url": origin}
         target = UpstreamConfig(**policy)
     except ValueError:
-        raise UsageProblem(f"{options.url!r} is no URL to compare; write it as https://api.example.com/path") from None
+        raise UsageError(f"{options.url!r} is no URL to compare; write it as https://api.example.com/path") from None
     return config.model_copy(update={"upstreams": {**config.upstreams, _AD_HOC_UPSTREAM_NAME: target}})

@@ -1,4 +1,4 @@
-"""What the commands' flags mean; a flag that cannot be used is a `UsageProblem` that says what to write instead."""
+"""What the commands' flags mean; a flag that cannot be used is a `UsageError` that says what to write instead."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import UNSET
 
+from paceline.cli.usage_error import UsageError
 from paceline.model import Batch, ItemRetry, Priority, Rate, Strategy
 from paceline.units import MAX_DURATION_S, parse_duration
 
@@ -21,22 +22,18 @@ _STRATEGIES_WITH_RATE = (Strategy.ADAPTIVE, Strategy.TOKEN_BUCKET)
 DEFAULT_KEY_VARIABLE = "PACELINE_KEY"
 
 
-class UsageProblem(Exception):
-    """The command cannot run as it was called; the text says why and what to do. Exit code 2."""
-
-
 def parse_duration_flag(flag: str, text: str) -> float:
     """Seconds of `30s`, `250ms`, `2m` or a plain number of seconds; above zero.
 
     Raises:
-        UsageProblem: anything else.
+        UsageError: anything else.
     """
     try:
         seconds = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
     except ValueError as error:
-        raise UsageProblem(f"{flag}: {text!r} {error}") from None
+        raise UsageError(f"{flag}: {text!r} {error}") from None
     if seconds <= 0:
-        raise UsageProblem(f"{flag}: {text!r} must be longer than zero; write a positive duration")
+        raise UsageError(f"{flag}: {text!r} must be longer than zero; write a positive duration")
     return seconds
 
 
@@ -44,19 +41,19 @@ def parse_rate_flag(text: str, burst: float | None = None) -> Rate:
     """A window written as `50/1s`, `100/m` or `5000/1h`.
 
     Raises:
-        UsageProblem: anything else.
+        UsageError: anything else.
     """
     match = _RATE_PATTERN.fullmatch(text)
     if match is None:
-        raise UsageProblem(f"--rate: {text!r} is not a rate; write it as 50/1s, 100/1m or 5000/1h")
+        raise UsageError(f"--rate: {text!r} is not a rate; write it as 50/1s, 100/1m or 5000/1h")
     limit, per = float(match[1]), match[2]
     per_s = parse_duration_flag("--rate", per if per[0].isdigit() else f"1{per}")
     if not limit > 0:
-        raise UsageProblem("--rate: a limit of zero lets nothing through; write one above zero")
+        raise UsageError("--rate: a limit of zero lets nothing through; write one above zero")
     if per_s < _MIN_WINDOW_S:
-        raise UsageProblem("--rate: a window is at least 1ms long; write it in a longer unit")
+        raise UsageError("--rate: a window is at least 1ms long; write it in a longer unit")
     if burst is not None and not 0 < burst <= limit:
-        raise UsageProblem(f"--burst: must be above zero and at most the limit, {limit:g}")
+        raise UsageError(f"--burst: must be above zero and at most the limit, {limit:g}")
     return Rate(limit, per_s, limit if burst is None else burst)
 
 
@@ -73,16 +70,16 @@ def batch_from_flags(
     """A batch without items, as the flags describe it. Without a deadline it may take as long as it needs.
 
     Raises:
-        UsageProblem: a flag that means nothing under this strategy, or a value out of range.
+        UsageError: a flag that means nothing under this strategy, or a value out of range.
     """
     if max_concurrency is not None and strategy not in _STRATEGIES_WITH_CONCURRENCY_CAP:
-        raise UsageProblem(f"--max-concurrency: means nothing under {strategy}; remove it, or choose bounded")
+        raise UsageError(f"--max-concurrency: means nothing under {strategy}; remove it, or choose bounded")
     if rate is not None and strategy not in _STRATEGIES_WITH_RATE:
-        raise UsageProblem(f"--rate: means nothing under {strategy}; remove it, or choose adaptive or token_bucket")
+        raise UsageError(f"--rate: means nothing under {strategy}; remove it, or choose adaptive or token_bucket")
     if rate is None and strategy is Strategy.TOKEN_BUCKET:
-        raise UsageProblem("--rate: token_bucket needs one; write it as --rate 50/1s")
+        raise UsageError("--rate: token_bucket needs one; write it as --rate 50/1s")
     if rate is None and burst is not None:
-        raise UsageProblem("--burst: belongs to a --rate; add one, as in --rate 50/1s")
+        raise UsageError("--burst: belongs to a --rate; add one, as in --rate 50/1s")
     return Batch(
         items=(),
         strategy=strategy,
@@ -98,27 +95,27 @@ def read_api_key(variable: str | None, file: Path | None, environ: Mapping[str, 
     """The API key for a service: from a file, a named variable, or PACELINE_KEY where that is set.
 
     Raises:
-        UsageProblem: it is not where it was said to be, or is no key.
+        UsageError: it is not where it was said to be, or is no key.
     """
     if variable is not None and file is not None:
-        raise UsageProblem("--key and --key-file: give one of them")
+        raise UsageError("--key and --key-file: give one of them")
     if file is not None:
         try:
             key = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageProblem(f"--key-file: {file} cannot be read: {_reason(error)}") from None
+            raise UsageError(f"--key-file: {file} cannot be read: {_reason(error)}") from None
         source = f"--key-file: {file}"
     elif variable is not None:
         if variable not in environ:
             # The value is not repeated: somebody may have given the key itself.
-            raise UsageProblem("--key: names an environment variable, and there is none of that name; set it first")
+            raise UsageError("--key: names an environment variable, and there is none of that name; set it first")
         key, source = environ[variable].strip(), f"--key: {variable}"
     else:
         key, source = environ.get(DEFAULT_KEY_VARIABLE, "").strip(), DEFAULT_KEY_VARIABLE
         if not key:
             return None
     if not _KEY_PATTERN.fullmatch(key):
-        raise UsageProblem(f"{source} does not hold a key; it must be one word of visible ASCII")
+        raise UsageError(f"{source} does not hold a key; it must be one word of visible ASCII")
     return key
 
 

@@ -13,7 +13,6 @@ import uvloop
 from paceline.app import Service
 from paceline.batch.plan import Plan, UpstreamPlan, run_simulation
 from paceline.batch.plan_simulation import BatchSimulation
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.ndjson_reader import InputLine, NdjsonReader
 from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
 from paceline.cli.remote_backend import batch_body
@@ -21,6 +20,7 @@ from paceline.cli.run_file import open_input
 from paceline.cli.ui.compare_report import format_ms
 from paceline.cli.ui.progress import format_elapsed
 from paceline.cli.ui.text_table import text_table
+from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Batch
 from paceline.units import MAX_DURATION_S
@@ -35,7 +35,7 @@ def plan_file(file: str, batch: Batch, backend: Config | ServiceClient, lookahea
     """Print the plan of a file; the exit code says whether everything would be sent, and in time.
 
     Raises:
-        UsageProblem: the file or the service cannot be used so.
+        UsageError: the file or the service cannot be used so.
     """
     fd = open_input(file)
     try:
@@ -91,9 +91,9 @@ async def _plan_remotely(fd: int, batch: Batch, client: ServiceClient) -> Plan:
                 raise await response.read_error()
             result = msgspec.json.decode(await response.read_body(), type=Plan)
     except (ServiceUnreachable, ConnectionLost) as error:
-        raise UsageProblem(str(error)) from None
+        raise UsageError(str(error)) from None
     except msgspec.DecodeError:
-        raise UsageProblem("the service answered what is no plan; is it Paceline of this version?") from None
+        raise UsageError("the service answered what is no plan; is it Paceline of this version?") from None
     return msgspec.structs.replace(result, rejected=result.rejected + invalid_count)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from paceline.batch.outcome import OutcomeContext, outcome_without_response
-from paceline.cli.flag_parsing import UsageProblem, explicit_attempts
+from paceline.cli.flag_parsing import explicit_attempts
 from paceline.cli.io.ndjson_reader import InputLine, InvalidLine, NdjsonReader
 from paceline.cli.io.output_writer import OutcomeLine, OutputWriter
 from paceline.cli.io.service_client import (
@@ -22,6 +22,7 @@ from paceline.cli.io.service_client import (
     ServiceUnreachable,
 )
 from paceline.cli.local_backend import invalid_line_outcome
+from paceline.cli.usage_error import UsageError
 from paceline.model import Batch, Expect, Outcome, OutcomeKind, Receipt, Strategy
 
 _PARALLEL_BATCHES = 4
@@ -75,7 +76,7 @@ class RemoteBackend:
         """Read, send and await every item.
 
         Raises:
-            UsageProblem: the service refuses the run, or cannot be reached any more.
+            UsageError: the service refuses the run, or cannot be reached any more.
         """
         read_task: asyncio.Task[list[InputLine | InvalidLine]] | None = None
         input_ended = False
@@ -141,7 +142,7 @@ class RemoteBackend:
                 now = time.perf_counter()
                 unreachable_since = unreachable_since or now
                 if now - unreachable_since > _UNREACHABLE_TIMEOUT_S:
-                    raise UsageProblem(str(error)) from None
+                    raise UsageError(str(error)) from None
                 wait_s = 1.0
             await asyncio.sleep(min(wait_s, max(0.0, self._deadline_at - time.perf_counter())))
 
@@ -153,7 +154,7 @@ class RemoteBackend:
         async with self._client.post("/v1/batch", body, _NDJSON) as response:
             if response.status == 200:
                 if not response.headers.get("content-type", "").startswith(_NDJSON):
-                    raise UsageProblem(f"{self._client.address} does not answer like Paceline; correct --server")
+                    raise UsageError(f"{self._client.address} does not answer like Paceline; correct --server")
                 return await self._read_results(chunk, response, writer), 0.0
             error = await response.read_error()
             if response.status in (429, 503):

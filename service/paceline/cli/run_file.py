@@ -18,16 +18,15 @@ from typing import Any, Protocol
 import uvloop
 from msgspec import Struct
 
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.id_set import IdSet
 from paceline.cli.io.ndjson_reader import NdjsonReader
 from paceline.cli.io.output_file import OutputFile, is_same_file, open_output
 from paceline.cli.io.output_writer import OutputWriter
 from paceline.cli.ui.progress import ProgressSnapshot, count_lines, format_elapsed, show_progress
+from paceline.cli.usage_error import UsageError
 
 EXIT_ALL_SUCCEEDED = 0
 EXIT_SOME_FAILED = 1
-EXIT_USAGE_ERROR = 2
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 INTERRUPT_GRACE_S = 5.0
@@ -61,12 +60,12 @@ def run_file(files: RunFiles, open_backend: Callable[[], Backend], lookahead: in
     """Run every line of the input; returns the exit code.
 
     Raises:
-        UsageProblem: the files or the service cannot be used so.
+        UsageError: the files or the service cannot be used so.
     """
     fd = open_input(files.input)
     try:
         if files.output is not None and is_same_file(files.output, fd):
-            raise UsageProblem(f"{files.output} is the input itself; name another output file")
+            raise UsageError(f"{files.output} is the input itself; name another output file")
         output, completed_ids = open_output(files.output, resume=files.resume)
         try:
             return uvloop.run(_run_and_summarize(fd, output, completed_ids, open_backend, lookahead))
@@ -109,7 +108,7 @@ async def _run_until_signal(
     """Carry every item, or what can be until a signal comes. Returns what ended it early.
 
     Raises:
-        UsageProblem: the service or the output refused to go on.
+        UsageError: the service or the output refused to go on.
     """
     loop = asyncio.get_running_loop()
     signals: list[signal.Signals] = []
@@ -143,7 +142,7 @@ async def _run_until_signal(
         if isinstance(failure, BrokenPipeError):
             return BrokenPipeError
         if isinstance(failure, OSError):
-            raise UsageProblem(f"the output cannot be written: {failure.strerror}; nothing more was sent")
+            raise UsageError(f"the output cannot be written: {failure.strerror}; nothing more was sent")
         if failure is not None:
             raise failure
         return signals[0] if signals else None
@@ -187,14 +186,14 @@ def open_input(path: str) -> int:
     """A descriptor of a file, or of the standard input for `-`.
 
     Raises:
-        UsageProblem: it cannot be read.
+        UsageError: it cannot be read.
     """
     if path == "-":
         return _STDIN
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageProblem(f"{path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     with suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     return fd

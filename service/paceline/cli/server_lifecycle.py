@@ -17,6 +17,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from paceline.cli.usage_error import EXIT_USAGE_ERROR
 from paceline.config import Config
 from paceline.errors import ConfigError
 from paceline.settings import (
@@ -44,7 +45,7 @@ def run_server(config: Path | None, host: str | None, port: int | None, insecure
         loaded = _read_checked_config(settings)
     except ConfigError as error:
         print(str(error).replace("\n  fix: ", "; fix: "), file=sys.stderr)
-        return 2
+        return EXIT_USAGE_ERROR
     bind_host = loaded.server.host
     try:
         listener = _bind_listener(bind_host, loaded.server.port if port is None else port)

@@ -9,10 +9,10 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
 from paceline.cli.ui.compare_report import format_ms
 from paceline.cli.ui.text_table import text_table
+from paceline.cli.usage_error import UsageError
 from paceline.model import Rate
 
 _PATH = "/v1/upstreams"
@@ -52,7 +52,7 @@ def show_upstreams(client: ServiceClient) -> int:
     """Print every upstream.
 
     Raises:
-        UsageProblem: the service cannot be reached, or refuses.
+        UsageError: the service cannot be reached, or refuses.
     """
     states = msgspec.json.decode(asyncio.run(_request(client, "GET", _PATH)), type=_UpstreamList).upstreams
     print(_upstreams_table(states) if states else "the service declares no upstream")
@@ -63,7 +63,7 @@ def change_upstream(client: ServiceClient, name: str, patch: dict[str, object]) 
     """Change an upstream until a reset or a reload, and print how it stands now.
 
     Raises:
-        UsageProblem: the service cannot be reached, or refuses.
+        UsageError: the service cannot be reached, or refuses.
     """
     body = asyncio.run(_request(client, "PATCH", f"{_PATH}/{quote(name, safe='')}", msgspec.json.encode(patch)))
     print(_upstreams_table([msgspec.json.decode(body, type=_UpstreamState)]))
@@ -82,7 +82,7 @@ async def _request(client: ServiceClient, method: str, path: str, body: bytes = 
                 raise await response.read_error()
             return await response.read_body()
     except (ServiceUnreachable, ConnectionLost) as error:
-        raise UsageProblem(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def _upstreams_table(states: Sequence[_UpstreamState]) -> str:

@@ -21,8 +21,8 @@ from msgspec import Struct
 from paceline.app import Service
 from paceline.batch.compare import Comparison, StrategyResult, compare
 from paceline.cli.compare_strategies import STRATEGY_ORDER
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.ui.compare_report import format_ms, latency_plot, results_table, success_count
+from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Item, ItemRetry, Rate, Strategy, Tenant
 from paceline.units import MAX_DURATION_S, format_duration
@@ -127,7 +127,7 @@ async def _api_process(options: DemoOptions) -> AsyncIterator[str]:
         except TimeoutError:
             startup_line = []
         if not startup_line:
-            raise UsageProblem("the demo API did not start; what it says is above")
+            raise UsageError("the demo API did not start; what it says is above")
         yield startup_line[-1]
     finally:
         if process.returncode is None:

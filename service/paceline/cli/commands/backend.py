@@ -15,15 +15,16 @@ def remote_service(
     server: str | None, key: str | None, key_file: Path | None, config: Path | None
 ) -> ServiceClient | None:
     """The service to go through, if one is named; its key and our own configuration exclude each other."""
-    from paceline.cli.flag_parsing import UsageProblem, read_api_key
+    from paceline.cli.flag_parsing import read_api_key
     from paceline.cli.io.service_client import ServiceClient
+    from paceline.cli.usage_error import UsageError
 
     if server is None:
         if key is not None or key_file is not None:
-            raise UsageProblem("--key and --key-file: belong to a --server; name one")
+            raise UsageError("--key and --key-file: belong to a --server; name one")
         return None
     if config is not None:
-        raise UsageProblem("--config: the service at --server has its own; give one of them")
+        raise UsageError("--config: the service at --server has its own; give one of them")
     return ServiceClient(server, read_api_key(key, key_file))
 
 

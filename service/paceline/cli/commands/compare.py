@@ -57,10 +57,11 @@ def compare(
     """
     from paceline.cli.compare_strategies import CompareOptions
     from paceline.cli.compare_strategies import compare_strategies_of_url as compare_strategies
-    from paceline.cli.flag_parsing import UsageProblem, parse_rate_flag
+    from paceline.cli.flag_parsing import parse_rate_flag
+    from paceline.cli.usage_error import UsageError
 
     if burst is not None and rate is None:
-        raise UsageProblem("--burst: belongs to a --rate; add one, as in --rate 50/1s")
+        raise UsageError("--burst: belongs to a --rate; add one, as in --rate 50/1s")
     options = CompareOptions(
         url=url,
         n=n,

@@ -46,14 +46,15 @@ def plan(
 
     Exit code: 0 everything would be sent, and in time; 1 something would not; 2 it could not plan as called.
     """
-    from paceline.cli.flag_parsing import UsageProblem, batch_from_flags, parse_duration_flag
+    from paceline.cli.flag_parsing import batch_from_flags, parse_duration_flag
     from paceline.cli.plan_file import plan_file as plan_file
+    from paceline.cli.usage_error import UsageError
 
     batch = batch_from_flags(
         strategy=strategy, max_concurrency=max_concurrency, rate=rate, burst=burst, deadline=deadline, priority=priority
     )
     client = remote_service(server, key, key_file, config)
     if client is not None and call is not None:
-        raise UsageProblem("--call: the service at --server knows how long its calls take; remove it")
+        raise UsageError("--call: the service at --server knows how long its calls take; remove it")
     call_s = None if call is None else parse_duration_flag("--call", call)
     raise typer.Exit(plan_file(file, batch, client or local_config(config), lookahead, call_s))

@@ -79,11 +79,12 @@ def _set_rate(
     key_file: KeyFile = None,
 ) -> None:
     """Change its rate windows; what was counted stays counted."""
-    from paceline.cli.flag_parsing import UsageProblem, parse_rate_flag
+    from paceline.cli.flag_parsing import parse_rate_flag
     from paceline.cli.upstream_admin import rate_patch
+    from paceline.cli.usage_error import UsageError
 
     if burst is not None and len(rates) > 1:
-        raise UsageProblem("--burst: belongs to one window, and several are given; give one, or no burst")
+        raise UsageError("--burst: belongs to one window, and several are given; give one, or no burst")
     _send_patch(context, name, rate_patch([parse_rate_flag(rate, burst) for rate in rates]), server, key, key_file)
 
 

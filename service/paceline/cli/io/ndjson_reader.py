@@ -11,9 +11,9 @@ from msgspec import UNSET, Struct, UnsetType
 from paceline.batch.dependency_order import dependency_ids
 from paceline.batch.field_types import FieldError
 from paceline.batch.validation import check_item
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.daemon_thread import DaemonThreadExecutor
 from paceline.cli.io.id_set import IdSet
+from paceline.cli.usage_error import UsageError
 from paceline.model import Item
 from paceline.units import format_size
 
@@ -46,7 +46,7 @@ class NdjsonReader:
     """The lines of a file descriptor, numbered and decoded.
 
     `done`: ids that have succeeded in an earlier run. Where it is given their lines are skipped and counted, and a line
-    without an id is a `UsageProblem`, since nobody could say whether it is done.
+    without an id is a `UsageError`, since nobody could say whether it is done.
     """
 
     def __init__(self, fd: int, completed_ids: IdSet | None = None) -> None:
@@ -69,7 +69,7 @@ class NdjsonReader:
         """Up to `most` of the next lines, as many as are there without waiting, one at least; none at the end.
 
         Raises:
-            UsageProblem: the input cannot be read, or cannot be resumed.
+            UsageError: the input cannot be read, or cannot be resumed.
         """
         lines: list[InputLine | InvalidLine] = []
         while not lines:
@@ -93,7 +93,7 @@ class NdjsonReader:
         try:
             chunk = await self._thread.run(lambda: os.read(self._fd, _CHUNK_BYTES))
         except OSError as error:
-            raise UsageProblem(f"the input cannot be read: {error.strerror}") from None
+            raise UsageError(f"the input cannot be read: {error.strerror}") from None
         if not chunk:
             self.is_at_end = True
             if self._partial_line:
@@ -126,7 +126,7 @@ class NdjsonReader:
             return self._invalid_line(index, None, f"it is not JSON: {error}")
         if self._completed_ids is not None:
             if item.id is UNSET:
-                raise UsageProblem(
+                raise UsageError(
                     f"line {self._line_number} of the input has no id, so nobody can say whether it is done; "
                     "give every line an id, or start again with another output file"
                 )

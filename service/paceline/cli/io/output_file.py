@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from paceline.cli.flag_parsing import UsageProblem
 from paceline.cli.io.id_set import IdSet
+from paceline.cli.usage_error import UsageError
 from paceline.model import OutcomeKind
 
 _STDOUT = 1
@@ -52,21 +52,21 @@ def open_output(path: str | None, *, resume: bool) -> tuple[OutputFile, IdSet | 
     A line that was cut off at the end is dropped. The file is locked against a second run.
 
     Raises:
-        UsageProblem: the file cannot be written, holds something and `resume` was not asked for, or is no result of a
+        UsageError: the file cannot be written, holds something and `resume` was not asked for, or is no result of a
             run.
     """
     if path is None or path == "-":
         if resume:
-            raise UsageProblem("--resume: needs the file of the earlier run; name it with -o")
+            raise UsageError("--resume: needs the file of the earlier run; name it with -o")
         return OutputFile(_STDOUT, "the standard output"), None
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise UsageProblem(f"{path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     try:
         completed_ids = _prepare_resume(fd, path, resume) if stat.S_ISREG(os.fstat(fd).st_mode) else None
         if resume and completed_ids is None:
-            raise UsageProblem(f"--resume: {path} is not a plain file, so there is nothing to resume")
+            raise UsageError(f"--resume: {path} is not a plain file, so there is nothing to resume")
     except BaseException:
         os.close(fd)
         raise
@@ -85,19 +85,19 @@ def _prepare_resume(fd: int, path: str, resume: bool) -> IdSet:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise UsageProblem(f"{path} is being written by another run; wait for it, or name another file") from None
+        raise UsageError(f"{path} is being written by another run; wait for it, or name another file") from None
     completed_ids = IdSet()
     if os.fstat(fd).st_size == 0:
         return completed_ids
     if not resume:
-        raise UsageProblem(f"{path} holds something already; add --resume to go on with it, or name another file")
+        raise UsageError(f"{path} holds something already; add --resume to go on with it, or name another file")
     complete_bytes = 0
     decode = msgspec.json.Decoder(_WrittenOutcome).decode
     invalid_line = None
     with open(fd, "rb", closefd=False) as lines:
         for number, text in enumerate(lines, 1):
             if invalid_line is not None:
-                raise UsageProblem(f"--resume: line {invalid_line} of {path} is no outcome of a run; name another file")
+                raise UsageError(f"--resume: line {invalid_line} of {path} is no outcome of a run; name another file")
             try:
                 line = decode(text)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -107,7 +107,7 @@ def _prepare_resume(fd: int, path: str, resume: bool) -> IdSet:
             if line.outcome is OutcomeKind.SUCCESS:
                 completed_ids.add(line.id)
     if invalid_line is not None and not complete_bytes:
-        raise UsageProblem(f"--resume: {path} holds no outcome of a run; name another file")
+        raise UsageError(f"--resume: {path} holds no outcome of a run; name another file")
     if invalid_line is not None:
         os.ftruncate(fd, complete_bytes)
     elif not text.endswith(b"\n"):

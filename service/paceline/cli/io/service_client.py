@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from paceline import __version__
-from paceline.cli.flag_parsing import UsageProblem
+from paceline.cli.usage_error import UsageError
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ class ConnectionLost(Exception):
     """The answer ended before it was whole; the service may have acted on the request."""
 
 
-class ServiceErrorResponse(UsageProblem):
+class ServiceErrorResponse(UsageError):
     """The service refused the request as it is; the text is its own reason."""
 
     def __init__(self, status: int, detail: str, field: str | None = None) -> None:
@@ -122,9 +122,7 @@ class ServiceClient:
     """A running service, by its base URL."""
 
     def __init__(self, server: str, key: str | None) -> None:
-        invalid_url = UsageProblem(
-            f"--server: {server!r} is not a service's address; write it as http://127.0.0.1:8080"
-        )
+        invalid_url = UsageError(f"--server: {server!r} is not a service's address; write it as http://127.0.0.1:8080")
         try:
             parts = urlsplit(server)
             port = parts.port
