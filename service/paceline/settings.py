@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from paceline.config import Config, load_config
 from paceline.config.error_messages import describe_error
 from paceline.config.replica_share import share_for_replica
-from paceline.config.value_types import Host, Port
+from paceline.config.url_types import Host
+from paceline.config.value_types import Port
 from paceline.errors import ConfigError
 
 DEFAULT_CONFIG_PATH = Path("config/paceline.yaml")

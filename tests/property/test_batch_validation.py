@@ -20,7 +20,7 @@ from paceline.api import batch_reader
 from paceline.api.errors import ApiError, BadRequest, Invalid, TooLarge
 from paceline.api.load_shedding import LoadShedder, Reservation
 from paceline.batch.validation import build_fetch_batch
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Tenant
 from support.hypothesis_profiles import examples
 

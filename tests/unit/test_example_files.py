@@ -14,7 +14,7 @@ from paceline.batch.request_builder import RequestBuilder
 from paceline.batch.validation import build_batch
 from paceline.cli.io.ndjson_reader import InputLine, NdjsonReader
 from paceline.config import load_config
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Tenant
 from paceline.units import MAX_DURATION_S
 

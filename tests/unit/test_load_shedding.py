@@ -8,7 +8,7 @@ import pytest
 
 from paceline.api.errors import OverShare, TooLarge, Unavailable
 from paceline.api.load_shedding import DECODED_BYTE_WEIGHT, LoadShedder, Reservation, Usage, compute_capacity
-from paceline.config.root import ApiKeyConfig, ServerConfig
+from paceline.config.server import ApiKeyConfig, ServerConfig
 from paceline.model import Tenant
 
 NOBODY = Tenant()

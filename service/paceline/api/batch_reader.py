@@ -20,7 +20,7 @@ from paceline.api.request_body import LARGE_REQUEST_BYTES, check_utf8, decode_bo
 from paceline.api.schemas.requests import BatchOutline, BatchRequest, BatchWithRawItems, FetchRequest, ItemOutline
 from paceline.batch.field_types import FieldError
 from paceline.batch.validation import build_batch, check_item, check_item_count
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Defaults, Item
 from paceline.units import format_size
 

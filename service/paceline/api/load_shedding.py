@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from paceline.api.errors import OverShare, TooLarge, Unavailable
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.model import Tenant
 
 DECODED_BYTE_WEIGHT = 4

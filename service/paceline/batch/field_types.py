@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from paceline.api.errors import Invalid
 from paceline.api.schemas.requests import RateSpec
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.model import Duration, ItemRetry, Priority, Rate, Tenant
 from paceline.units import format_duration, parse_duration
 

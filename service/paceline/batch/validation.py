@@ -23,7 +23,7 @@ from paceline.batch.field_types import (
     parse_rate,
     parse_seconds,
 )
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.model import Batch, Defaults, Item, Rate, Strategy, Tenant
 
 MAX_DEPENDENCIES_PER_ITEM = 10

@@ -18,7 +18,7 @@ from paceline.cli.io.service_client import ConnectionLost, ServiceClient, Servic
 from paceline.cli.ui.compare_report import latency_plot, results_table
 from paceline.cli.usage_error import UsageError
 from paceline.config import Config, RateWindowConfig, UpstreamConfig
-from paceline.config.value_types import is_private_url
+from paceline.config.url_types import is_private_url
 from paceline.errors import Rejected
 from paceline.model import EngineName, Item, ItemRetry, Rate, Strategy, Tenant
 from paceline.settings import read_config, read_settings

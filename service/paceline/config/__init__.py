@@ -1,21 +1,15 @@
-"""The configuration: what an operator may say, read from one file. `load` is pure and can be called again."""
+"""The configuration: what an operator may say, read from one file. `load_config` is pure and can be called again."""
 
+from paceline.config.compare import CompareConfig, CompareTargetConfig
+from paceline.config.egress import EgressConfig
+from paceline.config.limits import AdaptiveLimitConfig, ConcurrencyConfig, RateWindowConfig
 from paceline.config.loader import load_config
-from paceline.config.policy import (
-    AdaptiveLimitConfig,
-    AuthConfig,
-    BasicAuthConfig,
-    ConcurrencyConfig,
-    HeaderAuthConfig,
-    PolicyConfig,
-    RateWindowConfig,
-    RetryConfig,
-    TimeoutConfig,
-    TlsConfig,
-    UpstreamConfig,
-)
-from paceline.config.root import ApiKeyConfig, CompareConfig, CompareTargetConfig, Config, EgressConfig, ServerConfig
+from paceline.config.policy import PolicyConfig, TlsConfig
+from paceline.config.resilience import RetryConfig, TimeoutConfig
+from paceline.config.root import Config
 from paceline.config.schema import json_schema, settings_table
+from paceline.config.server import ApiKeyConfig, ServerConfig
+from paceline.config.upstream import AuthConfig, BasicAuthConfig, HeaderAuthConfig, UpstreamConfig
 
 __all__ = [
     "AdaptiveLimitConfig",

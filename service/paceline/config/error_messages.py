@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, get_origin
 
-from paceline.config.key_path import closest_match, known_keys
+from pydantic import BaseModel
+
+from paceline.config.key_path import KeyPath
+from paceline.config.root import Config
+from paceline.config.section import section_model
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -46,8 +51,29 @@ def describe_error(error: ErrorDetails) -> tuple[str, str]:
 
 def _describe_unknown_key(error: ErrorDetails) -> tuple[str, str]:
     *section, key = error["loc"]
-    known = known_keys(tuple(section))
+    known = _known_keys(tuple(section))
     suggestion = closest_match(str(key), known)
     if suggestion is not None:
         return f"is not a setting; did you mean {suggestion}?", f"write {suggestion}, or remove it"
     return "is not a setting", f"remove it; the settings here are {', '.join(known)}"
+
+
+def closest_match(word: str, words: list[str]) -> str | None:
+    """The word that was probably meant."""
+    return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None)
+
+
+def _known_keys(section: KeyPath) -> list[str]:
+    """The keys that the section at this path may have."""
+    model: type[BaseModel] | None = Config
+    inside_collection = False
+    for part in section:
+        if inside_collection:
+            inside_collection = False
+            continue
+        if model is None or part not in model.model_fields:
+            return []
+        annotation = model.model_fields[str(part)].annotation
+        model = section_model(annotation)
+        inside_collection = get_origin(annotation) in (dict, tuple)
+    return [] if model is None else list(model.model_fields)

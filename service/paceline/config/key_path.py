@@ -1,14 +1,9 @@
-"""Where in a configuration something is: paths of keys, and what may stand at one."""
+"""Paths of keys: where in a configuration document a value stands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
-from typing import Any, get_args, get_origin
-
-from pydantic import BaseModel
-
-from paceline.config.root import Config
+from typing import Any
 
 KeyPath = tuple[str | int, ...]
 
@@ -43,31 +38,3 @@ def iter_strings(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]
     elif isinstance(value, list):
         for index, child in enumerate(value):
             yield from iter_strings(child, (*path, index))
-
-
-def known_keys(section: KeyPath) -> list[str]:
-    """The keys that the section at this path may have."""
-    model: type[BaseModel] | None = Config
-    inside_collection = False
-    for part in section:
-        if inside_collection:
-            inside_collection = False
-            continue
-        if model is None or part not in model.model_fields:
-            return []
-        annotation = model.model_fields[str(part)].annotation
-        model = section_model(annotation)
-        inside_collection = get_origin(annotation) in (dict, tuple)
-    return [] if model is None else list(model.model_fields)
-
-
-def section_model(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field's type holds, however it is wrapped."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for argument in get_args(annotation) if (found := section_model(argument)) is not None), None)
-
-
-def closest_match(word: str, words: list[str]) -> str | None:
-    """The word that was probably meant."""
-    return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None)

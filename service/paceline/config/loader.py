@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paceline.config.error_messages import describe_error
+from paceline.config.error_messages import closest_match, describe_error
 from paceline.config.interpolation import Problems, interpolate
-from paceline.config.key_path import KeyPath, closest_match, format_path, get_at_path
-from paceline.config.policy import PolicyConfig, UpstreamConfig
+from paceline.config.key_path import KeyPath, format_path, get_at_path
+from paceline.config.policy import PolicyConfig
 from paceline.config.root import Config
 from paceline.config.unbuilt import remove_unbuilt
+from paceline.config.upstream import UpstreamConfig
 from paceline.config.yaml_loader import combine_errors, load_yaml
 from paceline.errors import ConfigError
 

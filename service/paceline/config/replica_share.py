@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from paceline.config.policy import PolicyConfig, RateWindowConfig
+from paceline.config.limits import RateWindowConfig
+from paceline.config.policy import PolicyConfig
 from paceline.config.root import Config
 
 P = TypeVar("P", bound=PolicyConfig)

@@ -9,8 +9,8 @@ from typing import Any, get_origin
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from paceline.config.key_path import section_model
 from paceline.config.root import Config
+from paceline.config.section import section_model
 from paceline.units import format_duration, format_size, parse_duration, parse_size
 
 _FORMATTERS: dict[Any, Any] = {parse_duration: format_duration, parse_size: format_size}

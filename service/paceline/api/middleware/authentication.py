@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paceline.api.dependencies import TENANT_SCOPE_KEY
 from paceline.api.errors import Unauthorized, problem_response
-from paceline.config.root import ApiKeyConfig
+from paceline.config.server import ApiKeyConfig
 from paceline.model import Tenant
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})

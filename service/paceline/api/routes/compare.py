@@ -20,7 +20,7 @@ from paceline.api.with_reservation import with_reservation
 from paceline.batch.compare import Comparison, compare
 from paceline.batch.field_types import FieldError, check_max_concurrency, parse_rate
 from paceline.batch.validation import check_item, check_no_dependencies
-from paceline.config.root import ServerConfig
+from paceline.config.server import ServerConfig
 from paceline.errors import Rejected
 from paceline.model import Item, Rate, Strategy, Tenant
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
