@@ -130,8 +130,13 @@ def _resolve_type(field_type: inspect.Type | None, path: str) -> inspect.Type | 
                 inner.append(kind.value_type)
             elif index is not None and index != "..." and isinstance(kind, inspect.ListType):
                 inner.append(kind.item_type)
-        field_type = inner[0] if inner else None
+        field_type = _strip_metadata(inner[0]) if inner else None
     return field_type
+
+
+def _strip_metadata(field_type: inspect.Type) -> inspect.Type:
+    """The type below its description."""
+    return field_type.type if isinstance(field_type, inspect.Metadata) else field_type
 
 
 def _add_map_key(path: str, part: bytes | msgspec.Raw, expected_type: Any) -> str:

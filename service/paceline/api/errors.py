@@ -24,10 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,14 +39,17 @@ _REASON_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class Problem(Struct, frozen=True):
-    """A problem document; `field` is where in the body the caller must look."""
+    """A problem document (RFC 9457)."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    field: str | UnsetType = UNSET
+    type: Annotated[str, Meta(description="Always `about:blank`; `code` says which problem it is.")]
+    title: Annotated[str, Meta(description="Name of the status.")]
+    status: Annotated[int, Meta(description="Status of the response.")]
+    detail: Annotated[str, Meta(description="What is wrong and what to write instead, for people.")]
+    code: Annotated[str, Meta(description="Code of the problem, one of a closed set.")]
+    field: Annotated[
+        str | UnsetType,
+        Meta(description="Part of the request that must be corrected, such as `requests[3].timeout`."),
+    ] = UNSET
 
 
 class ApiError(Exception):

@@ -9,7 +9,9 @@ EngineName = Literal["aiohttp", "httpx"]
 
 
 class Strategy(StrEnum):
-    """How a batch is fanned out; the layers of each are written in `upstream/pipeline.py`."""
+    """How a batch is sent: `adaptive` at the rate each upstream allows, `sequential` one item after another,
+    `concurrent` all at once, `bounded` under a semaphore, `token_bucket` under a semaphore at the batch's `rate`.
+    """
 
     SEQUENTIAL = "sequential"
     CONCURRENT = "concurrent"
@@ -19,7 +21,7 @@ class Strategy(StrEnum):
 
 
 class Priority(StrEnum):
-    """A waiter's class; classes share a budget 100 : 10 : 1."""
+    """Priority class. Where classes compete for an upstream's quota, they share it 100 : 10 : 1."""
 
     INTERACTIVE = "interactive"
     NORMAL = "normal"
@@ -37,7 +39,7 @@ class Verdict(StrEnum):
 
 
 class OutcomeKind(StrEnum):
-    """What became of an item."""
+    """Kind of an item's result: `success`, or what kept it from one. `error.code` says more."""
 
     SUCCESS = "success"
     HTTP_ERROR = "http_error"
@@ -61,7 +63,9 @@ class WaitReason(StrEnum):
 
 
 class Expect(StrEnum):
-    """How a body is to be given back."""
+    """Form of a response body: `auto` JSON where the body is JSON, text where it is text, else base64; `text` text;
+    `base64` bytes in base64; `none` no body.
+    """
 
     AUTO = "auto"
     TEXT = "text"

@@ -2,39 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from paceline.model import Defaults, Duration, EngineName, Item, ItemRetry, Priority, Strategy
 
 
 class RateSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """A rate window as callers write one."""
+    """A rate window: at most `limit` units in any period of length `per`."""
 
-    limit: float
-    per: Duration
-    burst: float | UnsetType = UNSET
-    unit: str = "requests"
+    limit: Annotated[float, Meta(description="Maximum number of units in any period of length `per`.")]
+    per: Annotated[Duration, Meta(description="Length of the period, at least 1ms.")]
+    burst: Annotated[
+        float | UnsetType,
+        Meta(description="Units that may go at once, at most `limit`; 1 spaces requests evenly. Default: `limit`."),
+    ] = UNSET
+    unit: Annotated[
+        str,
+        Meta(description="What the window counts: `requests`, or a unit of the items' `cost` such as `tokens`."),
+    ] = "requests"
 
 
 class BatchOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a batch says besides its items."""
+    """What a batch says of all its items together."""
 
-    strategy: Strategy = Strategy.ADAPTIVE
-    max_concurrency: int | UnsetType = UNSET
-    rate: RateSpec | UnsetType = UNSET
-    deadline: Duration | UnsetType = UNSET
-    priority: Priority = Priority.NORMAL
-    on_failure: Literal["continue", "halt"] = "continue"
-    retry: ItemRetry = ItemRetry()
+    strategy: Annotated[
+        Strategy,
+        Meta(description="How the items are sent; `GET /v1/strategies` describes each strategy."),
+    ] = Strategy.ADAPTIVE
+    max_concurrency: Annotated[
+        int | UnsetType,
+        Meta(
+            description="Maximum number of the batch's calls in flight; only with `bounded`, `token_bucket` and "
+            "`adaptive`. Default: 20; with `adaptive` no limit but the upstream's."
+        ),
+    ] = UNSET
+    rate: Annotated[
+        RateSpec | UnsetType,
+        Meta(
+            description="Rate of the batch: required with `token_bucket`; with `adaptive` an additional window next "
+            "to the upstream's; not allowed otherwise."
+        ),
+    ] = UNSET
+    deadline: Annotated[
+        Duration | UnsetType,
+        Meta(
+            description="Time limit of the whole batch, waits included; at most `server.max_deadline`. Default: "
+            "50s, or `server.max_deadline` if that is shorter."
+        ),
+    ] = UNSET
+    priority: Annotated[
+        Priority,
+        Meta(description="Priority class of the items. An API key's `max_priority` lowers it."),
+    ] = Priority.NORMAL
+    on_failure: Annotated[
+        Literal["continue", "halt"],
+        Meta(description="`halt`: the first item that fails ends the others. `continue`: they carry on."),
+    ] = "continue"
+    retry: Annotated[
+        ItemRetry,
+        Meta(description="Limits of the retries of every item, in place of those of the upstream."),
+    ] = ItemRetry()
 
 
 class BatchRequest(BatchOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `POST /v1/batch` takes."""
+    """A batch of requests."""
 
-    requests: list[Item]
-    defaults: Defaults = Defaults()
+    requests: Annotated[list[Item], Meta(description="The items, at most `server.max_items`.")]
+    defaults: Annotated[Defaults, Meta(description="What every item starts from.")] = Defaults()
 
 
 class BatchWithRawItems(BatchOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,27 +101,66 @@ class ItemOutline(Struct, frozen=True):
 
 
 class FetchRequest(Item, frozen=True, forbid_unknown_fields=True):
-    """What `POST /v1/fetch` takes: an item, which it is, and what a batch would say."""
+    """One request to send: the fields of an item, with a deadline and a priority."""
 
-    deadline: Duration | UnsetType = UNSET
-    priority: Priority = Priority.INTERACTIVE
+    deadline: Annotated[
+        Duration | UnsetType,
+        Meta(
+            description="Time limit of the request, waits included; at most `server.max_deadline`. Default: "
+            "50s, or `server.max_deadline` if that is shorter."
+        ),
+    ] = UNSET
+    priority: Annotated[
+        Priority,
+        Meta(description="Priority class of the request. An API key's `max_priority` lowers it."),
+    ] = Priority.INTERACTIVE
 
 
 class CompareRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /v1/compare` takes."""
+    """A comparison of strategies: the same request, `n` times under each."""
 
-    request: Item
-    n: int = 200
-    strategies: list[Strategy] | UnsetType = UNSET
-    engines: list[EngineName] | UnsetType = UNSET
-    max_concurrency: int | UnsetType = UNSET
-    rate: RateSpec | UnsetType = UNSET
-    unpaced: bool = False
+    request: Annotated[Item, Meta(description="The request to send, without dependencies.")]
+    n: Annotated[
+        int,
+        Meta(description="How often each strategy sends the request, at most `server.max_items`."),
+    ] = 200
+    strategies: Annotated[
+        list[Strategy] | UnsetType,
+        Meta(description="Strategies to run, in this order. Default: all; `token_bucket` only where a rate is known."),
+    ] = UNSET
+    engines: Annotated[
+        list[EngineName] | UnsetType,
+        Meta(description="Engines to run every strategy on. Default: the engine of the upstream."),
+    ] = UNSET
+    max_concurrency: Annotated[
+        int | UnsetType,
+        Meta(description="Maximum number of calls in flight, of `bounded` and `token_bucket`. Default: 20."),
+    ] = UNSET
+    rate: Annotated[
+        RateSpec | UnsetType,
+        Meta(description="Rate of `token_bucket`. Default: the upstream's first window of requests."),
+    ] = UNSET
+    unpaced: Annotated[
+        bool,
+        Meta(
+            description="Run every strategy but `adaptive` outside the upstream's declared windows, one attempt a "
+            "request; only where the upstream says `allow_unpaced: true`."
+        ),
+    ] = False
 
 
 class UpstreamPatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `PATCH /v1/upstreams/{name}` takes: at least one of these."""
+    """A change of an upstream: at least one of the fields. `reset` is applied first; all is applied or nothing."""
 
-    reset: bool | UnsetType = UNSET
-    rate: list[RateSpec] | UnsetType = UNSET
-    paused: bool | UnsetType = UNSET
+    reset: Annotated[
+        bool | UnsetType,
+        Meta(description="True restores the configuration and forgets what was learned."),
+    ] = UNSET
+    rate: Annotated[
+        list[RateSpec] | UnsetType,
+        Meta(description="Rate windows in place of the configured ones, until a reset or a reload."),
+    ] = UNSET
+    paused: Annotated[
+        bool | UnsetType,
+        Meta(description="True stops sending; calls in flight end normally. False resumes."),
+    ] = UNSET
