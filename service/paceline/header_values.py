@@ -1,13 +1,29 @@
-"""Values of HTTP fields that more than one layer reads: strict, and never raising.
+"""Names and values of HTTP fields that more than one layer reads: strict, and never raising.
 
 A number here is what the grammars of HTTP call one. `int` and `float` take more (`1_000`, other scripts' digits, `inf`,
-`1e309`), and what no grammar allows is ignored, never guessed at.
+`1e309`); a value that no grammar allows is ignored, never guessed at.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+
+match_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+"""A token of RFC 9110 section 5.6.2: the form of methods and field names."""
+find_control_character = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+"""What no field value may hold: any control character but the tab."""
+
+HOP_BY_HOP_RESPONSE_HEADERS = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+)
+"""Fields of a response that end at the connection they came over (RFC 9110 section 7.6.1)."""
+ENGINE_HEADERS = HOP_BY_HOP_RESPONSE_HEADERS | {
+    *("te", "trailer"),  # the same, in a request
+    *("host", "content-length", "expect", "accept-encoding"),  # set by the engine, which frames and negotiates
+}
+"""Fields of a request that the engine sets or that end at one hop; every `proxy-` field is one too."""
+ENGINE_HEADER_PREFIX = "proxy-"
 
 _DECIMAL = re.compile(r"[0-9]{1,15}\.[0-9]{1,9}")
 _MAX_WAIT_S = 1e10

@@ -7,8 +7,8 @@ import yaml
 from pydantic import ValidationError
 
 from paceline.config import Config, PolicyConfig, ServerConfig, load_config
-from paceline.config.value_types import ENGINE_HEADERS
 from paceline.errors import ConfigError
+from paceline.header_values import ENGINE_HEADERS
 from paceline.model import TRANSIENT_STATUSES, Priority, Rate, RetryPolicy
 from paceline.transport.base import forwardable_headers
 

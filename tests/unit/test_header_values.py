@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.header_values import number, parse_http_date, parse_retry_after_s
+from paceline.header_values import find_control_character, match_token, number, parse_http_date, parse_retry_after_s
 
 NOW = 1_790_000_000.0
+
+
+def test_a_token_has_letters_digits_and_some_signs_and_nothing_else():
+    assert match_token("X-Request_Id.v2!#$%&'*+^`|~")
+    assert not any(map(match_token, ("", "a b", "a:b", 'a"b', "a/b", "a(b)", "\u00e9", "a\n")))
+
+
+def test_the_tab_is_the_only_control_character_of_a_field_value():
+    assert not find_control_character("a\tb \u00e9")
+    assert all(find_control_character(f"a{character}b") for character in "\x00\r\n\x1f\x7f")
 
 
 @pytest.mark.parametrize(

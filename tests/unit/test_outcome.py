@@ -33,6 +33,11 @@ def test_repeated_headers_are_joined_and_set_cookie_is_always_a_list():
     assert join_headers((("set-cookie", "x=1"),)) == {"set-cookie": ["x=1"]}
 
 
+def test_fields_of_the_connection_are_not_given_to_the_caller():
+    names = ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade")
+    assert join_headers((*((name, "x") for name in names), ("te", "y"))) == {"te": "y"}
+
+
 @pytest.mark.parametrize("status", [200, 204, 206, 301, 304, 399])
 def test_a_status_below_400_is_a_success(status: int):
     outcome = outcome_from_response(subject(), Response(status, (), b""), 0.0)

@@ -8,10 +8,9 @@ from msgspec import Struct
 
 from paceline.batch.body_encoding import encode_body
 from paceline.errors import PacelineError
+from paceline.header_values import HOP_BY_HOP_RESPONSE_HEADERS
 from paceline.model import Expect, Failure, Headers, Outcome, OutcomeKind, Receipt, Response, Timing, Verdict
 from paceline.resilience.verdict import classify_attempt
-
-_HOP_BY_HOP_HEADERS = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 
 
 class OutcomeContext(Struct):
@@ -121,7 +120,7 @@ def join_headers(headers: Headers) -> dict[str, str | list[str]]:
     """
     joined: dict[str, str | list[str]] = {}
     for name, value in headers:
-        if name in _HOP_BY_HOP_HEADERS:
+        if name in HOP_BY_HOP_RESPONSE_HEADERS:
             continue
         previous = joined.get(name)
         if name == "set-cookie":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from paceline.errors import ForbiddenUpstream, InvalidRequest
+from paceline.header_values import find_control_character, match_token
 from paceline.model import (
     ONE_REQUEST,
     Batch,
@@ -30,8 +30,6 @@ from paceline.upstream.registry import UpstreamRegistry
 from paceline.upstream.upstream import Upstream
 
 _IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
 _JSON_CONTENT_TYPE = ("content-type", "application/json")
 _TEXT_CONTENT_TYPE = ("content-type", "text/plain; charset=utf-8")
 
@@ -113,7 +111,7 @@ class RequestBuilder:
         if method in _IDEMPOTENT_METHODS:
             return method
         method = method.upper()
-        if method == "CONNECT" or not _TOKEN(method):
+        if method == "CONNECT" or not match_token(method):
             raise InvalidRequest(f"the method {method[:40]!r} cannot be sent; use GET, POST, PUT, PATCH, DELETE, HEAD")
         return method
 
@@ -157,10 +155,10 @@ def _validate_headers(headers: Mapping[str, str | list[str]] | UnsetType) -> Hea
         return ()
     fields: list[tuple[str, str]] = []
     for name, values in headers.items():
-        if not _TOKEN(name):
+        if not match_token(name):
             raise InvalidRequest(f"the header name {name[:40]!r} cannot be sent; use letters, digits and dashes")
         for value in (values,) if isinstance(values, str) else values:
-            if not _FIELD_VALUE(value):
+            if find_control_character(value):
                 raise InvalidRequest(f"the header {name!r} has a control character in its value; remove it")
             fields.append((name.lower(), value.strip(" \t")))
     return tuple(fields)

@@ -13,25 +13,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from paceline.header_values import ENGINE_HEADER_PREFIX, ENGINE_HEADERS, match_token
 from paceline.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
-# What no configured header may be: they belong to one hop, the framing or the engine, which would drop them.
-ENGINE_HEADERS = frozenset(
-    (
-        "host",
-        "connection",
-        "upgrade",
-        "te",
-        "trailer",
-        "keep-alive",
-        "transfer-encoding",
-        "content-length",
-        "expect",
-        "accept-encoding",
-    )
-)
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e\x80-\xff]*")
 _UPSTREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _REFERENCE_PATTERN = r"|.*\$\{.*"
@@ -85,7 +69,7 @@ def _check_partition_rule(rule: str) -> str:
     kind, _, detail = rule.partition(":")
     if rule in ("upstream", "host") or (kind == "path" and re.fullmatch(r"[1-9]", detail)):
         return rule
-    if kind == "header" and _TOKEN.fullmatch(detail):
+    if kind == "header" and match_token(detail):
         return rule.lower()
     raise ValueError('is no partition; write upstream, host, "header:authorization" or "path:1"')
 
@@ -128,9 +112,9 @@ ErrorStatus = Annotated[int, Field(ge=400, le=599), BeforeValidator(_reject_bool
 def check_header_name(name: str) -> str:
     """A header's name in lower case, if an upstream's headers may have it."""
     lower = name.lower()
-    if not _TOKEN.fullmatch(name):
+    if not match_token(name):
         raise ValueError("is not a header name; use letters, digits and hyphens")
-    if lower in ENGINE_HEADERS or lower.startswith("proxy-"):
+    if lower in ENGINE_HEADERS or lower.startswith(ENGINE_HEADER_PREFIX):
         raise ValueError(f"{lower} is set by the engine and cannot be configured; remove it")
     return lower
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from paceline.header_values import ENGINE_HEADER_PREFIX, ENGINE_HEADERS
 from paceline.model import Headers, Request, Response
 
 
@@ -49,28 +50,14 @@ class Transport(Protocol):
         ...
 
 
-# RFC 9110 section 7.6.1, what an engine frames or negotiates by itself, and the key to this service.
-_ENGINE_HEADERS = frozenset(
-    {
-        "host",
-        "connection",
-        "upgrade",
-        "te",
-        "trailer",
-        "keep-alive",
-        "transfer-encoding",
-        "content-length",
-        "expect",
-        "accept-encoding",
-        "paceline-key",
-    }
-)
+_DROPPED_HEADERS = ENGINE_HEADERS | {"paceline-key"}
+"""What no engine sends on from a caller: also the key to this service."""
 
 
 def forwardable_headers(headers: Headers) -> list[tuple[str, str]]:
     """The caller's headers without those that belong to one hop, the framing or the engine.
 
-    What a Connection header names goes too.
+    Fields that a Connection header names are dropped too.
     """
     connection_tokens: frozenset[str] = frozenset()
     for name, value in headers:
@@ -79,7 +66,7 @@ def forwardable_headers(headers: Headers) -> list[tuple[str, str]]:
     return [
         (name, value)
         for name, value in headers
-        if (low := name.lower()) not in _ENGINE_HEADERS
+        if (low := name.lower()) not in _DROPPED_HEADERS
         and low not in connection_tokens
-        and not low.startswith("proxy-")
+        and not low.startswith(ENGINE_HEADER_PREFIX)
     ]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import NoReturn
 
 from paceline import __version__
 from paceline.errors import InvalidRequest
+from paceline.header_values import find_control_character, match_token
 from paceline.model import Headers, Request
 from paceline.transport.base import forwardable_headers
 from paceline.transport.content_decoding import ACCEPT_ENCODING
 
 USER_AGENT = f"paceline/{__version__}"
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _COMMON_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -24,7 +22,7 @@ def check_method(method: str) -> None:
         return
     if method.upper() == "CONNECT":
         raise InvalidRequest("method CONNECT is refused: it opens a tunnel; use GET, POST or another method")
-    if not _TOKEN(method):
+    if not match_token(method):
         raise InvalidRequest(f"{method[:80]!r} is no HTTP method; use GET, POST or another token")
 
 
@@ -42,9 +40,9 @@ def build_header_fields(headers: Headers) -> list[tuple[str, bytes]]:
     fields: list[tuple[str, bytes]] = []
     has_user_agent = False
     for name, value in forwardable_headers(headers):
-        if not _TOKEN(name):
+        if not match_token(name):
             _reject_header(name, "is no header name", "names are letters, digits and - only")
-        if _CONTROL_CHARACTER(value):
+        if find_control_character(value):
             _reject_header(name, "has a control character in its value", "remove line breaks and NUL from it")
         has_user_agent = has_user_agent or name.lower() == "user-agent"
         fields.append((name, _encode_value(value)))
