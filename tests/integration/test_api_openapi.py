@@ -13,7 +13,8 @@ import pytest
 from paceline.api.routes.docs import page
 from paceline.api.schemas import examples
 from paceline.api.schemas.openapi import document
-from paceline.api.schemas.requests import BatchRequest, CompareRequest, FetchRequest, UpstreamPatch
+from paceline.api.schemas.requests import CompareRequest, UpstreamPatch
+from paceline.batch.batch_request import BatchRequest, FetchRequest
 from paceline.config import Config
 from support.in_process_api import InProcessApi, one_upstream_config, start_api
 from tools.scripted_upstream import ScriptedUpstream

@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from paceline.api import batch_reader
-from paceline.api.errors import ApiError, BadRequest, Invalid, TooLarge
+from paceline.api.errors import ApiError, BadRequest, Invalid, TooLarge, to_api_error
 from paceline.api.load_shedding import LoadShedder, Reservation
+from paceline.batch.input_errors import InputError
 from paceline.batch.validation import build_fetch_batch
 from paceline.config.server import ServerConfig
 from paceline.model import Batch, Tenant
@@ -136,6 +137,8 @@ def taken(take: Any, body: bytes) -> Batch | ApiError:
         return asyncio.run(reads())
     except ApiError as error:
         return error
+    except InputError as error:
+        return to_api_error(error)
     finally:
         assert intake.usage.body_bytes == 0
 

@@ -10,7 +10,8 @@ import msgspec
 
 from paceline.api import errors as api_errors
 from paceline.api.schemas.openapi import document
-from paceline.api.schemas.requests import BatchRequest, CompareRequest
+from paceline.api.schemas.requests import CompareRequest
+from paceline.batch.batch_request import BatchRequest
 from paceline.config import Config
 from paceline.errors import PacelineError
 from paceline.model import Defaults, Item

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from paceline.api.schemas.requests import BatchRequest, CompareRequest
+from paceline.api.schemas.requests import CompareRequest
 from paceline.app import Service
+from paceline.batch.batch_request import BatchRequest
 from paceline.batch.request_builder import RequestBuilder
 from paceline.batch.validation import build_batch
 from paceline.cli.io.ndjson_reader import InputLine, NdjsonReader

@@ -8,9 +8,16 @@ from starlette.routing import Route
 
 from paceline import __version__
 from paceline.api.dependencies import ApiContext
-from paceline.api.errors import ApiError, render_api_error, render_http_exception, render_internal_error
+from paceline.api.errors import (
+    ApiError,
+    render_api_error,
+    render_http_exception,
+    render_input_error,
+    render_internal_error,
+)
 from paceline.api.routes import batch, classic, compare, docs, fetch, health, plan, strategies, upstreams
 from paceline.api.schemas.openapi import document
+from paceline.batch.input_errors import InputError
 
 
 def create_api_app(context: ApiContext) -> FastAPI:
@@ -23,6 +30,7 @@ def create_api_app(context: ApiContext) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={
             ApiError: render_api_error,
+            InputError: render_input_error,
             HTTPException: render_http_exception,
             Exception: render_internal_error,
         },

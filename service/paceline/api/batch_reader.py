@@ -16,9 +16,11 @@ from starlette.requests import Request
 from paceline.api.dependencies import get_tenant
 from paceline.api.errors import Invalid
 from paceline.api.load_shedding import DECODED_BYTE_WEIGHT, Reservation
-from paceline.api.request_body import LARGE_REQUEST_BYTES, check_utf8, decode_body, decode_part, read_body
-from paceline.api.schemas.requests import BatchOutline, BatchRequest, BatchWithRawItems, FetchRequest, ItemOutline
-from paceline.batch.field_types import FieldError
+from paceline.api.request_body import LARGE_REQUEST_BYTES, read_body
+from paceline.api.schemas.requests import BatchOutline, BatchWithRawItems, ItemOutline
+from paceline.batch.batch_request import BatchRequest, FetchRequest
+from paceline.batch.input_errors import FieldError
+from paceline.batch.json_decoding import check_utf8, decode_json, decode_part
 from paceline.batch.validation import build_batch, check_item, check_item_count
 from paceline.config.server import ServerConfig
 from paceline.model import Batch, Defaults, Item
@@ -80,7 +82,7 @@ async def read_fetch(request: Request, reservation: Reservation, limits: ServerC
         )
         return fetch
     reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body))
-    return decode_body(body, _fetch_decoder)
+    return decode_json(body, _fetch_decoder)
 
 
 async def _decode_in_slices(body: bytes, outline: BatchOutline, reservation: Reservation) -> BatchRequest:
@@ -129,7 +131,7 @@ def _decode_item(raw: Raw, path: str) -> Item:
     try:
         check_item(item)
     except FieldError as error:
-        raise error.with_prefix(path).to_invalid() from None
+        raise error.with_prefix(path) from None
     return item
 
 

@@ -34,6 +34,8 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from paceline.batch.input_errors import InputError, MalformedInput, TooManyItems
+
 PROBLEM_TYPE = "application/problem+json"
 _REASON_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
@@ -220,6 +222,21 @@ async def render_api_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnected):
         return NoResponse()
     return problem_response(request.scope, error)
+
+
+async def render_input_error(request: Request, error: Exception) -> Response:
+    """A mistake in a batch or an item, which the batch's own validation found."""
+    assert isinstance(error, InputError)
+    return problem_response(request.scope, to_api_error(error))
+
+
+def to_api_error(error: InputError) -> ApiError:
+    """The status and code of a mistake in the input; the words are its own."""
+    if isinstance(error, MalformedInput):
+        return BadRequest(str(error))
+    if isinstance(error, TooManyItems):
+        return TooLarge(str(error), field=error.field)
+    return Invalid(str(error), field=error.field or UNSET)
 
 
 async def render_internal_error(request: Request, error: Exception) -> Response:

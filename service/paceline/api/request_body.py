@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import TypeVar
 
@@ -10,17 +9,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Receive
 
-from paceline.api.decode_errors import explain_decode_error
-from paceline.api.errors import BadRequest, ClientDisconnected, TooLarge, UnsupportedMediaType
+from paceline.api.errors import ClientDisconnected, TooLarge, UnsupportedMediaType
 from paceline.api.load_shedding import DECODED_BYTE_WEIGHT, Reservation
+from paceline.batch.json_decoding import decode_json
 from paceline.units import format_size
 
 LARGE_REQUEST_BYTES = 32 * 1024
 """A larger body is looked at part by part, and what goes into the head of a request may not be larger."""
 
 _JSON_CONTENT_TYPE = re.compile(rb"application/(?:[\w.!#$&^-]+\+)?json", re.IGNORECASE)
-
-_DECODE_CHUNK_BYTES = 256 * 1024
 T = TypeVar("T")
 
 
@@ -37,7 +34,7 @@ async def read_json(
     body = await read_body(request, max_bytes, reservation)
     if reservation is not None:
         reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body))
-    return decode_body(body, decoder)
+    return decode_json(body, decoder)
 
 
 async def read_body(request: Request, max_bytes: int, reservation: Reservation | None) -> bytes:
@@ -86,49 +83,3 @@ async def _receive_body(
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"the body is larger than the {format_size(max_bytes)} taken here; send less at a time")
-
-
-def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The body as values.
-
-    Raises:
-        BadRequest: it is not JSON.
-        Invalid: it is JSON of another shape; names the field.
-    """
-    check_utf8(body)
-    return decode_part(body, decoder)
-
-
-def check_utf8(body: bytes) -> None:
-    """Let only UTF-8 through: what is passed on as it is must be that too.
-
-    Raises:
-        BadRequest: it is not.
-    """
-    if body.isascii():
-        return
-    utf8_decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(body), _DECODE_CHUNK_BYTES):  # as text it may be four times as large
-            utf8_decoder.decode(body[start : start + _DECODE_CHUNK_BYTES])
-        utf8_decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise BadRequest("the body is not UTF-8; JSON always is") from None
-
-
-def decode_part(part: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T], path: str = "") -> T:
-    """The values of a body, or of the part of one that is found at `within`.
-
-    Raises:
-        BadRequest: it is not JSON.
-        Invalid: it is JSON of another shape; names the field.
-    """
-    try:
-        return decoder.decode(part)
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply to be read") from None
-    except msgspec.ValidationError as error:
-        raise explain_decode_error(str(error), part, decoder.type, path) from None
-    except msgspec.DecodeError as error:
-        reason = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
-        raise BadRequest(f"the body is not JSON that can be read: {reason}") from None

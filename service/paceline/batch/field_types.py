@@ -1,7 +1,7 @@
 """The values a body may hold, each checked once: durations, rates, costs, counts.
 
-Every check raises `Wrong` with the field's name as seen from where it stands; whoever knows more puts its own name in
-front with `within`.
+Every check raises a `FieldError` with the field's name as seen from the object that holds it; the caller prefixes that
+object's own path.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 
 from msgspec import UNSET, UnsetType
 
-from paceline.api.errors import Invalid
-from paceline.api.schemas.requests import RateSpec
+from paceline.batch.batch_request import RateSpec
+from paceline.batch.input_errors import FieldError
 from paceline.config.server import ServerConfig
 from paceline.model import Duration, ItemRetry, Priority, Rate, Tenant
 from paceline.units import format_duration, parse_duration
@@ -26,22 +26,6 @@ UNIT_PATTERN = r"[a-z][a-z0-9_-]{0,63}"
 
 _match_unit = re.compile(UNIT_PATTERN).fullmatch
 _PRIORITIES = list(Priority)
-
-
-class FieldError(Exception):
-    """A field that cannot be used, and what is wrong with it."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(field, problem)
-        self.field = field
-        self.problem = problem
-
-    def with_prefix(self, prefix: str) -> FieldError:
-        return FieldError(f"{prefix}.{self.field}", self.problem)
-
-    def to_invalid(self) -> Invalid:
-        """As the caller gets it."""
-        return Invalid(f"{self.field} {self.problem}", field=self.field)
 
 
 def parse_seconds(value: Duration, field: str) -> float:

@@ -1,7 +1,7 @@
-"""The check of a batch as a whole: what is wrong here is the caller's mistake about the batch, and 422.
+"""The check of a batch as a whole: a mistake here is an `InputError`, and nothing of the batch runs.
 
-What is wrong with one item's target (URL, method, header, upstream, address, a cost no window can pay) is not looked
-at: that item will be `rejected` and the others run. One pass, no copies.
+One item's target (URL, method, header, upstream, address, a cost no window can pay) is not checked: an item that cannot
+be sent is `rejected` later and the others run. One pass, no copies.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from paceline.api.errors import TooLarge
-from paceline.api.schemas.requests import BatchRequest, FetchRequest, RateSpec
+from paceline.batch.batch_request import BatchOptions, BatchRequest, FetchRequest, RateSpec
 from paceline.batch.dependency_order import dependency_ids, topological_order
 from paceline.batch.field_types import (
-    FieldError,
     cap_priority,
     check_cost,
     check_max_concurrency,
@@ -23,78 +22,81 @@ from paceline.batch.field_types import (
     parse_rate,
     parse_seconds,
 )
+from paceline.batch.input_errors import FieldError, TooManyItems
 from paceline.config.server import ServerConfig
 from paceline.model import Batch, Defaults, Item, Rate, Strategy, Tenant
 
 MAX_DEPENDENCIES_PER_ITEM = 10
-"""A batch may name so many dependencies for each item it may have: all of them may end at one moment."""
+"""A batch may name this many dependencies for each item it may have: all of them may end at one moment."""
 
-_STRATEGIES_WITH_CONCURRENCY = (Strategy.BOUNDED, Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
-_STRATEGIES_WITH_RATE = (Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
+_RATE_EXAMPLE = '{"limit": 50, "per": "1s"}'
 
 
 def build_batch(body: BatchRequest, tenant: Tenant, limits: ServerConfig, *, items_checked: bool = False) -> Batch:
-    """The batch a body asks for; `looked_at`: its items passed `check_item` already.
+    """The batch that a body asks for; `items_checked`: its items passed `check_item` already.
 
     Raises:
-        Invalid, TooLarge: it cannot be run as a whole; names the field.
+        FieldError, TooManyItems: it cannot be run as a whole.
     """
     items = body.requests
     check_item_count(len(items), limits)
-    try:
-        if not items:
-            raise FieldError("requests", "is empty; add at least one")
-        if not items_checked:
-            _check_items(items)
-        _check_ids_and_dependencies(items, MAX_DEPENDENCIES_PER_ITEM * limits.max_items)
-        _check_defaults(body.defaults)
-        check_retry(body.retry)
-        return Batch(
-            items=items,
-            strategy=body.strategy,
-            max_concurrency=_check_batch_concurrency(body.max_concurrency, body.strategy),
-            rate=_check_batch_rate(body.rate, body.strategy),
-            deadline_s=parse_deadline(body.deadline, limits),
-            priority=cap_priority(body.priority, tenant),
-            halt=body.on_failure == "halt",
-            retry=body.retry,
-            defaults=body.defaults,
-            tenant=tenant,
-        )
-    except FieldError as error:
-        raise error.to_invalid() from None
+    if not items:
+        raise FieldError("requests", "is empty; add at least one")
+    if not items_checked:
+        _check_items(items)
+    _check_ids_and_dependencies(items, MAX_DEPENDENCIES_PER_ITEM * limits.max_items)
+    _check_defaults(body.defaults)
+    return replace(
+        apply_options(body, parse_deadline(body.deadline, limits), tenant), items=items, defaults=body.defaults
+    )
 
 
 def build_fetch_batch(body: FetchRequest, tenant: Tenant, limits: ServerConfig) -> Batch:
     """The batch of one that a single fetch is.
 
     Raises:
-        Invalid: its shape cannot be used; names the field.
+        FieldError: it cannot be used.
     """
-    try:
-        check_item(body)
-        check_no_dependencies(body)
-        return Batch(
-            items=[body],
-            deadline_s=parse_deadline(body.deadline, limits),
-            priority=cap_priority(body.priority, tenant),
-            tenant=tenant,
-        )
-    except FieldError as error:
-        raise error.to_invalid() from None
+    check_item(body)
+    check_no_dependencies(body)
+    return Batch(
+        items=[body],
+        deadline_s=parse_deadline(body.deadline, limits),
+        priority=cap_priority(body.priority, tenant),
+        tenant=tenant,
+    )
+
+
+def apply_options(
+    options: BatchOptions, deadline_s: float, tenant: Tenant, *, rate_example: str = _RATE_EXAMPLE
+) -> Batch:
+    """A batch under these options whose items are still to come; `rate_example`: a rate in its caller's notation.
+
+    Raises:
+        FieldError: an option that cannot be used, or not under this strategy.
+    """
+    check_retry(options.retry)
+    return Batch(
+        items=(),
+        strategy=options.strategy,
+        max_concurrency=_check_batch_concurrency(options.max_concurrency, options.strategy),
+        rate=_check_batch_rate(options.rate, options.strategy, rate_example),
+        deadline_s=deadline_s,
+        priority=cap_priority(options.priority, tenant),
+        halt=options.on_failure == "halt",
+        retry=options.retry,
+        tenant=tenant,
+    )
 
 
 def check_item_count(count: int, limits: ServerConfig) -> None:
     """No more than one batch may have.
 
     Raises:
-        TooLarge: it has more.
+        TooManyItems: it has more.
     """
     if count > limits.max_items:
-        raise TooLarge(
-            f"{count} items are more than the {limits.max_items} of one batch; send several, or raise server.max_items",
-            field="requests",
-        )
+        raise TooManyItems(count, limits.max_items)
 
 
 def _check_items(items: Sequence[Item]) -> None:
@@ -133,7 +135,11 @@ def _check_ids_and_dependencies(items: Sequence[Item], max_dependencies: int) ->
 
 
 def check_item(item: Item) -> None:
-    """What an item must keep to by itself."""
+    """Check what can be said of an item without its batch.
+
+    Raises:
+        FieldError: it cannot be used.
+    """
     if item.body is not UNSET or item.body_base64 is not UNSET:
         _check_single_body(item)
     if item.timeout is not UNSET:
@@ -147,7 +153,7 @@ def check_item(item: Item) -> None:
 
 
 def check_no_dependencies(item: Item) -> None:
-    """An item that runs by itself has nobody to wait for."""
+    """A single item has no other one to wait for."""
     for field, dependencies in (("depends_on", item.depends_on), ("dependsOn", item.dependsOn)):
         if dependencies is not UNSET:
             raise FieldError(field, "means nothing for a single request; remove it")
@@ -166,17 +172,17 @@ def _check_defaults(defaults: Defaults) -> None:
 def _check_batch_concurrency(value: int | UnsetType, strategy: Strategy) -> int | None:
     if value is UNSET:
         return None
-    if strategy not in _STRATEGIES_WITH_CONCURRENCY:
+    if not strategy.takes_max_concurrency:
         raise FieldError("max_concurrency", f"means nothing under {strategy.value}; remove it, or use bounded")
     return check_max_concurrency(value)
 
 
-def _check_batch_rate(body: RateSpec | UnsetType, strategy: Strategy) -> Rate | None:
+def _check_batch_rate(body: RateSpec | UnsetType, strategy: Strategy, example: str) -> Rate | None:
     if body is UNSET:
         if strategy is Strategy.TOKEN_BUCKET:
-            raise FieldError("rate", 'is required by token_bucket; add one, as in {"limit": 50, "per": "1s"}')
+            raise FieldError("rate", f"is required by token_bucket; add one, as in {example}")
         return None
-    if strategy not in _STRATEGIES_WITH_RATE:
+    if not strategy.takes_rate:
         raise FieldError("rate", f"means nothing under {strategy.value}; remove it, or use token_bucket")
     try:
         rate = parse_rate(body)
@@ -205,6 +211,9 @@ def _check_unique_ids(items: Sequence[Item]) -> None:
         earlier = first_index.setdefault(name, index)
         if earlier != index:
             duplicate, other = (index, earlier) if item.id is not UNSET else (earlier, index)
-            raise FieldError(
-                f"requests[{duplicate}].id", f"is {name[:100]!r}, as is that of requests[{other}]; give each its own"
-            )
+            raise duplicate_id(f"requests[{duplicate}].id", name, f"requests[{other}]")
+
+
+def duplicate_id(field: str, name: str, other: str) -> FieldError:
+    """The error of an id that `other` has too."""
+    return FieldError(field, f"is {name[:100]!r}, as is that of {other}; give each its own")

@@ -19,6 +19,16 @@ class Strategy(StrEnum):
     TOKEN_BUCKET = "token_bucket"  # noqa: S105 - a strategy, no secret
     ADAPTIVE = "adaptive"
 
+    @property
+    def takes_max_concurrency(self) -> bool:
+        """Whether a batch may bound its own calls in flight under it."""
+        return self in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
+
+    @property
+    def takes_rate(self) -> bool:
+        """Whether a batch may have a rate of its own under it."""
+        return self in (Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
+
 
 class Priority(StrEnum):
     """Priority class. Where classes compete for an upstream's quota, they share it 100 : 10 : 1."""

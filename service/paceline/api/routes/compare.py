@@ -18,7 +18,8 @@ from paceline.api.schemas.requests import CompareRequest
 from paceline.api.schemas.responses import CompareResponse
 from paceline.api.with_reservation import with_reservation
 from paceline.batch.compare import Comparison, compare
-from paceline.batch.field_types import FieldError, check_max_concurrency, parse_rate
+from paceline.batch.field_types import check_max_concurrency, parse_rate
+from paceline.batch.input_errors import FieldError
 from paceline.batch.validation import check_item, check_no_dependencies
 from paceline.config.server import ServerConfig
 from paceline.errors import Rejected
@@ -38,10 +39,7 @@ def add_routes(app: FastAPI, context: ApiContext) -> None:
     async def run_comparison(request: Request, reservation: Reservation) -> Response:
         limits = context.config.server
         body = await read_json(request, decoder, min(limits.max_body, MAX_BODY_BYTES), reservation)
-        try:
-            comparison = _build_comparison(body, context.registry, get_tenant(request.scope), limits)
-        except FieldError as error:
-            raise error.to_invalid() from None
+        comparison = _build_comparison(body, context.registry, get_tenant(request.scope), limits)
         reservation.reserve_items(comparison.n)
         results = await run_until_disconnect(request.receive, compare(context.runner, comparison))
         response = CompareResponse(comparison.upstream.name, comparison.n, comparison.unpaced, results)

@@ -15,9 +15,11 @@ from paceline.api.content_negotiation import JSON
 from paceline.api.dependencies import ApiContext, get_tenant
 from paceline.api.errors import Invalid, NotFound
 from paceline.api.request_body import LARGE_REQUEST_BYTES, read_json
-from paceline.api.schemas.requests import RateSpec, UpstreamPatch
+from paceline.api.schemas.requests import UpstreamPatch
 from paceline.api.schemas.responses import UpstreamList
-from paceline.batch.field_types import FieldError, parse_rate
+from paceline.batch.batch_request import RateSpec
+from paceline.batch.field_types import parse_rate
+from paceline.batch.input_errors import FieldError
 from paceline.model import Rate, Tenant
 from paceline.upstream.snapshot import state_of
 from paceline.upstream.upstream import Upstream
@@ -82,5 +84,5 @@ def _parse_rates(bodies: Sequence[RateSpec]) -> list[Rate]:
         try:
             rates.append(parse_rate(body))
         except FieldError as error:
-            raise error.with_prefix(f"rate[{index}]").to_invalid() from None
+            raise error.with_prefix(f"rate[{index}]") from None
     return rates

@@ -11,7 +11,7 @@ from paceline import __version__
 from paceline.api.content_negotiation import EVENT_STREAM, JSON, NDJSON
 from paceline.api.errors import PROBLEM_TYPE, Problem, reason_phrase
 from paceline.api.schemas import examples
-from paceline.api.schemas.requests import BatchRequest, CompareRequest, FetchRequest, UpstreamPatch
+from paceline.api.schemas.requests import CompareRequest, UpstreamPatch
 from paceline.api.schemas.responses import (
     BatchResponse,
     ClassicResponse,
@@ -20,6 +20,7 @@ from paceline.api.schemas.responses import (
     StrategyList,
     UpstreamList,
 )
+from paceline.batch.batch_request import BatchRequest, FetchRequest
 from paceline.batch.field_types import MAX_COST_UNITS, MAX_VALUE, MIN_WINDOW_S, UNIT_PATTERN
 from paceline.batch.plan import Plan
 from paceline.config import Config

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from paceline.batch.dependency_order import dependency_ids
-from paceline.batch.field_types import FieldError
+from paceline.batch.input_errors import FieldError
 from paceline.batch.validation import check_item
 from paceline.cli.io.daemon_thread import DaemonThreadExecutor
 from paceline.cli.io.id_set import IdSet

@@ -1,6 +1,6 @@
-"""What a decoder refused, in words: the field, what it holds, and what it may hold.
+"""A decoder's refusal in words: the field, what it holds, and what it may hold.
 
-The decoder says where it was and what it met; the type that was to be read says what may stand there.
+The decoder reports the path and the type it found; the type that was expected says what is allowed there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, inspect
+from msgspec import inspect
 
-from paceline.api.errors import Invalid
+from paceline.batch.input_errors import FieldError
 
 _MESSAGE = re.compile(r"(.*?)(?: - at `(?:key in )?\$(?P<at>[\w.\[\]]*)`)?", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -43,36 +43,34 @@ _EXPECTED_TYPE_NAMES: dict[type[inspect.Type], str] = {
 _ALIASES = {"dependsOn"}
 
 _MAX_QUOTED_CHARS = 200
-"""The longest piece of a body that is told back."""
+"""The longest piece of the input that a message repeats."""
 
 _MAX_SEARCHED_BYTES = 256 * 1024
-"""In no larger body is the key of a map looked for: it is read whole for that."""
+"""The key of a map is searched in no larger input, since the search decodes all of it."""
 
 
-def explain_decode_error(message: str, part: bytes | msgspec.Raw, expected_type: Any, parent_path: str = "") -> Invalid:
-    """The decoder's `message` about a part of a body, found at `within`, that was to be read as `wanted`."""
+def explain_decode_error(
+    message: str, part: bytes | msgspec.Raw, expected_type: Any, parent_path: str = ""
+) -> FieldError:
+    """Explain the decoder's `message` about the part at `parent_path`, which was decoded as `expected_type`."""
     match = _MESSAGE.fullmatch(message)
     assert match is not None
     reason, path = match[1], match["at"] or ""
     field_type = _resolve_type(_inspect_type(expected_type), path)
     full_path = _add_map_key(path, part, expected_type)
     if unknown := _UNKNOWN_FIELD.fullmatch(reason):
-        return _build_invalid(
+        return FieldError(
             _join_field_path(parent_path, full_path, unknown[1]),
             f"is not a field here; {_suggest_fields(unknown[1], field_type)}",
         )
     if missing := _MISSING_FIELD.fullmatch(reason):
-        return _build_invalid(_join_field_path(parent_path, full_path, missing[1]), "is required; add it")
-    return _build_invalid(_join_field_path(parent_path, full_path), _describe_problem(reason, field_type))
+        return FieldError(_join_field_path(parent_path, full_path, missing[1]), "is required; add it")
+    return FieldError(_join_field_path(parent_path, full_path), _describe_problem(reason, field_type))
 
 
 @cache
 def _inspect_type(expected_type: Any) -> inspect.Type:
     return inspect.type_info(expected_type)
-
-
-def _build_invalid(field: str, problem: str) -> Invalid:
-    return Invalid(f"{field or 'the body'} {problem}", field=field or UNSET)
 
 
 def _join_field_path(parent_path: str, path: str, name: str = "") -> str:
@@ -114,7 +112,7 @@ def _describe_type(field_type: inspect.Type) -> str:
 
 
 def _iter_path_steps(path: str) -> Iterator[tuple[str | None, str | None]]:
-    """The names and the places in lists and maps (`...`) on the way; one of each pair."""
+    """Yield each step as a name or as an index of a list or map (`...`); the other of the pair is None."""
     for step in _PATH_STEP.finditer(path):
         yield step[1], step[2]
 
@@ -140,7 +138,7 @@ def _strip_metadata(field_type: inspect.Type) -> inspect.Type:
 
 
 def _add_map_key(path: str, part: bytes | msgspec.Raw, expected_type: Any) -> str:
-    """The way with the key of a map in it, which the decoder does not tell: the first whose value does not fit."""
+    """Put the key of a map, which the decoder leaves out, into the path: the first whose value has the wrong type."""
     before, dots, after = path.partition("[...]")
     if not dots:
         return path
@@ -169,5 +167,5 @@ def _matches_type(value: object, expected_type: inspect.Type) -> bool:
 
 
 def truncate(text: str) -> str:
-    """The text, or where it is long its beginning."""
+    """Cut a long text."""
     return text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}..."
