@@ -35,9 +35,10 @@ soak: $(VENV)/.development   ## mixed load with faults for SECONDS (180), then w
 
 SECONDS := 180
 
-schema: $(VENV)/.development ## regenerate the configuration's JSON schema and its table in the docs
+schema: $(VENV)/.development ## regenerate the configuration's JSON schema, and the tables of settings and codes in the docs
 	$(BIN)/paceline schema > config/paceline.schema.json
 	$(BIN)/paceline schema --renew docs/configuration.md
+	$(BIN)/paceline schema --renew docs/api.md
 
 dashboards: $(VENV)/.development ## regenerate grafana/dashboards from the code in grafana/
 	$(BIN)/python -m grafana

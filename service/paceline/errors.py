@@ -31,14 +31,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from paceline.model import OutcomeKind
+from paceline.model import ErrorCode
 
 
 class PacelineError(Exception):
     """The root. `sent` is false only when it is certain that no byte reached the upstream."""
 
-    code: ClassVar[str]
-    outcome: ClassVar[OutcomeKind]
+    code: ClassVar[ErrorCode]
 
     def __init__(self, message: str, *, sent: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -48,43 +47,43 @@ class PacelineError(Exception):
 
 
 class Rejected(PacelineError):
-    outcome = OutcomeKind.REJECTED
+    """Never sent: a refusal of the service itself."""
 
 
 class InvalidRequest(Rejected):
-    code = "invalid_request"
+    code = ErrorCode.INVALID_REQUEST
 
 
 class UnknownUpstream(Rejected):
-    code = "unknown_upstream"
+    code = ErrorCode.UNKNOWN_UPSTREAM
 
 
 class ForbiddenUpstream(Rejected):
-    code = "forbidden_upstream"
+    code = ErrorCode.FORBIDDEN_UPSTREAM
 
 
 class EgressDenied(Rejected):
-    code = "egress_denied"
+    code = ErrorCode.EGRESS_DENIED
 
 
 class CircuitOpen(Rejected):
     """The upstream fails, and nobody but trials goes there; `retry_after_s` is the wait for the next."""
 
-    code = "circuit_open"
+    code = ErrorCode.CIRCUIT_OPEN
 
 
 class DeadlineUnreachable(Rejected):
     """Not even by a lower bound could it be served in time; `retry_after_s` is the wait it would have needed."""
 
-    code = "deadline_unreachable"
+    code = ErrorCode.DEADLINE_UNREACHABLE
 
 
 class Overloaded(Rejected):
-    code = "overloaded"
+    code = ErrorCode.OVERLOADED
 
 
 class Halted(Rejected):
-    code = "halted"
+    code = ErrorCode.HALTED
 
 
 class AttemptError(PacelineError):
@@ -92,51 +91,43 @@ class AttemptError(PacelineError):
 
 
 class ConnectFailed(AttemptError):
-    code = "connect_failed"
-    outcome = OutcomeKind.CONNECT_ERROR
+    code = ErrorCode.CONNECT_FAILED
 
 
 class DnsFailed(AttemptError):
-    code = "dns_failed"
-    outcome = OutcomeKind.CONNECT_ERROR
+    code = ErrorCode.DNS_FAILED
 
 
 class TlsFailed(AttemptError):
-    code = "tls_failed"
-    outcome = OutcomeKind.CONNECT_ERROR
+    code = ErrorCode.TLS_FAILED
 
 
 class AttemptTimeout(AttemptError):
-    code = "attempt_timeout"
-    outcome = OutcomeKind.TIMEOUT
+    code = ErrorCode.ATTEMPT_TIMEOUT
 
 
 class ProtocolError(AttemptError):
     """The upstream broke off, sent what is not HTTP, or a coding we refuse; includes read and write errors."""
 
-    code = "protocol_error"
-    outcome = OutcomeKind.PROTOCOL_ERROR
+    code = ErrorCode.PROTOCOL_ERROR
 
 
 class BodyTooLarge(AttemptError):
     """The decoded body passed `max_response`; reading stopped there."""
 
-    code = "body_too_large"
-    outcome = OutcomeKind.TOO_LARGE
+    code = ErrorCode.BODY_TOO_LARGE
 
 
 class Expired(PacelineError):
-    pass
+    """Ended by time."""
 
 
 class ItemTimeout(Expired):
-    code = "item_timeout"
-    outcome = OutcomeKind.TIMEOUT
+    code = ErrorCode.ITEM_TIMEOUT
 
 
 class DeadlineExceeded(Expired):
-    code = "deadline_exceeded"
-    outcome = OutcomeKind.DEADLINE_EXCEEDED
+    code = ErrorCode.DEADLINE_EXCEEDED
 
 
 class ConfigError(Exception):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.check_config import check_config, print_reference, print_schema, replace_reference_table
+from paceline.cli.check_config import check_config, print_reference, print_schema, replace_reference_tables
 from paceline.config import json_schema, load_config, settings_table
 from paceline.config.schema import iter_settings
 
@@ -135,7 +135,7 @@ def test_schema_and_table_are_printed_as_they_are_stored(capsys):
 def test_a_stale_table_is_renewed_in_its_place(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("before\n\n| key | default | meaning |\n|---|---|---|\n| `gone` | 1 | No more. |\n\nafter\n")
-    replace_reference_table(page)
+    replace_reference_tables(page)
     assert page.read_text() == f"before\n\n{settings_table()}\nafter\n"
-    replace_reference_table(page)
+    replace_reference_tables(page)
     assert page.read_text() == f"before\n\n{settings_table()}\nafter\n"

@@ -17,7 +17,7 @@ from paceline.batch.outcome import (
     outcome_without_response,
 )
 from paceline.errors import ConnectFailed, EgressDenied, Overloaded
-from paceline.model import TRANSIENT_STATUSES, Expect, OutcomeKind, Receipt, Response
+from paceline.model import TRANSIENT_STATUSES, ErrorCode, Expect, OutcomeKind, Receipt, Response
 
 JSON = "application/json"
 
@@ -90,7 +90,7 @@ def test_sent_is_false_only_where_no_attempt_can_have_arrived():
 
 
 def test_an_outcome_encodes_to_the_documented_object():
-    outcome = outcome_without_response(subject(id="x", index=7), OutcomeKind.REJECTED, "halted", "said", 0.0)
+    outcome = outcome_without_response(subject(id="x", index=7), ErrorCode.HALTED, "said", 0.0)
     assert json.loads(msgspec.json.encode(outcome)) == {
         "id": "x",
         "index": 7,

@@ -22,7 +22,7 @@ from paceline.api.errors import ClientDisconnected
 from paceline.api.load_shedding import Reservation
 from paceline.batch.run import BatchRun
 from paceline.events import Event, ItemFinished
-from paceline.model import Batch, Failure, Outcome, OutcomeKind, Summary
+from paceline.model import Batch, ErrorCode, Failure, Outcome, OutcomeKind, Summary
 
 SSE_COMMENT_INTERVAL_S = 15.0
 _CHUNK_BYTES = 1 << 16
@@ -251,8 +251,8 @@ async def _wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
 def _without_body(outcome: Outcome, message: str) -> Outcome:
     return replace(
         outcome,
-        outcome=OutcomeKind.TOO_LARGE,
+        outcome=ErrorCode.BATCH_RESPONSE_TOO_LARGE.outcome,
         body=None,
         body_encoding="none",
-        error=Failure("batch_response_too_large", message, sent=True),
+        error=Failure(ErrorCode.BATCH_RESPONSE_TOO_LARGE, message, sent=True),
     )

@@ -1,22 +1,23 @@
-"""Errors of the API itself, as problem documents (RFC 9457). What becomes of an item is never one of them.
+"""Errors of the API itself, as problem documents (RFC 9457). The result of an item is never one of them.
 
 ApiError
 +-- BadRequest              400 not_json
-+-- NotHttp                 400 not_http
++-- MalformedRequest        400 not_http
 +-- Unauthorized            401 unauthorized
-+-- NotFound                404 not_found
++-- Forbidden               403 forbidden_upstream
++-- NotFound                404 not_found, unknown_upstream
 +-- MethodNotAllowed        405 method_not_allowed
 +-- NotAcceptable           406 not_acceptable
-+-- TooSlow                 408 request_timeout
-+-- NoTarget                409 no_compare_target
++-- RequestTimeout          408 request_timeout
++-- NoCompareTarget         409 no_compare_target
 +-- TooLarge                413 too_large
-+-- UnsupportedType         415 unsupported_media_type
++-- UnsupportedMediaType    415 unsupported_media_type
 +-- Misdirected             421 misdirected
 +-- Invalid                 422 invalid
 +-- OverShare               429 over_share
 +-- HeadTooLarge            431 head_too_large
-+-- CallerGone              no answer: the caller hung up
-+-- Fault                   500 internal
++-- ClientDisconnected      no response: the caller disconnected
++-- InternalError           500 internal
 +-- Unavailable             503 overloaded, draining
 """
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -34,6 +35,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from paceline.api.problem_code import ProblemCode
 from paceline.batch.input_errors import InputError, MalformedInput, TooManyItems
 
 PROBLEM_TYPE = "application/problem+json"
@@ -55,17 +57,16 @@ class Problem(Struct, frozen=True):
 
 
 class ApiError(Exception):
-    """The root: a status, a code, and a sentence that says what to change."""
+    """The root: a code, which has a status, and a sentence that says what to change."""
 
-    status: ClassVar[int]
-    code: str
+    code: ProblemCode
 
     def __init__(
         self,
         detail: str,
         *,
         field: str | UnsetType = UNSET,
-        code: str | None = None,
+        code: ProblemCode | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -75,103 +76,87 @@ class ApiError(Exception):
         if code is not None:
             self.code = code
 
+    @property
+    def status(self) -> int:
+        return self.code.status
+
 
 class BadRequest(ApiError):
-    status = 400
-    code = "not_json"
+    code = ProblemCode.NOT_JSON
 
 
 class MalformedRequest(ApiError):
-    status = 400
-    code = "not_http"
+    code = ProblemCode.NOT_HTTP
 
 
 class Unauthorized(ApiError):
-    status = 401
-    code = "unauthorized"
+    code = ProblemCode.UNAUTHORIZED
 
 
 class Forbidden(ApiError):
-    status = 403
-    code = "forbidden_upstream"
+    code = ProblemCode.FORBIDDEN_UPSTREAM
 
 
 class NotFound(ApiError):
-    status = 404
-    code = "not_found"
+    code = ProblemCode.NOT_FOUND
 
 
 class MethodNotAllowed(ApiError):
-    status = 405
-    code = "method_not_allowed"
+    code = ProblemCode.METHOD_NOT_ALLOWED
 
 
 class NotAcceptable(ApiError):
-    status = 406
-    code = "not_acceptable"
+    code = ProblemCode.NOT_ACCEPTABLE
 
 
 class RequestTimeout(ApiError):
     """The request is too long in arriving."""
 
-    status = 408
-    code = "request_timeout"
+    code = ProblemCode.REQUEST_TIMEOUT
 
 
 class NoCompareTarget(ApiError):
-    status = 409
-    code = "no_compare_target"
+    code = ProblemCode.NO_COMPARE_TARGET
 
 
 class TooLarge(ApiError):
-    status = 413
-    code = "too_large"
+    code = ProblemCode.TOO_LARGE
 
 
 class UnsupportedMediaType(ApiError):
-    status = 415
-    code = "unsupported_media_type"
+    code = ProblemCode.UNSUPPORTED_MEDIA_TYPE
 
 
 class Misdirected(ApiError):
-    status = 421
-    code = "misdirected"
+    code = ProblemCode.MISDIRECTED
 
 
 class Invalid(ApiError):
     """The body is JSON and its shape or a value in it is wrong; `field` names it like `requests[3].timeout`."""
 
-    status = 422
-    code = "invalid"
+    code = ProblemCode.INVALID
 
 
 class OverShare(ApiError):
     """This caller holds its share of a service that others want in to."""
 
-    status = 429
-    code = "over_share"
+    code = ProblemCode.OVER_SHARE
 
 
 class HeadTooLarge(ApiError):
-    status = 431
-    code = "head_too_large"
+    code = ProblemCode.HEAD_TOO_LARGE
 
 
 class ClientDisconnected(ApiError):
-    """The caller hung up; there is nobody to answer."""
-
-    status = 499
-    code = "caller_gone"
+    """The caller disconnected: nothing is sent, so it has no code."""
 
 
 class InternalError(ApiError):
-    status = 500
-    code = "internal"
+    code = ProblemCode.INTERNAL
 
 
 class Unavailable(ApiError):
-    status = 503
-    code = "overloaded"
+    code = ProblemCode.OVERLOADED
 
 
 def reason_phrase(status: int) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from paceline.api.errors import OverShare, TooLarge, Unavailable
+from paceline.api.problem_code import ProblemCode
 from paceline.config.server import ServerConfig
 from paceline.model import Tenant
 
@@ -116,7 +117,7 @@ class LoadShedder:
         if not self.is_accepting:
             raise Unavailable(
                 "the service is shutting down; send it again, to another instance if there is one",
-                code="draining",
+                code=ProblemCode.DRAINING,
                 headers=_DRAINING_HEADERS,
             )
 

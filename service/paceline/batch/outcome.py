@@ -9,7 +9,7 @@ from msgspec import Struct
 from paceline.batch.body_encoding import encode_body
 from paceline.errors import PacelineError
 from paceline.header_values import HOP_BY_HOP_RESPONSE_HEADERS
-from paceline.model import Expect, Failure, Headers, Outcome, OutcomeKind, Receipt, Response, Timing, Verdict
+from paceline.model import ErrorCode, Expect, Failure, Headers, Outcome, OutcomeKind, Receipt, Response, Timing, Verdict
 from paceline.resilience.verdict import classify_attempt
 
 
@@ -54,8 +54,7 @@ def outcome_from_response(context: OutcomeContext, response: Response, total_s: 
 
 def outcome_without_response(
     context: OutcomeContext,
-    kind: OutcomeKind,
-    code: str,
+    code: ErrorCode,
     message: str,
     total_s: float,
     *,
@@ -67,7 +66,7 @@ def outcome_without_response(
         id=context.id,
         index=context.index,
         upstream=context.upstream,
-        outcome=kind,
+        outcome=code.outcome,
         status=None,
         headers={},
         body=None,
@@ -83,7 +82,6 @@ def outcome_from_error(context: OutcomeContext, error: PacelineError, total_s: f
     sent = error.sent or context.receipt.sent  # a retry may be refused after an earlier attempt was sent
     return outcome_without_response(
         context,
-        error.outcome,
         error.code,
         error.message + _retry_budget_note(context.receipt),
         total_s,
@@ -144,7 +142,7 @@ def _failure_from_response(context: OutcomeContext, response: Response) -> Failu
         else f"the upstream answered {response.status} {_reason_phrase(response.status)}".rstrip()
     )
     return Failure(
-        "throttled" if throttled else "http_status",
+        ErrorCode.THROTTLED if throttled else ErrorCode.HTTP_STATUS,
         message + _retry_budget_note(receipt),
         True,
         _to_ms(receipt.retry_after_s),

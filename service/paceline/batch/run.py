@@ -21,7 +21,7 @@ from paceline.batch.outcome import OutcomeContext, outcome_from_error, outcome_f
 from paceline.batch.request_builder import RequestBuilder
 from paceline.errors import PacelineError
 from paceline.events import BatchFinished, EventListener, ItemFinished
-from paceline.model import Batch, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Summary
+from paceline.model import Batch, ErrorCode, Expect, Item, Outcome, OutcomeKind, Receipt, Send, Summary
 from paceline.upstream.pipeline import create_batch_layers, create_permit_pool, create_pipeline
 from paceline.upstream.registry import UpstreamRegistry
 from paceline.upstream.upstream import Upstream
@@ -32,8 +32,8 @@ _log = logging.getLogger("paceline")
 class StopReason(Enum):
     """Why a run's items are ended before their time: what is said, the code of those never sent, when to try again."""
 
-    ITEM_FAILED = ("an item before it failed and the batch says on_failure: halt", "halted", None)
-    SHUTDOWN = ("the service is shutting down; send it again", "overloaded", 1.0)
+    ITEM_FAILED = ("an item before it failed and the batch says on_failure: halt", ErrorCode.HALTED, None)
+    SHUTDOWN = ("the service is shutting down; send it again", ErrorCode.OVERLOADED, 1.0)
 
 
 class BatchRun:
@@ -125,8 +125,7 @@ class BatchRun:
             if failed_dependency is not None:
                 outcome = outcome_without_response(
                     context,
-                    OutcomeKind.DEPENDENCY_FAILED,
-                    "dependency_failed",
+                    ErrorCode.DEPENDENCY_FAILED,
                     f"it depends on {failed_dependency.id!r}, which ended as {failed_dependency.outcome.value}",
                     0.0,
                 )
@@ -163,8 +162,7 @@ class BatchRun:
             _log.exception("an item ended by a fault of Paceline's own")
             return outcome_without_response(
                 context,
-                OutcomeKind.PROTOCOL_ERROR,
-                "protocol_error",
+                ErrorCode.PROTOCOL_ERROR,
                 "a fault of Paceline's own; its log says which",
                 time.perf_counter() - ready_at,
                 sent=context.receipt.sent,
@@ -182,10 +180,10 @@ class BatchRun:
 
     def _stopped_outcome(self, context: OutcomeContext, reason: StopReason, total_s: float) -> Outcome:
         message, code, retry_after_s = reason.value
-        kind, sent = OutcomeKind.REJECTED, False
+        sent = False
         if context.receipt.attempts:
-            kind, code, sent = OutcomeKind.CANCELLED, "cancelled", context.receipt.sent
-        return outcome_without_response(context, kind, code, message, total_s, sent=sent, retry_after_s=retry_after_s)
+            code, sent = ErrorCode.CANCELLED, context.receipt.sent
+        return outcome_without_response(context, code, message, total_s, sent=sent, retry_after_s=retry_after_s)
 
     def _record_outcome(self, outcome: Outcome) -> None:
         counts = self._counts

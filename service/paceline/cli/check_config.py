@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from paceline.api.code_tables import error_code_table, problem_code_table
 from paceline.config import json_schema, load_config, settings_table
 from paceline.errors import ConfigError
 from paceline.settings import require_api_keys_beyond_loopback
@@ -38,10 +39,18 @@ def print_reference() -> None:
     print(settings_table(), end="")
 
 
-def replace_reference_table(file: Path) -> None:
-    """Put the table of settings in the place of the one that `file` holds, from its heading to its last row."""
-    table = settings_table().splitlines()
-    lines = file.read_text(encoding="utf-8").splitlines()
-    first = lines.index(table[0])
+def replace_reference_tables(file: Path) -> None:
+    """Put each generated table in the place of the one that `file` holds, from its heading to its last row."""
+    text = file.read_text(encoding="utf-8")
+    for table in (settings_table(), error_code_table(), problem_code_table()):
+        text = _replace_table(text, table)
+    file.write_text(text, encoding="utf-8")
+
+
+def _replace_table(text: str, table: str) -> str:
+    rows, lines = table.splitlines(), text.splitlines()
+    if rows[0] not in lines:
+        return text
+    first = lines.index(rows[0])
     end = next((index for index in range(first, len(lines)) if not lines[index].startswith("|")), len(lines))
-    file.write_text("\n".join([*lines[:first], *table, *lines[end:]]) + "\n", encoding="utf-8")
+    return "\n".join([*lines[:first], *rows, *lines[end:]]) + "\n"

@@ -14,7 +14,7 @@ from paceline.batch.run import BatchRun
 from paceline.cli.io.ndjson_reader import InputLine, InvalidLine, NdjsonReader
 from paceline.cli.io.output_writer import OutcomeLine, OutputWriter
 from paceline.config import Config
-from paceline.model import Batch, Expect, Outcome, OutcomeKind, Receipt, Strategy
+from paceline.model import Batch, ErrorCode, Expect, Outcome, Receipt, Strategy
 
 _MAX_LINES_PER_TURN = 64
 """Lines decoded and started before the event loop gets a turn."""
@@ -88,4 +88,4 @@ class LocalBackend:
 def invalid_line_outcome(line: InvalidLine) -> Outcome:
     """The outcome of a line that is no item."""
     context = OutcomeContext(line.id, line.index, Expect.AUTO, 0.0, Receipt())
-    return outcome_without_response(context, OutcomeKind.REJECTED, "invalid_request", line.message, 0.0)
+    return outcome_without_response(context, ErrorCode.INVALID_REQUEST, line.message, 0.0)

@@ -23,7 +23,7 @@ from paceline.cli.io.service_client import (
 )
 from paceline.cli.local_backend import invalid_line_outcome
 from paceline.cli.usage_error import UsageError
-from paceline.model import Batch, Expect, Outcome, OutcomeKind, Receipt, Strategy
+from paceline.model import Batch, ErrorCode, Expect, Outcome, OutcomeKind, Receipt, Strategy
 
 _PARALLEL_BATCHES = 4
 """Sent side by side, so that the last items of one do not leave the upstream idle."""
@@ -132,7 +132,7 @@ class RemoteBackend:
             remaining_s = self._deadline_at - time.perf_counter()
             if remaining_s <= 0:
                 self._write_failures(
-                    chunk, writer, OutcomeKind.DEADLINE_EXCEEDED, "the run's deadline passed before it was sent"
+                    chunk, writer, ErrorCode.DEADLINE_EXCEEDED, "the run's deadline passed before it was sent"
                 )
                 return
             try:
@@ -173,7 +173,7 @@ class RemoteBackend:
             return chunk[half:]
         if error.status == 413 or (error.status == 422 and item_match is not None and int(item_match[1]) < len(chunk)):
             index = int(item_match[1]) if item_match is not None else 0
-            self._write_failures([chunk[index]], writer, OutcomeKind.REJECTED, str(error), "invalid_request")
+            self._write_failures([chunk[index]], writer, ErrorCode.INVALID_REQUEST, str(error))
             return chunk[:index] + chunk[index + 1 :]
         if error.field == "deadline" and self._max_batch_deadline_s > 1:
             self._max_batch_deadline_s /= 2
@@ -205,30 +205,27 @@ class RemoteBackend:
         else:
             reason = "the service ended its answer before this item's outcome"
         if unanswered:
-            self._write_failures(list(unanswered.values()), writer, OutcomeKind.CANCELLED, reason, sent=True)
+            self._write_failures(list(unanswered.values()), writer, ErrorCode.CANCELLED, reason, sent=True)
         return resend
 
     def _should_resend(self, result: _ResultLine) -> bool:
         """It only waited longer than one batch may take, while the run itself has time left."""
         if result.error is None or result.error.sent or self._deadline_at <= time.perf_counter():
             return False
-        return result.error.code in ("deadline_exceeded", "deadline_unreachable")
+        return result.error.code in (ErrorCode.DEADLINE_EXCEEDED, ErrorCode.DEADLINE_UNREACHABLE)
 
     def _write_failures(
         self,
         lines: Sequence[InputLine],
         writer: OutputWriter,
-        kind: OutcomeKind,
+        code: ErrorCode,
         message: str,
-        code: str | None = None,
         *,
         sent: bool = False,
     ) -> None:
         for line in lines:
             context = OutcomeContext(line.id, line.index, Expect.AUTO, 0.0, Receipt())
-            self._write_outcome(
-                writer, outcome_without_response(context, kind, code or kind.value, message, 0.0, sent=sent)
-            )
+            self._write_outcome(writer, outcome_without_response(context, code, message, 0.0, sent=sent))
 
     def _write_outcome(self, writer: OutputWriter, outcome: Outcome) -> None:
         writer.enqueue(OutcomeLine(self._encode(outcome) + b"\n", outcome.outcome, outcome.attempts))

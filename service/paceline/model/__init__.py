@@ -16,6 +16,7 @@ from paceline.model.enums import (
     Verdict,
     WaitReason,
 )
+from paceline.model.error_code import ErrorCode
 from paceline.model.item import (
     Batch,
     Defaults,
@@ -55,6 +56,7 @@ __all__ = [
     "Defaults",
     "Duration",
     "EngineName",
+    "ErrorCode",
     "Exchange",
     "Expect",
     "Failure",

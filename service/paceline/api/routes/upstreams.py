@@ -14,6 +14,7 @@ from starlette.responses import Response
 from paceline.api.content_negotiation import JSON
 from paceline.api.dependencies import ApiContext, get_tenant
 from paceline.api.errors import Invalid, NotFound
+from paceline.api.problem_code import ProblemCode
 from paceline.api.request_body import LARGE_REQUEST_BYTES, read_json
 from paceline.api.schemas.requests import UpstreamPatch
 from paceline.api.schemas.responses import UpstreamList
@@ -58,7 +59,9 @@ def _find_upstream(context: ApiContext, request: Request) -> Upstream:
         if each.name == name:
             return each
     known = ", ".join(each.name for each in visible) or "none"
-    raise NotFound(f"no upstream of this name is declared for you; there is: {known}", code="unknown_upstream")
+    raise NotFound(
+        f"no upstream of this name is declared for you; there is: {known}", code=ProblemCode.UNKNOWN_UPSTREAM
+    )
 
 
 def _apply_patch(upstream: Upstream, patch: UpstreamPatch) -> None:

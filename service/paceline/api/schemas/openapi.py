@@ -21,7 +21,7 @@ from paceline.api.schemas.responses import (
     UpstreamList,
 )
 from paceline.batch.batch_request import BatchRequest, FetchRequest
-from paceline.batch.field_types import MAX_COST_UNITS, MAX_VALUE, MIN_WINDOW_S, UNIT_PATTERN
+from paceline.batch.field_types import MAX_COST_UNITS, MAX_VALUE, UNIT_PATTERN
 from paceline.batch.plan import Plan
 from paceline.config import Config
 from paceline.units import DURATION_PATTERN, MAX_DURATION_S
@@ -44,7 +44,7 @@ _TYPES = (
     Problem,
 )
 _DURATION: Schema = {
-    "description": 'A time such as "250ms", "30s", "2m" or "1h", or a number of seconds; above zero.',
+    "description": 'A duration such as "250ms", "30s", "2m" or "1h", or a number of seconds; above zero.',
     "anyOf": [
         {"type": "string", "pattern": rf"^(?=[0-9.]*[1-9]){DURATION_PATTERN}$"},
         {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
@@ -173,7 +173,9 @@ def _schemas(max_items: int) -> dict[str, Schema]:
             schema["description"] = " ".join(schema["description"].split())
         properties = schema.get("properties", {})
         if schema.get("additionalProperties") is False:  # a body, not an answer
-            properties.update({name: _FIELDS[name] for name in properties if name in _FIELDS})
+            properties.update(
+                {name: _describe_with(_FIELDS[name], properties[name]) for name in properties.keys() & _FIELDS}
+            )
             if not schema.get("required"):
                 schema.pop("required", None)
     for name in ("Item", "FetchRequest"):
@@ -193,10 +195,9 @@ def _schemas(max_items: int) -> dict[str, Schema]:
         _where(["token_bucket"], {"required": ["rate"]}),
     ]
     rate = schemas["RateSpec"]["properties"]
-    rate["limit"] = _AMOUNT | {"maximum": MAX_VALUE}
-    rate["burst"] = rate["limit"] | {"description": "At most `limit`, which it is unless given; 1 is an even beat."}
+    rate["limit"] |= _AMOUNT
+    rate["burst"] |= _AMOUNT
     rate["unit"]["pattern"] = f"^{UNIT_PATTERN}$"
-    rate["per"] = _DURATION | {"description": f"{_DURATION['description']} At least {MIN_WINDOW_S * 1000:g}ms."}
     compare = schemas["CompareRequest"]["properties"]
     compare["n"] |= {"minimum": 1, "maximum": max_items}
     for several in ("strategies", "engines"):
@@ -205,10 +206,15 @@ def _schemas(max_items: int) -> dict[str, Schema]:
     patch["minProperties"] = 1
     patch["properties"]["rate"]["minItems"] = 1
     outcome = schemas["Outcome"]["properties"]
-    outcome["body"] = {"description": "As `body_encoding` says: any JSON value, text, base64, or null."}
-    outcome["body_encoding"] = {"enum": ["json", "text", "base64", "none"]}
-    schemas["Timing"]["properties"]["limited_by"] = {"enum": ["rate", "concurrency", "backoff", "pause", "upstream"]}
+    outcome["body"] = {"description": outcome["body"]["description"]}
+    outcome["body_encoding"] |= {"enum": ["json", "text", "base64", "none"]}
+    schemas["Timing"]["properties"]["limited_by"] |= {"enum": ["rate", "concurrency", "backoff", "pause", "upstream"]}
     return schemas
+
+
+def _describe_with(rule: Schema, field: Schema) -> Schema:
+    """What a field of this name takes, below what it means."""
+    return rule | {"description": " ".join(filter(None, (field.get("description"), rule.get("description"))))}
 
 
 def _where(strategies: list[str], then: Schema) -> Schema:
