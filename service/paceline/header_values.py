@@ -26,8 +26,6 @@ ENGINE_HEADERS = HOP_BY_HOP_RESPONSE_HEADERS | {
 ENGINE_HEADER_PREFIX = "proxy-"
 
 _DECIMAL = re.compile(r"[0-9]{1,15}\.[0-9]{1,9}")
-_MAX_WAIT_S = 1e10
-"""Three centuries: what is longer is no wait but a slip."""
 
 MONTH_NUMBERS = {
     name: number
@@ -94,18 +92,3 @@ def to_epoch_s(year: int, match: re.Match[str]) -> float | None:
     except ValueError:
         return None
     return moment.timestamp()
-
-
-def parse_retry_after_s(retry_after: str, date: str | None, now_epoch_s: float) -> float | None:
-    """The seconds a Retry-After names, or None where it is unusable.
-
-    A date is reckoned from the answer's own Date, so that a wrong clock on either side does no harm.
-    """
-    seconds = number(retry_after)
-    if seconds is not None:
-        return seconds if seconds < _MAX_WAIT_S else None
-    moment = parse_http_date(retry_after, now_epoch_s)
-    if moment is None:
-        return None
-    sent_at = parse_http_date(date, now_epoch_s) if date is not None else None
-    return max(0.0, moment - (now_epoch_s if sent_at is None else sent_at))

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from paceline.rate.dialects import DIALECT_NAMES, parse_rate_headers
 from paceline.rate.dialects.vendors import ALL_DIALECTS
 from paceline.rate.rate_info import RateInfo
+from paceline.retry_after import RETRY_AFTER_FIELDS, parse_retry_after
 
 NAMES = sorted(
     {name for dialect in ALL_DIALECTS for name in (*dialect.field_names(), *dialect.signature_fields)}
-    | {"retry-after", "retry-after-ms", "x-ms-retry-after-ms", "age", "date", "content-type"}
+    | RETRY_AFTER_FIELDS
+    | {"age", "date", "content-type"}
 )
 MOST_S = 900.0
 
@@ -65,9 +67,17 @@ def usable(info: RateInfo) -> bool:
 def test_reading_never_raises_and_tells_only_usable_numbers(
     response_headers: tuple[tuple[str, str], ...], dialect: str, status: int, now_epoch_s: float, body: bytes
 ) -> None:
+    retry_after_s = parse_retry_after(response_headers, now_epoch_s)
     info = parse_rate_headers(
-        response_headers, dialect, status=status, now_epoch_s=now_epoch_s, max_reset_s=MOST_S, body=body
+        response_headers,
+        dialect,
+        status=status,
+        now_epoch_s=now_epoch_s,
+        max_reset_s=MOST_S,
+        retry_after_s=retry_after_s,
+        body=body,
     )
+    assert retry_after_s is None or 0 <= retry_after_s < math.inf
     assert info is None or usable(info)
     assert info is None or info.dialect in DIALECT_NAMES
     if status < 400:

@@ -6,6 +6,7 @@ import pytest
 
 from paceline.rate.dialects import DIALECT_NAMES, parse_rate_headers
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from paceline.retry_after import parse_retry_after
 
 NOW = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT
 DATE = "Mon, 21 Sep 2026 14:13:20 GMT"
@@ -16,7 +17,15 @@ def told(
     fields: dict[str, str], dialect: str = "auto", *, status: int = 200, most_s: float = LONG_S, body: bytes = b""
 ) -> RateInfo | None:
     headers = (("content-type", "application/json"), ("date", DATE), *fields.items())
-    return parse_rate_headers(headers, dialect, status=status, now_epoch_s=NOW, max_reset_s=most_s, body=body)
+    return parse_rate_headers(
+        headers,
+        dialect,
+        status=status,
+        now_epoch_s=NOW,
+        max_reset_s=most_s,
+        retry_after_s=parse_retry_after(headers, NOW),
+        body=body,
+    )
 
 
 def windows(fields: dict[str, str], dialect: str = "auto", **more: float) -> dict[str, RateWindowInfo]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from paceline.rate.dialects import AUTO, DIALECT_NAMES
-from paceline.rate.dialects.parser import RETRY_AFTER_FIELDS
 from paceline.rate.dialects.vendors import ALL_DIALECTS
+from paceline.retry_after import RETRY_AFTER_FIELDS
 
 PAGE = (Path(__file__).parents[2] / "docs/dialects.md").read_text()
 TABLE = PAGE.partition("|---|---|---|")[2]

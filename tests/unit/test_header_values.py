@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.header_values import find_control_character, match_token, number, parse_http_date, parse_retry_after_s
+from paceline.header_values import find_control_character, match_token, number, parse_http_date
 
 NOW = 1_790_000_000.0
 
@@ -73,16 +73,3 @@ def test_two_digits_of_a_year_over_fifty_years_ahead_are_of_the_century_before()
 )
 def test_what_is_no_date(text: str):
     assert parse_http_date(text, NOW) is None
-
-
-def test_a_wait_until_a_date_is_reckoned_from_the_answers_own():
-    until = "Sun, 06 Nov 1994 08:49:37 GMT"
-    assert parse_retry_after_s(until, "Sun, 06 Nov 1994 08:49:30 GMT", NOW) == 7
-    assert parse_retry_after_s(until, None, 784111770.0) == 7
-    assert parse_retry_after_s(until, "no date", 784111770.0) == 7
-    assert parse_retry_after_s(until, None, NOW) == 0
-
-
-@pytest.mark.parametrize("text", ["9" * 11, "9" * 20, "-3", "soon", ""])
-def test_an_unusable_wait_is_ignored(text: str):
-    assert parse_retry_after_s(text, None, NOW) is None

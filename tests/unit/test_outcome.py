@@ -17,14 +17,14 @@ from paceline.batch.outcome import (
     outcome_without_response,
 )
 from paceline.errors import ConnectFailed, EgressDenied, Overloaded
-from paceline.model import TRANSIENT_STATUSES, ErrorCode, Expect, OutcomeKind, Receipt, Response
+from paceline.model import ErrorCode, Expect, OutcomeKind, Receipt, Response, Verdict
 
 JSON = "application/json"
 
 
 def subject(**fields: object) -> OutcomeContext:
     whole = {"id": "a", "index": 0, "expect": Expect.AUTO, "start_s": 0.0, "receipt": Receipt()}
-    return OutcomeContext(**{**whole, "transient_statuses": TRANSIENT_STATUSES, **fields})
+    return OutcomeContext(**{**whole, **fields})
 
 
 def test_repeated_headers_are_joined_and_set_cookie_is_always_a_list():
@@ -55,7 +55,7 @@ def test_a_status_from_400_is_an_http_error_that_keeps_status_headers_and_body()
 
 
 def test_a_refusal_for_rate_has_its_own_code_and_the_wait():
-    receipt = Receipt(retry_after_s=1.5)
+    receipt = Receipt(verdict=Verdict.THROTTLED, retry_after_s=1.5)
     outcome = outcome_from_response(subject(receipt=receipt), Response(429, (), b""), 0.0)
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.retry_after_ms) == ("throttled", 1500.0)

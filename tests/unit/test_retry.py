@@ -26,19 +26,20 @@ from paceline.errors import (
     TlsFailed,
 )
 from paceline.events import Event, RetryScheduled
-from paceline.model import Request, Response, RetryPolicy
+from paceline.model import TRANSIENT_STATUSES, Request, Response, RetryPolicy
 from paceline.resilience.retry import RetryLayer
 from paceline.resilience.retry_budget import RetryBudget
+from paceline.resilience.verdict import classify_attempt
+from paceline.retry_after import parse_retry_after
 from support.raw_http_server import build_request
 from support.virtual_clock import virtual_time
 
 Answer = Response | BaseException
-TRANSIENT = (408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 SLOW = 1e9
 
 
 class Attempts:
-    """The rest of the pipeline: answers by script, the last for ever, and counts as the admission layer does."""
+    """The rest of the pipeline: answers by script, the last for ever; fills the receipt as the admission layer does."""
 
     def __init__(self, *answers: Answer, takes_s: float = 0.0, pauses_s: float | None = None) -> None:
         self.answers = list(answers)
@@ -57,6 +58,9 @@ class Attempts:
         receipt = request.receipt
         receipt.attempts += 1
         receipt.upstream_s += self._takes_s
+        wait_s = parse_retry_after(answer.headers, time.time()) if isinstance(answer, Response) else None
+        receipt.advertised_wait_s = wait_s
+        receipt.verdict = classify_attempt(answer, request.retry.statuses, rate_limited=wait_s is not None)
         if isinstance(answer, BaseException):
             raise answer
         if answer.status == 429:
@@ -87,7 +91,7 @@ async def tried(request: Request, attempts: Attempts, told: list[Event] | None =
         return error
 
 
-@pytest.mark.parametrize("code", TRANSIENT)
+@pytest.mark.parametrize("code", sorted(TRANSIENT_STATUSES))
 @virtual_time
 async def test_a_transient_answer_is_tried_three_times_and_the_last_one_is_the_items(code: int):
     attempts = Attempts(status(code))

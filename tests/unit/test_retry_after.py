@@ -1,18 +1,18 @@
-"""The wait an answer names, in every form, and nothing where it is unusable."""
+"""The wait that a response names, in every form, and none where it is unusable."""
 
 from __future__ import annotations
 
 import pytest
 
-from paceline.model import Response
-from paceline.resilience.retry_after import parse_retry_after
-from support.virtual_clock import virtual_time
+from paceline.retry_after import parse_retry_after
 
+NOW = 1_790_000_000.0
 DATE = ("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+IN_TEN_SECONDS = "Sun, 06 Nov 1994 08:49:47 GMT"
 
 
 def named(*headers: tuple[str, str]) -> float | None:
-    return parse_retry_after(Response(429, headers, b""))
+    return parse_retry_after(headers, NOW)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,35 @@ def test_a_date_that_is_past_means_no_wait():
     assert named(("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT"), DATE) == 0.0
 
 
-@virtual_time
-async def test_without_a_date_of_its_own_the_answer_is_reckoned_from_now():
-    import time
-    from email.utils import formatdate
+@pytest.mark.parametrize("date", [None, "no date"])
+def test_without_a_usable_date_of_its_own_the_response_is_reckoned_from_now(date: str | None):
+    headers = (("retry-after", IN_TEN_SECONDS), *([("date", date)] if date else []))
+    assert parse_retry_after(headers, 784111770.0) == 17.0
+    assert parse_retry_after(headers, NOW) == 0.0
 
-    later = formatdate(time.time() + 60, usegmt=True)
-    assert named(("retry-after", later)) == pytest.approx(60.0, abs=1.0)
+
+@pytest.mark.parametrize("text", ["99999999999", "999999999999999"])
+def test_a_wait_of_centuries_is_a_slip_and_ignored(text: str):
+    assert named(("retry-after", text)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        (("2", "2"), 2.0),
+        (("1", "7", "3"), 7.0),
+        (("9", "soon"), 9.0),
+        (("soon", "9"), 9.0),
+        (("3", IN_TEN_SECONDS), 10.0),
+    ],
+)
+def test_of_a_repeated_field_the_longest_usable_wait_counts(values: tuple[str, ...], seconds: float):
+    assert named(DATE, *(("retry-after", value) for value in values)) == seconds
+
+
+def test_of_repeated_milliseconds_the_longest_counts_whatever_their_name():
+    assert named(("retry-after-ms", "250"), ("retry-after-ms", "100"), ("x-ms-retry-after-ms", "400")) == 0.4
+    assert named(("x-ms-retry-after-ms", "soon"), ("retry-after-ms", "100")) == 0.1
 
 
 def test_milliseconds_come_before_seconds():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 
@@ -20,35 +21,41 @@ from paceline.errors import (
     TlsFailed,
 )
 from paceline.model import TRANSIENT_STATUSES, Response, Verdict
-from paceline.resilience.verdict import classify_attempt, is_safe_to_repeat
+from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, HEALTHY_5XX_REASONS, THROTTLE_STATUSES
+from paceline.resilience.verdict import classify_attempt, health_of, is_safe_to_repeat
 
 WAIT = ("retry-after", "1")
 
 
-def judged(status: int, *headers: tuple[str, str]) -> Verdict:
-    return classify_attempt(Response(status, headers, b""), TRANSIENT_STATUSES)
+def judged(status: int, *, rate_limited: bool = False) -> Verdict:
+    return classify_attempt(Response(status, (), b""), TRANSIENT_STATUSES, rate_limited=rate_limited)
 
 
 @pytest.mark.parametrize(
     ("statuses", "verdict"),
     [
         ((200, 201, 204, 206, 301, 302, 304, 308), Verdict.SUCCESS),
-        ((429,), Verdict.THROTTLED),
-        ((408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529), Verdict.TRANSIENT),
+        (THROTTLE_STATUSES, Verdict.THROTTLED),
+        (TRANSIENT_STATUSES, Verdict.TRANSIENT),
         ((400, 401, 403, 404, 405, 409, 410, 418, 422, 451), Verdict.PERMANENT),
-        ((501, 505, 511, 507, 525, 599), Verdict.PERMANENT),
+        ((*HEALTHY_5XX_REASONS, 507, 525, 599), Verdict.PERMANENT),
     ],
 )
-def test_each_status_has_its_verdict(statuses: tuple[int, ...], verdict: Verdict):
+def test_each_status_has_its_verdict(statuses: Collection[int], verdict: Verdict):
     assert {status: judged(status) for status in statuses} == dict.fromkeys(statuses, verdict)
 
 
 def test_503_and_403_that_name_a_wait_are_throttles_and_others_are_not():
-    assert judged(503, WAIT) is Verdict.THROTTLED
-    assert judged(403, WAIT) is Verdict.THROTTLED
-    assert judged(500, WAIT) is Verdict.TRANSIENT
-    assert judged(404, WAIT) is Verdict.PERMANENT
-    assert judged(503, ("retry-after", "nonsense")) is Verdict.TRANSIENT
+    limited = {status for status in range(400, 600) if judged(status, rate_limited=True) is Verdict.THROTTLED}
+    assert limited == THROTTLE_STATUSES | CONDITIONAL_THROTTLE_STATUSES
+    assert judged(500, rate_limited=True) is Verdict.TRANSIENT
+    assert judged(404, rate_limited=True) is Verdict.PERMANENT
+
+
+def test_a_5xx_speaks_against_the_upstream_but_for_those_of_a_healthy_one():
+    health = {status: health_of(judged(status), status) for status in range(400, 600)}
+    assert {status for status in range(500, 600) if health[status]} == set(HEALTHY_5XX_REASONS)
+    assert {status for status in range(400, 500) if not health[status]} == {408, 425, 429}
 
 
 @pytest.mark.parametrize(

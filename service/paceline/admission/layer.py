@@ -12,8 +12,8 @@ from paceline.errors import AttemptTimeout, ItemTimeout, PacelineError, Rejected
 from paceline.events import AttemptFinished, EventListener
 from paceline.model import Request, Response, Send, Strategy, Verdict
 from paceline.rate.dialects import parse_rate_headers
-from paceline.resilience.retry_after import parse_retry_after
 from paceline.resilience.verdict import classify_attempt, health_of
+from paceline.retry_after import parse_retry_after
 
 _MAX_ADVERTISED_RESET_S = 366 * 86_400.0
 """What is told may be further away than `max_pause`, for which at most it holds anybody."""
@@ -51,7 +51,7 @@ class AdmissionLayer:
         granted_at = waiter.granted_at
         assert granted_at is not None
         receipt.attempts += 1
-        receipt.advertised_wait_s, receipt.window_exhausted = None, False
+        receipt.advertised_wait_s = None
         exchange.on_written = partial(self._async_gate.mark_written, waiter)
         verdict, status, advertised_wait_s, rate_info, timed_out, short_timeout = (
             Verdict.IGNORED,
@@ -64,27 +64,33 @@ class AdmissionLayer:
         try:
             response = await call_next(request)
             status = response.status
+            now_epoch_s = time.time()
+            if status >= 400:
+                advertised_wait_s = parse_retry_after(response.headers, now_epoch_s)
+            rate_limited = advertised_wait_s is not None
             rate_info = parse_rate_headers(
                 response.headers,
                 self._dialect,
                 status=status,
-                now_epoch_s=time.time(),
+                now_epoch_s=now_epoch_s,
                 max_reset_s=_MAX_ADVERTISED_RESET_S,
+                retry_after_s=advertised_wait_s,
                 body=response.body,
             )
             if status >= 400:
-                advertised_wait_s = parse_retry_after(response)
                 if rate_info is not None:
+                    rate_limited = rate_limited or any(window.exhausted for window in rate_info.windows)
                     advertised_wait_s = rate_info.retry_after_s if advertised_wait_s is None else advertised_wait_s
-                    receipt.window_exhausted = any(window.exhausted for window in rate_info.windows)
                 receipt.advertised_wait_s = advertised_wait_s
-            verdict = classify_attempt(response, request.retry.statuses, exhausted=receipt.window_exhausted)
+            verdict = classify_attempt(response, request.retry.statuses, rate_limited=rate_limited)
+            receipt.verdict = verdict
             return response
         except Rejected:
             receipt.attempts -= 1
             raise
         except PacelineError as error:
             verdict = classify_attempt(error, request.retry.statuses)
+            receipt.verdict = verdict
             timed_out = isinstance(error, AttemptTimeout | ItemTimeout)
             short_timeout = (
                 isinstance(error, ItemTimeout)

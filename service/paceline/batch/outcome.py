@@ -10,7 +10,6 @@ from paceline.batch.body_encoding import encode_body
 from paceline.errors import PacelineError
 from paceline.header_values import HOP_BY_HOP_RESPONSE_HEADERS
 from paceline.model import ErrorCode, Expect, Failure, Headers, Outcome, OutcomeKind, Receipt, Response, Timing, Verdict
-from paceline.resilience.verdict import classify_attempt
 
 
 class OutcomeContext(Struct):
@@ -24,7 +23,6 @@ class OutcomeContext(Struct):
     receipt: Receipt
     upstream: str = "other"
     method: str = "GET"
-    transient_statuses: frozenset[int] = frozenset()
 
 
 def outcome_from_response(context: OutcomeContext, response: Response, total_s: float) -> Outcome:
@@ -133,9 +131,7 @@ def join_headers(headers: Headers) -> dict[str, str | list[str]]:
 
 def _failure_from_response(context: OutcomeContext, response: Response) -> Failure:
     receipt = context.receipt
-    throttled = (
-        classify_attempt(response, context.transient_statuses, exhausted=receipt.window_exhausted) is Verdict.THROTTLED
-    )
+    throttled = receipt.verdict is Verdict.THROTTLED
     message = (
         f"the upstream refused it for its rate ({response.status})"
         if throttled

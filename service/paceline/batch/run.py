@@ -152,7 +152,6 @@ class BatchRun:
             context.upstream = upstream.name
             context.receipt = request.receipt
             context.method = request.method
-            context.transient_statuses = request.retry.statuses
             send = self._pipelines.get(upstream) or self._open_pipeline(upstream)
             response = await send(request)
         except PacelineError as error:

@@ -33,7 +33,6 @@ from paceline.model.outcome import (
 )
 from paceline.model.request import (
     ONE_REQUEST,
-    TRANSIENT_STATUSES,
     Amounts,
     Cost,
     Exchange,
@@ -46,6 +45,7 @@ from paceline.model.request import (
     Send,
     Url,
 )
+from paceline.model.statuses import TRANSIENT_STATUSES
 
 __all__ = [
     "ONE_REQUEST",

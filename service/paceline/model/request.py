@@ -7,6 +7,9 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from paceline.model.enums import Verdict
+from paceline.model.statuses import TRANSIENT_STATUSES
+
 Headers = tuple[tuple[str, str], ...]
 Cost = Mapping[str, float]
 Amounts = tuple[tuple[str, float], ...]
@@ -50,10 +53,6 @@ class Url(Struct, frozen=True, gc=False):
         return self.origin + self.target
 
 
-TRANSIENT_STATUSES = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-"""Answers that another try may better, unless configured otherwise."""
-
-
 class RetryPolicy(Struct, frozen=True, gc=False):
     """How often and how long apart an item is tried again (seconds)."""
 
@@ -78,12 +77,12 @@ class Receipt(Struct, gc=False):
     throttles: int = 0
     sent: bool = False
     """Some attempt's head went to a socket: the upstream may have acted on it."""
+    verdict: Verdict | None = None
+    """On the last attempt that ended in a response or an error; a rejected attempt leaves it unchanged."""
     advertised_wait_s: float | None = None
-    """The wait the last answer named, in whatever dialect."""
+    """The wait that the last response named, in whatever dialect."""
     retry_budget_exhausted: bool = False
     """It would have been tried again, but the upstream's retry budget was empty."""
-    window_exhausted: bool = False
-    """The last answer's rate headers told of a window with nothing left."""
     retry_after_s: float | None = None
     """The wait the last answer named, or that the budget's pause means; what `error.retry_after_ms` shows."""
     budget_paused: bool = False

@@ -35,8 +35,8 @@ class RateInfo(Struct, frozen=True):
 
     dialect: str
     retry_after_s: float | None = None
-    """The wait this answer means, on a refusal only: the first that is usable of the milliseconds, Retry-After,
-    an IETF reset and the vendor's own."""
+    """The wait that this response means, on a refusal only: the first usable of Retry-After, an IETF reset and the
+    vendor's own field."""
     windows: tuple[RateWindowInfo, ...] = ()
     clamped: bool = False
     """Some wait or reset was longer than allowed and was cut."""

@@ -26,9 +26,8 @@ from tenacity import AsyncRetrying, RetryCallState
 from paceline.errors import AttemptError, Rejected
 from paceline.events import EventListener, RetryScheduled
 from paceline.model import Exchange, Receipt, Request, Response, RetryPolicy, Send, Verdict, WaitReason
-from paceline.resilience.retry_after import parse_retry_after
 from paceline.resilience.retry_budget import RetryBudget
-from paceline.resilience.verdict import classify_attempt, is_safe_to_repeat
+from paceline.resilience.verdict import is_safe_to_repeat
 
 
 class RetryLayer:
@@ -118,13 +117,12 @@ class RetryDelay(Struct, frozen=True):
 def next_retry_delay(request: Request, answer: Response | AttemptError) -> RetryDelay | None:
     """The wait before the next attempt, or None where this answer is the item's last.
 
-    Counts a throttle on the receipt and notes the wait that was named.
+    Reads the verdict and the named wait that the admission layer left on the receipt, and counts a throttle there.
     """
     policy, receipt = request.retry, request.receipt
-    verdict = classify_attempt(answer, policy.statuses, exhausted=receipt.window_exhausted)
+    verdict, advertised_wait_s = receipt.verdict, receipt.advertised_wait_s
+    assert verdict is not None
     throttled = verdict is Verdict.THROTTLED
-    advertised_wait_s = parse_retry_after(answer) if isinstance(answer, Response) else None
-    advertised_wait_s = receipt.advertised_wait_s if advertised_wait_s is None else advertised_wait_s
     pause_s = receipt.retry_after_s if throttled and receipt.budget_paused else None
     receipt.retry_after_s = max((wait_s for wait_s in (advertised_wait_s, pause_s) if wait_s is not None), default=None)
     receipt.throttles += throttled

@@ -1,27 +1,27 @@
-"""What one attempt says: the one function that retry, admission and metrics go by."""
+"""The verdict on one attempt. The admission layer computes it once; retry, breaker, metrics and outcome read it."""
 
 from __future__ import annotations
 
 from paceline.errors import AttemptError, ItemTimeout, PacelineError
 from paceline.model import Response, Verdict
-from paceline.resilience.retry_after import parse_retry_after
-
-_HEALTHY_5XX = frozenset({501, 505, 511})
-"""Not what was asked for, but the answer of a server in good health."""
+from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, HEALTHY_5XX_REASONS, THROTTLE_STATUSES
 
 
 def classify_attempt(
-    answer: Response | BaseException, transient_statuses: frozenset[int], *, exhausted: bool = False
+    answer: Response | BaseException, transient_statuses: frozenset[int], *, rate_limited: bool = False
 ) -> Verdict:
-    """Judge an attempt's answer; `transient` are the statuses that another try may better.
+    """Classify what an attempt returned or raised.
 
-    `exhausted`: its rate headers, in whatever dialect, told of a window with nothing left.
+    Args:
+        answer: The response, or the error where there is none.
+        transient_statuses: The statuses that another attempt may turn into a success.
+        rate_limited: The response names a wait, or its rate headers a window with nothing remaining.
     """
     if isinstance(answer, Response):
         status = answer.status
         if status < 400:
             return Verdict.SUCCESS
-        if status == 429 or (status in (403, 503) and (exhausted or parse_retry_after(answer) is not None)):
+        if status in THROTTLE_STATUSES or (rate_limited and status in CONDITIONAL_THROTTLE_STATUSES):
             return Verdict.THROTTLED
         return Verdict.TRANSIENT if status in transient_statuses else Verdict.PERMANENT
     if isinstance(answer, AttemptError):
@@ -32,20 +32,20 @@ def classify_attempt(
 
 
 def health_of(verdict: Verdict, status: int | None) -> bool | None:
-    """What an attempt says of the upstream's health; None where it says nothing (throttled, cancelled, never sent)."""
+    """Whether an attempt shows a healthy upstream; None where it shows nothing (throttled, cancelled, never sent)."""
     if verdict is Verdict.SUCCESS:
         return True
     if verdict is Verdict.TRANSIENT:
         return False
     if verdict is Verdict.PERMANENT:
-        return status is None or status < 500 or status in _HEALTHY_5XX
+        return status is None or status < 500 or status in HEALTHY_5XX_REASONS
     return None
 
 
 def is_safe_to_repeat(repeatable: bool, answer: Response | PacelineError, verdict: Verdict) -> bool:
-    """May it be sent again: a safe request, or one the upstream certainly did not act on."""
+    """Whether it may be sent again: a safe request, or one that the upstream certainly did not act on."""
     if repeatable:
         return True
     if isinstance(answer, Response):
-        return verdict is Verdict.THROTTLED and answer.status != 503
+        return verdict is Verdict.THROTTLED and answer.status < 500
     return not answer.sent

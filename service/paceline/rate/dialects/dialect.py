@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from paceline.header_values import number, parse_http_date, parse_retry_after_s
+from paceline.header_values import number, parse_http_date
 from paceline.rate.dialects.reset_values import ResetTime, parse_reset
 from paceline.rate.rate_info import RateWindowInfo
 
@@ -37,11 +37,6 @@ class RateHeaders:
             date_epoch_s = None if self._date is None else parse_http_date(self._date, self._now_epoch_s)
             self._sent_at_epoch_s = self._now_epoch_s if date_epoch_s is None else date_epoch_s
         return self._sent_at_epoch_s
-
-    def parse_retry_after(self) -> float | None:
-        """The seconds that Retry-After names, or None."""
-        text = self.fields.get("retry-after")
-        return None if text is None else parse_retry_after_s(text, self._date, self._now_epoch_s)
 
     def clamp_wait(self, seconds: float) -> float:
         """Never longer than allowed."""

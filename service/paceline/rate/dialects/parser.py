@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from paceline.header_values import number
 from paceline.model import Headers
+from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, THROTTLE_STATUSES
 from paceline.rate.dialects.dialect import Dialect, RateHeaders, parse_windows
 from paceline.rate.dialects.error_body import parse_error_body
 from paceline.rate.dialects.vendors import (
@@ -20,14 +21,11 @@ from paceline.rate.dialects.vendors import (
     WITH_SIGNATURE,
 )
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from paceline.retry_after import RETRY_AFTER_FIELDS
 
 AUTO = "auto"
 DIALECT_NAMES: tuple[str, ...] = (AUTO, *(dialect.name for dialect in ALL_DIALECTS))
 """The words a configuration may use."""
-
-_RETRY_AFTER_MS_FIELDS = ("retry-after-ms", "x-ms-retry-after-ms")
-RETRY_AFTER_FIELDS = frozenset((*_RETRY_AFTER_MS_FIELDS, "retry-after"))
-"""Read in every dialect."""
 
 _LIST_FIELDS = frozenset({"ratelimit", "ratelimit-policy"})
 """A repeated one goes on where the first ended; of any other field the first counts."""
@@ -51,13 +49,19 @@ def parse_rate_headers(
     status: int,
     now_epoch_s: float,
     max_reset_s: float,
+    retry_after_s: float | None = None,
     body: bytes = b"",
 ) -> RateInfo | None:
-    """What this answer tells of the upstream's limits, or None where it tells nothing that can be used.
+    """Read the limits that a response advertises; None where it advertises nothing usable. Raises nothing.
 
-    `dialect` is one of `DIALECTS`. Names are lower case. Waits and resets are at most `max_reset_s`. The body is looked
-    at only beside a 429 or 503 that has rate headers. Whatever an upstream sends, this raises nothing; an answer out of
-    a cache (an Age above zero) tells nothing.
+    A response out of a cache (an Age above zero) advertises nothing.
+
+    Args:
+        response_headers: Names in lower case.
+        dialect: One of `DIALECT_NAMES`.
+        max_reset_s: Waits and resets are cut to it.
+        retry_after_s: What `parse_retry_after` found in these headers.
+        body: Read only with a 429 or 503 that has rate headers.
     """
     field_names = _FIELDS_BY_DIALECT[dialect]
     fields: dict[str, str] | None = None
@@ -81,9 +85,9 @@ def parse_rate_headers(
         return None
     headers = RateHeaders(fields, date, now_epoch_s, max_reset_s)
     chosen, windows = _detect_dialect(headers) if dialect == AUTO else (_DIALECT_BY_NAME[dialect], None)
-    return _build_rate_info(
-        chosen, parse_windows(chosen, headers) if windows is None else windows, headers, status, body
-    )
+    if windows is None:
+        windows = parse_windows(chosen, headers)
+    return _build_rate_info(chosen, windows, headers, status, retry_after_s, body)
 
 
 def _detect_dialect(headers: RateHeaders) -> tuple[Dialect, tuple[RateWindowInfo, ...]]:
@@ -119,12 +123,17 @@ def _candidate_dialects(fields: dict[str, str]) -> Iterator[Dialect]:
 
 
 def _build_rate_info(
-    dialect: Dialect, windows: tuple[RateWindowInfo, ...], headers: RateHeaders, status: int, body: bytes
+    dialect: Dialect,
+    windows: tuple[RateWindowInfo, ...],
+    headers: RateHeaders,
+    status: int,
+    retry_after_s: float | None,
+    body: bytes,
 ) -> RateInfo | None:
     reason, violated = parse_error_body(body) if status in (429, 503) else (None, ())
     if dialect.reason:
         reason = headers.parse_label(dialect.reason) or reason
-    wait_s = _throttle_wait_s(dialect, windows, violated, headers, status)
+    wait_s = _throttle_wait_s(dialect, windows, violated, headers, status, retry_after_s)
     scope = headers.parse_label(dialect.scope) if dialect.scope else None
     if dialect.global_scope and headers.is_true(dialect.global_scope):
         scope = "global"
@@ -132,25 +141,25 @@ def _build_rate_info(
     near_limit = bool(dialect.near_limit) and headers.is_true(dialect.near_limit)
     if not (windows or scope or bucket or reason or near_limit) and wait_s is None:
         return None
-    retry_after_s = None if wait_s is None else headers.clamp_wait(wait_s)
-    return RateInfo(dialect.name, retry_after_s, windows, headers.clamped, scope, bucket, reason, violated, near_limit)
+    clamped_wait_s = None if wait_s is None else headers.clamp_wait(wait_s)
+    return RateInfo(dialect.name, clamped_wait_s, windows, headers.clamped, scope, bucket, reason, violated, near_limit)
 
 
 def _throttle_wait_s(
-    dialect: Dialect, windows: tuple[RateWindowInfo, ...], violated: tuple[str, ...], headers: RateHeaders, status: int
+    dialect: Dialect,
+    windows: tuple[RateWindowInfo, ...],
+    violated: tuple[str, ...],
+    headers: RateHeaders,
+    status: int,
+    retry_after_s: float | None,
 ) -> float | None:
-    """The wait a refusal means, by precedence: milliseconds, Retry-After, an IETF reset, the vendor's own."""
+    """The wait that a refusal means, by precedence: Retry-After, an IETF reset, the vendor's own field."""
     if status < 400:
         return None
-    for name in _RETRY_AFTER_MS_FIELDS:
-        ms = headers.parse_number(name)
-        if ms is not None:
-            return ms / 1000
-    retry_after_s = headers.parse_retry_after()
     if retry_after_s is not None:
         return retry_after_s
     binding = [window for window in windows if window.exhausted or window.name in violated]
-    if status != 429 and not (status in (403, 503) and binding):
+    if status not in THROTTLE_STATUSES and not (status in CONDITIONAL_THROTTLE_STATUSES and binding):
         return None
     reset_s = _longest_reset_s(binding or [window for window in windows if window.remaining is None])
     if dialect.is_ietf and reset_s is not None:
