@@ -9,6 +9,7 @@ import pytest
 from paceline.cli.check_config import check_config, print_reference, print_schema, replace_reference_tables
 from paceline.config import json_schema, load_config, settings_table
 from paceline.config.schema import iter_settings
+from paceline.resilience.verdict_table import verdict_table
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "config/paceline.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
@@ -132,10 +133,12 @@ def test_schema_and_table_are_printed_as_they_are_stored(capsys):
     assert capsys.readouterr().out == settings_table()
 
 
-def test_a_stale_table_is_renewed_in_its_place(tmp_path: Path):
+@pytest.mark.parametrize("table", [settings_table(), verdict_table()], ids=["settings", "verdicts"])
+def test_a_stale_table_is_renewed_in_its_place(tmp_path: Path, table: str):
     page = tmp_path / "page.md"
-    page.write_text("before\n\n| key | default | meaning |\n|---|---|---|\n| `gone` | 1 | No more. |\n\nafter\n")
+    heading, rule, *_ = table.splitlines()
+    page.write_text(f"before\n\n{heading}\n{rule}\n| `gone` | 1 | No more. |\n\nafter\n")
     replace_reference_tables(page)
-    assert page.read_text() == f"before\n\n{settings_table()}\nafter\n"
+    assert page.read_text() == f"before\n\n{table}\nafter\n"
     replace_reference_tables(page)
-    assert page.read_text() == f"before\n\n{settings_table()}\nafter\n"
+    assert page.read_text() == f"before\n\n{table}\nafter\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from paceline.api.code_tables import error_code_table, problem_code_table
 from paceline.config import json_schema, load_config, settings_table
 from paceline.errors import ConfigError
+from paceline.resilience.verdict_table import verdict_table
 from paceline.settings import require_api_keys_beyond_loopback
 
 
@@ -42,7 +43,7 @@ def print_reference() -> None:
 def replace_reference_tables(file: Path) -> None:
     """Put each generated table in the place of the one that `file` holds, from its heading to its last row."""
     text = file.read_text(encoding="utf-8")
-    for table in (settings_table(), error_code_table(), problem_code_table()):
+    for table in (settings_table(), error_code_table(), problem_code_table(), verdict_table()):
         text = _replace_table(text, table)
     file.write_text(text, encoding="utf-8")
 

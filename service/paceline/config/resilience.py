@@ -13,6 +13,7 @@ from paceline.config.value_types import (
     PositiveSeconds,
     Ratio,
 )
+from paceline.model.statuses import TRANSIENT_STATUSES, format_statuses
 
 
 class RetryConfig(ConfigSection):
@@ -30,8 +31,9 @@ class RetryConfig(ConfigSection):
     """Retries for each first send of the last ten seconds, per upstream."""
     budget_per_s: NonNegativeFloat = 3.0
     """Retries a second besides."""
-    statuses: frozenset[ErrorStatus] = frozenset()
-    """Further statuses to try again, beside 408, 425, 500, 502, 503, 504, 520 to 524 and 529."""
+    statuses: frozenset[ErrorStatus] = Field(
+        default=frozenset(), description=f"Further statuses to try again, beside {format_statuses(TRANSIENT_STATUSES)}."
+    )
 
     @field_validator("cap")
     @classmethod
