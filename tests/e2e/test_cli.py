@@ -204,7 +204,7 @@ async def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
         (("run", "-", "--key", "ABSENT", "--server", "http://127.0.0.1:1"), "--key"),
         (("compare", "ftp://a/"), "'ftp://a/' is no URL to compare"),
         (("compare", "http://127.0.0.1/", "--server", "http://127.0.0.1:1"), "cannot be reached"),
-        (("compare", "http://127.0.0.1/", "--strategies", "token_bucket"), "--rate: token_bucket needs one"),
+        (("compare", "http://127.0.0.1/", "--strategies", "token_bucket"), "--rate: is required by token_bucket"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

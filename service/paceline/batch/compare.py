@@ -15,6 +15,7 @@ from math import ceil
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paceline.batch.input_errors import FieldError
 from paceline.batch.runner import BatchRunner
 from paceline.events import AttemptFinished, Event
 from paceline.model import Batch, EngineName, Item, ItemRetry, Outcome, OutcomeKind, Rate, Strategy, Tenant, Verdict
@@ -149,6 +150,11 @@ async def _wait_until_idle(comparison: Comparison, *, after_previous_run: bool) 
     )
     while not gate.is_idle(now := time.perf_counter(), MAX_IDLE_WAIT_S) and now < give_up_at:  # noqa: ASYNC110 - only time does
         await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+def missing_rate() -> FieldError:
+    """The error of a comparison under token_bucket where no rate is known."""
+    return FieldError("rate", "is required by token_bucket, as the upstream declares none; add it")
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 
 from msgspec import UNSET
 
+from paceline.batch.input_errors import FieldError
 from paceline.model import Item
 
 
@@ -17,11 +18,16 @@ def dependency_ids(item: Item) -> Sequence[str]:
     return () if item.dependsOn is UNSET else item.dependsOn
 
 
+def dependency_field(item: Item) -> str:
+    """The spelling that an item uses."""
+    return "dependsOn" if item.depends_on is UNSET else "depends_on"
+
+
 def topological_order(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequence[int]]:
     """What each item waits for, by index, and an order in which everything comes after what it waits for.
 
     Raises:
-        ValueError: an unknown id or a cycle; the message names the items.
+        FieldError: an unknown id or a cycle; names the items.
     """
     dependent_indexes = [index for index, item in enumerate(items) if dependency_ids(item)]
     if not dependent_indexes:
@@ -32,13 +38,14 @@ def topological_order(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequ
         unknown = [name for name in dependency_ids(items[index]) if name not in index_of]
         if unknown:
             problem = f"names {unknown[0][:100]!r}, which is no id of this batch; correct it, or add that item"
-            raise ValueError(f"requests[{index}].depends_on {problem}")
+            raise FieldError(f"requests[{index}].depends_on", problem)
         dependencies[index] = [index_of[name] for name in dependency_ids(items[index])]
     order = _kahn_sort(dependencies, len(items))
     if len(order) < len(items):
         ordered = set(order)
         cyclic = ", ".join([str(index) for index in dependencies if index not in ordered][:20])
-        raise ValueError(f"depends_on goes round in a circle among requests {cyclic}; break it")
+        problem = f"cannot be put in order: depends_on goes round in a circle among requests {cyclic}; break it"
+        raise FieldError("requests", problem)
     return dependencies, order
 
 

@@ -7,14 +7,17 @@ object's own path.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 
 from paceline.batch.batch_request import RateSpec
 from paceline.batch.input_errors import FieldError
-from paceline.config.server import ServerConfig
 from paceline.model import Duration, ItemRetry, Priority, Rate, Tenant
 from paceline.units import format_duration, parse_duration
+
+if TYPE_CHECKING:  # not at run time: a command that checks its flags starts without pydantic
+    from paceline.config.server import ServerConfig
 
 DEFAULT_DEADLINE_S = 50.0
 MAX_VALUE = 1_000_000_000

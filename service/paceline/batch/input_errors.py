@@ -15,7 +15,7 @@ WHOLE_BODY = "the body"
 """The name of a whole that came as a request's body."""
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Input that cannot be used. `field` is where to look, as in `requests[3].timeout`; empty for the whole."""
 
     def __init__(self, field: str, problem: str) -> None:

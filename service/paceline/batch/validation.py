@@ -7,12 +7,13 @@ be sent is `rejected` later and the others run. One pass, no copies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from paceline.batch.batch_request import BatchOptions, BatchRequest, FetchRequest, RateSpec
-from paceline.batch.dependency_order import dependency_ids, topological_order
+from paceline.batch.dependency_order import dependency_field, dependency_ids, topological_order
 from paceline.batch.field_types import (
     cap_priority,
     check_cost,
@@ -23,8 +24,10 @@ from paceline.batch.field_types import (
     parse_seconds,
 )
 from paceline.batch.input_errors import FieldError, TooManyItems
-from paceline.config.server import ServerConfig
 from paceline.model import Batch, Defaults, Item, Rate, Strategy, Tenant
+
+if TYPE_CHECKING:  # not at run time: a command that checks its flags starts without pydantic
+    from paceline.config.server import ServerConfig
 
 MAX_DEPENDENCIES_PER_ITEM = 10
 """A batch may name this many dependencies for each item it may have: all of them may end at one moment."""
@@ -118,20 +121,12 @@ def _check_ids_and_dependencies(items: Sequence[Item], max_dependencies: int) ->
         if item.depends_on is not UNSET or item.dependsOn is not UNSET:
             dependency_count += len(dependency_ids(item))
             if dependency_count > max_dependencies:
-                field = f"requests[{index}].{'dependsOn' if item.depends_on is UNSET else 'depends_on'}"
-                raise FieldError(
-                    field, f"is one too many: a batch may name {max_dependencies} ids in all; depend on fewer"
-                )
+                problem = f"is one too many: a batch may name {max_dependencies} ids in all; depend on fewer"
+                raise FieldError(f"requests[{index}].{dependency_field(item)}", problem)
     if has_ids:
         _check_unique_ids(items)
     if dependency_count:
-        try:
-            topological_order(items)
-        except ValueError as error:
-            field, _, problem = str(error).partition(" ")
-            if not field.startswith("requests["):
-                field, problem = "requests", f"cannot be put in order: {error}"
-            raise FieldError(field, problem) from None
+        topological_order(items)
 
 
 def check_item(item: Item) -> None:

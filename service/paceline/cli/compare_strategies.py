@@ -12,8 +12,9 @@ import uvloop
 from msgspec import UNSET, Struct
 
 from paceline.app import Service
-from paceline.batch.compare import Comparison, StrategyResult
+from paceline.batch.compare import Comparison, StrategyResult, missing_rate
 from paceline.batch.compare import compare as compare_strategies
+from paceline.cli.flag_parsing import flag_error
 from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
 from paceline.cli.ui.compare_report import latency_plot, results_table
 from paceline.cli.usage_error import UsageError
@@ -86,7 +87,7 @@ def _build_comparison(options: CompareOptions, registry: UpstreamRegistry) -> Co
     rate = options.rate or next((rate for rate in upstream.policy.to_rates() if rate.unit == "requests"), None)
     strategies = options.strategies or [each for each in STRATEGY_ORDER if rate or each is not Strategy.TOKEN_BUCKET]
     if rate is None and Strategy.TOKEN_BUCKET in strategies:
-        raise UsageError("--rate: token_bucket needs one; write it as --rate 50/1s")
+        raise flag_error(missing_rate())
     return Comparison(
         upstream=upstream,
         item=item,

@@ -9,15 +9,26 @@ from pathlib import Path
 
 from msgspec import UNSET
 
+from paceline.batch.batch_request import BatchOptions, RateSpec
+from paceline.batch.field_types import check_max_concurrency, check_retry, parse_rate, parse_seconds
+from paceline.batch.input_errors import FieldError
+from paceline.batch.validation import apply_options
 from paceline.cli.usage_error import UsageError
-from paceline.model import Batch, ItemRetry, Priority, Rate, Strategy
-from paceline.units import MAX_DURATION_S, parse_duration
+from paceline.model import Batch, Duration, ItemRetry, Priority, Rate, Strategy, Tenant
+from paceline.units import MAX_DURATION_S
 
 _RATE_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(.+)")
+_NUMBER_PATTERN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _KEY_PATTERN = re.compile(r"[\x21-\x7e]+")
-_STRATEGIES_WITH_CONCURRENCY_CAP = (Strategy.ADAPTIVE, Strategy.BOUNDED, Strategy.TOKEN_BUCKET)
-_MIN_WINDOW_S = 0.001
-_STRATEGIES_WITH_RATE = (Strategy.ADAPTIVE, Strategy.TOKEN_BUCKET)
+_RATE_EXAMPLE = "--rate 50/1s"
+_FLAGS = {
+    "max_concurrency": "--max-concurrency",
+    "rate": "--rate",
+    "rate.burst": "--burst",
+    "deadline": "--deadline",
+    "retry.attempts": "--attempts",
+}
+"""The flag of each field of a batch that has one."""
 
 DEFAULT_KEY_VARIABLE = "PACELINE_KEY"
 
@@ -29,12 +40,9 @@ def parse_duration_flag(flag: str, text: str) -> float:
         UsageError: anything else.
     """
     try:
-        seconds = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {text!r} {error}") from None
-    if seconds <= 0:
-        raise UsageError(f"{flag}: {text!r} must be longer than zero; write a positive duration")
-    return seconds
+        return parse_seconds(_duration(text), flag)
+    except FieldError as error:
+        raise flag_error(error) from None
 
 
 def parse_rate_flag(text: str, burst: float | None = None) -> Rate:
@@ -43,18 +51,24 @@ def parse_rate_flag(text: str, burst: float | None = None) -> Rate:
     Raises:
         UsageError: anything else.
     """
-    match = _RATE_PATTERN.fullmatch(text)
-    if match is None:
-        raise UsageError(f"--rate: {text!r} is not a rate; write it as 50/1s, 100/1m or 5000/1h")
-    limit, per = float(match[1]), match[2]
-    per_s = parse_duration_flag("--rate", per if per[0].isdigit() else f"1{per}")
-    if not limit > 0:
-        raise UsageError("--rate: a limit of zero lets nothing through; write one above zero")
-    if per_s < _MIN_WINDOW_S:
-        raise UsageError("--rate: a window is at least 1ms long; write it in a longer unit")
-    if burst is not None and not 0 < burst <= limit:
-        raise UsageError(f"--burst: must be above zero and at most the limit, {limit:g}")
-    return Rate(limit, per_s, limit if burst is None else burst)
+    try:
+        return parse_rate(_rate_spec(text, burst))
+    except FieldError as error:
+        raise flag_error(error.with_prefix("rate")) from None
+
+
+def check_count_flags(*, max_concurrency: int | None = None, attempts: int | None = None) -> None:
+    """Check the flags that are plain numbers.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+    try:
+        if max_concurrency is not None:
+            check_max_concurrency(max_concurrency)
+        check_retry(_retry(attempts))
+    except FieldError as error:
+        raise flag_error(error) from None
 
 
 def batch_from_flags(
@@ -72,23 +86,46 @@ def batch_from_flags(
     Raises:
         UsageError: a flag that means nothing under this strategy, or a value out of range.
     """
-    if max_concurrency is not None and strategy not in _STRATEGIES_WITH_CONCURRENCY_CAP:
-        raise UsageError(f"--max-concurrency: means nothing under {strategy}; remove it, or choose bounded")
-    if rate is not None and strategy not in _STRATEGIES_WITH_RATE:
-        raise UsageError(f"--rate: means nothing under {strategy}; remove it, or choose adaptive or token_bucket")
-    if rate is None and strategy is Strategy.TOKEN_BUCKET:
-        raise UsageError("--rate: token_bucket needs one; write it as --rate 50/1s")
     if rate is None and burst is not None:
-        raise UsageError("--burst: belongs to a --rate; add one, as in --rate 50/1s")
-    return Batch(
-        items=(),
+        raise UsageError(f"--burst: belongs to a --rate; add one, as in {_RATE_EXAMPLE}")
+    options = BatchOptions(
         strategy=strategy,
-        max_concurrency=max_concurrency,
-        rate=None if rate is None else parse_rate_flag(rate, burst),
-        deadline_s=MAX_DURATION_S if deadline is None else parse_duration_flag("--deadline", deadline),
+        max_concurrency=UNSET if max_concurrency is None else max_concurrency,
+        rate=UNSET if rate is None else _rate_spec(rate, burst),
         priority=priority,
-        retry=ItemRetry() if attempts is None else ItemRetry(attempts=attempts),
+        retry=_retry(attempts),
     )
+    try:
+        deadline_s = MAX_DURATION_S if deadline is None else parse_seconds(_duration(deadline), "deadline")
+        return apply_options(options, deadline_s, Tenant(), rate_example=_RATE_EXAMPLE)
+    except FieldError as error:
+        raise flag_error(error) from None
+
+
+def flag_error(error: FieldError) -> UsageError:
+    """The error of a field as that of the flag it came from, in the same words."""
+    flag, rest = _FLAGS.get(error.field), ""
+    if flag is None:
+        parent, _, name = error.field.rpartition(".")
+        flag, rest = (_FLAGS[parent], f"{name} ") if parent in _FLAGS else (error.field, "")
+    return UsageError(f"{flag}: {rest}{error.problem}")
+
+
+def _rate_spec(text: str, burst: float | None) -> RateSpec:
+    match = _RATE_PATTERN.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--rate: {text!r} is not a rate; write it as 50/1s, 100/1m or 5000/1h")
+    per = match[2] if match[2][0].isdigit() else f"1{match[2]}"
+    return RateSpec(float(match[1]), _duration(per), UNSET if burst is None else burst)
+
+
+def _duration(text: str) -> Duration:
+    """A flag is always text; a plain number is one of seconds, as in a body."""
+    return float(text) if _NUMBER_PATTERN.fullmatch(text) else text
+
+
+def _retry(attempts: int | None) -> ItemRetry:
+    return ItemRetry() if attempts is None else ItemRetry(attempts=attempts)
 
 
 def read_api_key(variable: str | None, file: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:

@@ -17,7 +17,7 @@ from paceline.api.request_body import read_json
 from paceline.api.schemas.requests import CompareRequest
 from paceline.api.schemas.responses import CompareResponse
 from paceline.api.with_reservation import with_reservation
-from paceline.batch.compare import Comparison, compare
+from paceline.batch.compare import Comparison, compare, missing_rate
 from paceline.batch.field_types import check_max_concurrency, parse_rate
 from paceline.batch.input_errors import FieldError
 from paceline.batch.validation import check_item, check_no_dependencies
@@ -66,7 +66,7 @@ def _build_comparison(
     if strategies is UNSET:
         strategies = [each for each in Strategy if rate is not None or each is not Strategy.TOKEN_BUCKET]
     elif rate is None and Strategy.TOKEN_BUCKET in strategies:
-        raise FieldError("rate", "is required by token_bucket, as the upstream declares none; add it")
+        raise missing_rate()
     engines = [upstream.policy.engine] if body.engines is UNSET else body.engines
     for field, values in (("strategies", strategies), ("engines", engines)):
         if not values or len(set(values)) < len(values):

@@ -43,7 +43,7 @@ def compare(
         bool, typer.Option("--unpaced", help="The classic four as if no limit were known; adaptive keeps to it.")
     ] = False,
     attempts: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Try each request up to N times; 3 unless configured.")
+        int | None, typer.Option(metavar="N", help="Try each request up to N times; 3 unless configured.")
     ] = None,
     config: ConfigFile = None,
     server: ServerUrl = None,
@@ -57,11 +57,12 @@ def compare(
     """
     from paceline.cli.compare_strategies import CompareOptions
     from paceline.cli.compare_strategies import compare_strategies_of_url as compare_strategies
-    from paceline.cli.flag_parsing import parse_rate_flag
+    from paceline.cli.flag_parsing import check_count_flags, parse_rate_flag
     from paceline.cli.usage_error import UsageError
 
     if burst is not None and rate is None:
         raise UsageError("--burst: belongs to a --rate; add one, as in --rate 50/1s")
+    check_count_flags(max_concurrency=max_concurrency, attempts=attempts)
     options = CompareOptions(
         url=url,
         n=n,

@@ -42,7 +42,7 @@ def run(
     ] = None,
     priority: Annotated[Priority, typer.Option(help="The class these items wait in.")] = Priority.NORMAL,
     attempts: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Try each item up to N times; 3 unless configured.")
+        int | None, typer.Option(metavar="N", help="Try each item up to N times; 3 unless configured.")
     ] = None,
     lookahead: Annotated[
         int, typer.Option(metavar="N", min=1, help="At most N items are read and not yet written.")

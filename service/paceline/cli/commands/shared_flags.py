@@ -32,5 +32,5 @@ Burst = Annotated[
     float | None, typer.Option("--burst", metavar="N", help="How many of --rate may go at once; 1 is an even beat.")
 ]
 MaxConcurrency = Annotated[
-    int | None, typer.Option("--max-concurrency", metavar="N", min=1, help="At most N calls in flight.")
+    int | None, typer.Option("--max-concurrency", metavar="N", help="At most N calls in flight.")
 ]

@@ -8,9 +8,10 @@ from collections import deque
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from paceline.batch.dependency_order import dependency_ids
-from paceline.batch.input_errors import FieldError
-from paceline.batch.validation import check_item
+from paceline.batch.dependency_order import dependency_field, dependency_ids
+from paceline.batch.input_errors import FieldError, InputError, MalformedInput
+from paceline.batch.json_decoding import decode_json
+from paceline.batch.validation import check_item, duplicate_id
 from paceline.cli.io.daemon_thread import DaemonThreadExecutor
 from paceline.cli.io.id_set import IdSet
 from paceline.cli.usage_error import UsageError
@@ -19,6 +20,7 @@ from paceline.units import format_size
 
 _CHUNK_BYTES = 64 * 1024
 MAX_LINE_BYTES = 8 * 1024 * 1024
+_WHOLE_LINE = "the line"
 
 
 class InputLine(Struct, frozen=True):
@@ -31,7 +33,7 @@ class InputLine(Struct, frozen=True):
 
 
 class InvalidLine(Struct, frozen=True):
-    """One line that is no item, and why."""
+    """One line that is no item; `message` says why, in the words that the HTTP API has for it."""
 
     index: int
     id: str
@@ -53,7 +55,7 @@ class NdjsonReader:
         self._fd = fd
         self._completed_ids = completed_ids
         self._thread = DaemonThreadExecutor("input")
-        self._decode_item = msgspec.json.Decoder(Item).decode
+        self._item_decoder = msgspec.json.Decoder(Item)
         self._decode_id = msgspec.json.Decoder(_IdOnly).decode
         self._seen_ids = IdSet()
         self._pending_lines: deque[bytes] = deque()
@@ -63,10 +65,10 @@ class NdjsonReader:
         self.lines_read = 0
         """Lines read that are not blank."""
         self.lines_skipped = 0
-        """Lines of ids that were done before."""
+        """Lines whose ids succeeded in an earlier run."""
 
     async def read_lines(self, max_lines: int) -> list[InputLine | InvalidLine]:
-        """Up to `most` of the next lines, as many as are there without waiting, one at least; none at the end.
+        """Up to `max_lines` of the next lines, as many as are there without waiting, at least one; none at the end.
 
         Raises:
             UsageError: the input cannot be read, or cannot be resumed.
@@ -108,7 +110,7 @@ class NdjsonReader:
             self._append_partial(other)
 
     def _append_partial(self, part: bytes) -> None:
-        """Add to the line that is not whole yet; past the longest allowed one more byte tells that it was longer."""
+        """Add to the line that is not whole yet; one byte above the maximum shows that it was longer."""
         self._partial_line += part[: MAX_LINE_BYTES + 1 - len(self._partial_line)]
 
     def _parse_line(self, text: bytes) -> InputLine | InvalidLine | None:
@@ -117,13 +119,14 @@ class NdjsonReader:
         if self._line_number == 1:
             text = text.removeprefix(b"\xef\xbb\xbf")
         if len(text) > MAX_LINE_BYTES:
-            return self._invalid_line(index, None, f"it is longer than {format_size(MAX_LINE_BYTES)}")
+            too_long = MalformedInput(f"is larger than {format_size(MAX_LINE_BYTES)}; make it smaller")
+            return self._invalid_line(index, None, too_long)
         try:
-            item = self._decode_item(text)
-        except msgspec.ValidationError as error:
-            return self._invalid_line(index, text, str(error))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._invalid_line(index, None, f"it is not JSON: {error}")
+            item = decode_json(text, self._item_decoder)
+        except MalformedInput as error:
+            return self._invalid_line(index, None, error)
+        except FieldError as error:
+            return self._invalid_line(index, text, error)
         if self._completed_ids is not None:
             if item.id is UNSET:
                 raise UsageError(
@@ -133,26 +136,28 @@ class NdjsonReader:
             if item.id in self._completed_ids:
                 self.lines_skipped += 1
                 return None
-        if dependency_ids(item):
-            return self._invalid_line(
-                index, text, "depends_on needs a batch that is known as a whole; use POST /v1/batch"
-            )
+        item_id = str(index) if item.id is UNSET else item.id
         try:
             check_item(item)
-        except FieldError as wrong:
-            return self._invalid_line(index, text, f"{wrong.field} {wrong.problem}")
-        item_id = str(index) if item.id is UNSET else item.id
-        if not self._seen_ids.add(item_id):
-            return self._invalid_line(index, text, f"the id {item_id[:80]!r} was on an earlier line; give each its own")
+            _check_no_dependencies(item)
+            if not self._seen_ids.add(item_id):
+                raise duplicate_id("id", item_id, "an earlier line")
+        except FieldError as error:
+            return self._invalid_line(index, text, error)
         return InputLine(index, item_id, item, text)
 
-    def _invalid_line(self, index: int, text: bytes | None, problem: str) -> InvalidLine:
+    def _invalid_line(self, index: int, text: bytes | None, error: InputError) -> InvalidLine:
         item_id: str | UnsetType = UNSET
         if text is not None:
             try:
                 item_id = self._decode_id(text).id
-            except msgspec.ValidationError:
+            except (msgspec.DecodeError, RecursionError):  # the first mistake may not be the only one
                 item_id = UNSET
-        # A line nobody can read has no id to go by, and its index may be another line's id.
+        # A line that cannot be read has no known id, and its index may be another line's id.
         id_or_line = f"line-{self._line_number}" if item_id is UNSET else item_id
-        return InvalidLine(index, id_or_line, f"line {self._line_number}: {problem}")
+        return InvalidLine(index, id_or_line, f"line {self._line_number}: {error.describe(_WHOLE_LINE)}")
+
+
+def _check_no_dependencies(item: Item) -> None:
+    if dependency_ids(item):
+        raise FieldError(dependency_field(item), "needs a batch that is known as a whole; use POST /v1/batch")
