@@ -37,9 +37,9 @@ def encode_body(response: Response, expect: Expect, method: str) -> tuple[Raw | 
 
 
 def _is_json(body: bytes) -> bool:
-    """Strictly valid: UTF-8, no NaN, no broken surrogate, so that the caller's parser takes it too.
+    """Whether it is strictly valid: UTF-8, no NaN, no broken surrogate, so that the caller's parser takes it too.
 
-    Looked through only, as values made of it may take thirty times its size.
+    Validated without decoding, since decoded values may take thirty times its size.
     """
     try:
         if not body.isascii():
@@ -70,7 +70,7 @@ def _decode_text(body: bytes, content_type: str, media_type: str, expect: Expect
 
 
 def _find_codec(charset: str) -> str | None:
-    """Python's name of a charset; None for what it does not know, and for codecs of its own that are no charset."""
+    """Python's name of a charset; None if it is unknown, or one of Python's codecs that are no charset."""
     try:
         name = codecs.lookup(charset).name
     except LookupError:

@@ -1,7 +1,7 @@
-"""The same request, many times, under one strategy after another: what each costs in time and in refusals.
+"""A comparison: the same request, many times, under one strategy after another, with the time and throttles of each.
 
-Strategies run one at a time. Before each, the upstream is given time to forget the one before: until every window is
-free and no pause stands, so that order changes nothing.
+Strategies run one at a time. Each starts when every window of the upstream is free and no pause holds, so that the
+order of the strategies changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paceline.model import Batch, EngineName, Item, ItemRetry, Outcome, OutcomeK
 from paceline.upstream.upstream import Upstream
 
 MAX_IDLE_WAIT_S = 60.0
-"""A window longer than this is not waited for: what one run takes of it is taken from all alike."""
+"""Seconds. A longer window is not waited for: what one run takes of it is missing for all alike."""
 _POLL_INTERVAL_S = 0.02
 
 
@@ -135,13 +135,13 @@ def _build_batch(comparison: Comparison, strategy: Strategy, engine: EngineName)
 
 
 async def _wait_until_idle(comparison: Comparison, *, after_previous_run: bool) -> None:
-    """Let the upstream forget what came before, as far as that can be waited for."""
+    """Wait until the previous run no longer counts against any window, for at most twice the longest window."""
     gate = comparison.upstream.async_gate.gate
     windows_s = [rate.per_s for rate in gate.budgets.rates if rate.per_s <= MAX_IDLE_WAIT_S]
     longest_window_s = max(windows_s, default=0.0)
     now = time.perf_counter()
     if after_previous_run and comparison.unpaced:
-        # Our own windows know nothing of a run outside them; the upstream's do.
+        # An unpaced run does not count in our windows, but it does in the upstream's.
         await asyncio.sleep(longest_window_s + gate.budgets.transit_s)
     give_up_at = (
         now
@@ -158,5 +158,5 @@ def missing_rate() -> FieldError:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:
-    """The nearest-rank percentile of ordered values; None of none."""
+    """The nearest-rank percentile of ordered values; None if there are none."""
     return round(ordered[max(0, ceil(len(ordered) * percent / 100) - 1)], 3) if ordered else None

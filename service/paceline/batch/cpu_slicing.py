@@ -1,4 +1,6 @@
-"""Large bodies that arrive together are looked through a few at a time, with the event loop's other work in between."""
+"""A queue for work on large bodies: those that arrive together are processed a few at a time, so that the event loop
+serves others in between.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,17 @@ import asyncio
 from collections import deque
 
 LARGE_BODY_BYTES = 16 * 1024
-"""A smaller body is looked through as it comes."""
+"""A smaller body is processed without waiting."""
 
 _BYTES_PER_SLICE = 512 * 1024
-"""So many bytes in one turn of the loop: some milliseconds."""
+"""Processed in one turn of the event loop: some milliseconds."""
 
 _MAX_QUEUED_BYTES = 16 * 1024 * 1024
-"""So many bytes may wait. A permit is free again while they do, so nothing else would bound them."""
+"""The maximum that waits. Its permits are free again, so that no other limit bounds it."""
 
 
 class BodyWorkQueue:
-    """Who may go on in which turn of the loop, first come, first served."""
+    """Gives each body a turn of the event loop, first come, first served."""
 
     def __init__(self) -> None:
         self._waiters: deque[tuple[asyncio.Future[None], int]] = deque()
@@ -24,7 +26,7 @@ class BodyWorkQueue:
         self._scheduled = False
 
     async def wait_turn(self, size_bytes: int) -> None:
-        """Wait for a turn with a body of this size; at once where too much waits already."""
+        """Wait for a turn with a body of this size; do not wait if too much is queued already."""
         if self._queued_bytes + size_bytes > _MAX_QUEUED_BYTES:
             return
         loop = asyncio.get_running_loop()

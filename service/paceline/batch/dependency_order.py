@@ -1,4 +1,4 @@
-"""The order a batch's items may go in: everything after what it depends on, else as the request has them."""
+"""The order in which a batch's items start: each after its dependencies, else in the order of the request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paceline.model import Item
 
 
 def dependency_ids(item: Item) -> Sequence[str]:
-    """The ids an item waits for, by either spelling."""
+    """The ids that an item depends on, in either spelling."""
     if item.depends_on is not UNSET:
         return item.depends_on
     return () if item.dependsOn is UNSET else item.dependsOn
@@ -24,7 +24,7 @@ def dependency_field(item: Item) -> str:
 
 
 def topological_order(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequence[int]]:
-    """What each item waits for, by index, and an order in which everything comes after what it waits for.
+    """Each item's dependencies by index, and an order in which every item comes after its dependencies.
 
     Raises:
         FieldError: an unknown id or a cycle; names the items.
@@ -50,7 +50,7 @@ def topological_order(items: Sequence[Item]) -> tuple[dict[int, list[int]], Sequ
 
 
 def _kahn_sort(dependencies: dict[int, list[int]], total: int) -> list[int]:
-    """Indexes in the topological order nearest to the request's own (Kahn 1962); without those in a circle."""
+    """Sort topologically, nearest to the request's own order (Kahn 1962); leave out indexes in a cycle."""
     unmet_counts = {index: len(set(wanted)) for index, wanted in dependencies.items()}
     dependents: dict[int, list[int]] = {}
     for index, wanted in dependencies.items():

@@ -13,7 +13,7 @@ from paceline.model import ErrorCode, Expect, Failure, Headers, Outcome, Outcome
 
 
 class OutcomeContext(Struct):
-    """The item an outcome speaks of; filled in as it becomes known."""
+    """What an outcome says of its item; filled in as it becomes known."""
 
     id: str
     index: int
@@ -26,7 +26,7 @@ class OutcomeContext(Struct):
 
 
 def outcome_from_response(context: OutcomeContext, response: Response, total_s: float) -> Outcome:
-    """The outcome of an item that an upstream answered."""
+    """The outcome of an item with a response."""
     status = response.status
     receipt = context.receipt
     failure: Failure | None = None
@@ -59,7 +59,7 @@ def outcome_without_response(
     sent: bool = False,
     retry_after_s: float | None = None,
 ) -> Outcome:
-    """The outcome of an item without an answer."""
+    """The outcome of an item without a response."""
     return Outcome(
         id=context.id,
         index=context.index,
@@ -76,7 +76,7 @@ def outcome_without_response(
 
 
 def outcome_from_error(context: OutcomeContext, error: PacelineError, total_s: float) -> Outcome:
-    """The outcome of an item that ended in an error of ours."""
+    """The outcome of an item that ended in one of our own errors."""
     sent = error.sent or context.receipt.sent  # a retry may be refused after an earlier attempt was sent
     return outcome_without_response(
         context,
@@ -110,9 +110,9 @@ def build_timing(receipt: Receipt, start_s: float, total_s: float) -> Timing:
 
 
 def join_headers(headers: Headers) -> dict[str, str | list[str]]:
-    """Repeated fields joined with ", "; `set-cookie`, which cannot be joined, as a list.
+    """Join repeated fields with ", "; `set-cookie`, which cannot be joined, becomes a list.
 
-    Fields that speak of the connection, which the caller has no part in, are left out.
+    Hop-by-hop fields are left out: they concern a connection that the caller is no part of.
     """
     joined: dict[str, str | list[str]] = {}
     for name, value in headers:

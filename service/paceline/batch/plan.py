@@ -1,4 +1,4 @@
-"""What a batch would take, told before anything of it is sent."""
+"""The plan of a batch: what sending it would take, worked out before any of it is sent."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from paceline.upstream.pipeline import concurrency_cap_of, lane_of
 from paceline.upstream.registry import UpstreamRegistry
 
 _YIELD_AFTER_S = 0.004
-"""Work between two turns of the event loop."""
+"""Seconds of work between two turns of the event loop."""
 _NEGLIGIBLE_WAIT_S = 0.001
-"""Waits that add up to less bind nothing."""
+"""Seconds. A smaller sum of waits is no bottleneck."""
 
 
 class Bottleneck(Struct, frozen=True):
@@ -57,7 +57,7 @@ class Plan(Struct, frozen=True):
 
 
 async def plan_batch(registry: UpstreamRegistry, batch: Batch) -> Plan:
-    """Plan a checked batch; the event loop gets its turns meanwhile."""
+    """Plan a checked batch, and yield to the event loop meanwhile."""
     dependencies, order = topological_order(batch.items)
     simulation = BatchSimulation(registry, batch)
     await _run_yielding(_add_items(simulation, batch.items))
@@ -69,7 +69,7 @@ async def run_simulation(
     dependencies: Mapping[int, Sequence[int]] | None = None,
     order: Sequence[int] | None = None,
 ) -> Plan:
-    """Run a rehearsal that has all its items, and tell what came of it."""
+    """Run a simulation that has all its items, and build the plan from it."""
     simulation.start(time.perf_counter(), dependencies or {}, order)
     await _run_yielding(simulation.run())
     return _build_plan(simulation)
@@ -82,7 +82,7 @@ def _add_items(simulation: BatchSimulation, items: Iterable[Item]) -> Iterator[N
 
 
 async def _run_yielding(steps: Iterator[None]) -> None:
-    """Take every step, and let others work after each few milliseconds."""
+    """Take every step, and yield to the event loop every few milliseconds."""
     began_at = time.perf_counter()
     for _ in steps:
         if time.perf_counter() - began_at > _YIELD_AFTER_S:
@@ -91,15 +91,19 @@ async def _run_yielding(steps: Iterator[None]) -> None:
 
 
 def _build_plan(simulation: BatchSimulation) -> Plan:
-    upstream_plans = [_build_upstream_plan(row, simulation) for row in simulation.results.values()]
-    slowest = max(upstream_plans, key=lambda row: inf if row.finish_in_ms is None else row.finish_in_ms, default=None)
+    upstream_plans = [_build_upstream_plan(result, simulation) for result in simulation.results.values()]
+    slowest = max(upstream_plans, key=_finish_order, default=None)
     return Plan(
         finish_in_ms=0.0 if slowest is None else slowest.finish_in_ms,
         binding=None if slowest is None or slowest.window is None else Bottleneck(slowest.upstream, slowest.window),
-        misses_deadline=sum(row.misses_deadline for row in upstream_plans),
+        misses_deadline=sum(each.misses_deadline for each in upstream_plans),
         rejected=simulation.rejected,
         per_upstream=upstream_plans,
     )
+
+
+def _finish_order(plan: UpstreamPlan) -> float:
+    return inf if plan.finish_in_ms is None else plan.finish_in_ms
 
 
 def _build_upstream_plan(result: UpstreamResult, simulation: BatchSimulation) -> UpstreamPlan:
@@ -111,29 +115,29 @@ def _build_upstream_plan(result: UpstreamResult, simulation: BatchSimulation) ->
         window=_unfinished_reason(result) if result.unfinished else _find_bottleneck(result, simulation),
         misses_deadline=result.missed_deadlines,
         rejected=result.rejected,
-        call_ms=round(1000 * max(course.call_duration_s for course in result.simulated_gates), 3),
+        call_ms=round(1000 * max(each.call_duration_s for each in result.simulated_gates), 3),
     )
 
 
 def _unfinished_reason(result: UpstreamResult) -> str:
-    return "pause" if any(course.gate.paused for course in result.simulated_gates) else "concurrency"
+    return "pause" if any(each.gate.paused for each in result.simulated_gates) else "concurrency"
 
 
 def _find_bottleneck(result: UpstreamResult, simulation: BatchSimulation) -> str | None:
-    """What alone would have kept its items longest; where none of that explains it, what they waited for longest."""
+    """Find the limit that alone would have delayed the items longest, else what they waited for longest."""
     batch, receipt = simulation.batch, result.receipt
-    call_s = max(course.call_duration_s for course in result.simulated_gates)
+    call_s = max(each.call_duration_s for each in result.simulated_gates)
     delay_s = (result.finished_at or 0.0) - simulation.began_at - call_s
     if delay_s < _NEGLIGIBLE_WAIT_S:
         return None
     lower_bounds = [
-        (seconds, _rate_label(rate)) for course in result.simulated_gates for seconds, rate in course.min_durations_s()
+        (seconds, _rate_label(rate)) for each in result.simulated_gates for seconds, rate in each.min_durations_s()
     ]
     if batch.rate is not None:
         lower_bounds.append(
             ((simulation.rate_units_used - batch.rate.burst) / batch.rate.per_second, _rate_label(batch.rate))
         )
-    grants = sum(course.grant_count for course in result.simulated_gates)
+    grants = sum(each.grant_count for each in result.simulated_gates)
     cap = min(
         batch.max_concurrency or inf,
         concurrency_cap_of(batch) or inf,

@@ -1,8 +1,8 @@
-"""A batch led through copies of its gates in virtual time.
+"""The simulation of a batch in virtual time, on copies of its gates.
 
-The order is that of `batch/runner.py` and `upstream/pipeline.py`: an item is ready when its turn has come and what it
-depends on is done; then semaphore, token bucket, admission. Every call succeeds, so retries are not forecast; nothing
-is ended at the deadline, but what would be over after it is counted.
+The order is that of `batch/runner.py`, `batch/run.py` and `upstream/pipeline.py`: an item is ready when its turn has
+come and its dependencies are done; then semaphore, token bucket, admission. Every call succeeds, so retries are not
+simulated; no item is ended at the deadline, but those that end after it are counted.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from paceline.upstream.registry import UpstreamRegistry
 from paceline.upstream.upstream import Upstream
 
 _STARTS_PER_YIELD = 64
-"""Items started before the caller gets a turn."""
+"""Items started before `run` yields to its caller."""
 
 
 class UpstreamResult:
-    """What becomes of the items of one upstream; those of undeclared hosts share one."""
+    """The simulated result of one upstream's items; all undeclared hosts share one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.items = self.missed_deadlines = self.rejected = 0
         self.unfinished = 0
-        """Items that are neither over nor rejected."""
+        """Items that have neither ended nor been rejected."""
         self.finished_at: float | None = None
         self.receipt = Receipt()
-        """Of all its items together."""
+        """The sum of all its items' waits."""
         self.simulated_gates: list[SimulatedGate] = []
 
 
 class _Destination:
-    """Where some items go, and what each costs."""
+    """Where some of the items go, and what each costs."""
 
     __slots__ = ("cost", "flow", "partition_key", "result", "simulated_gate", "upstream")
 
@@ -49,14 +49,14 @@ class _Destination:
         self.upstream, self.partition_key, self.cost, self.result = upstream, partition_key, cost, result
         self.simulated_gate: SimulatedGate | None = None
         self.flow: BatchFlow | None = None
-        """None where it cannot be sent."""
+        """None if such an item cannot be sent."""
 
 
 class BatchSimulation:
-    """`add` every item, then `open`, `run` to the end, and read the rows.
+    """Call `add_item` for every item, then `start`, exhaust `run`, and read `results`.
 
-    `lookahead`: at most so many items are on their way at once, as in a run from a file. `call_s`: how long every call
-    takes, where it is not to be what each upstream's calls took so far.
+    `lookahead`: the maximum number of items in progress, as in a run from a file. `call_s`: how long every call takes;
+    by default, the mean of each upstream's calls so far.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BatchSimulation:
         self.rejected = 0
         self.halted = False
         self.rate_units_used = 0.0
-        """What it spent of the batch's own rate."""
+        """Units of the batch's own rate that were used."""
         self.semaphore_wait_s = 0.0
         """How long items waited for the batch's own semaphore."""
         self.token_bucket: SimulatedTokenBucket | None = None
@@ -87,11 +87,11 @@ class BatchSimulation:
         self._dependency_rejected: set[int] = set()
         """Items that depend on one that was rejected."""
         self._awaiting_dependencies: set[int] = set()
-        """Items whose turn has come, but what they depend on is not done."""
+        """Items whose turn has come and whose dependencies are not done."""
         self._index_by_waiter: dict[Waiter, int] = {}
 
     def add_item(self, item: Item) -> None:
-        """The next item."""
+        """Add the next item."""
         try:
             upstream, request = self._request_builder.build(item)
         except Rejected:
@@ -107,11 +107,11 @@ class BatchSimulation:
         self._item_destinations.append(destination)
 
     def add_invalid_item(self) -> None:
-        """An item that is none."""
+        """Count a line that is no item."""
         self._item_destinations.append(None)
 
     def start(self, now: float, dependencies: Mapping[int, Sequence[int]], order: Sequence[int] | None = None) -> None:
-        """Copy the gates as they stand: from here on time is virtual."""
+        """Copy the gates in their present state; from here on time is virtual."""
         self.began_at = now
         self.simulation = Simulation(now, self._on_settled)
         self._deadline = now + self.batch.deadline_s
@@ -128,42 +128,42 @@ class BatchSimulation:
         self.simulation.stop_requested = not self._unfinished
 
     def run(self) -> Iterator[None]:
-        """Lead every item to its end, or as far as it goes."""
+        """Simulate every item to its end, or until none can proceed."""
         while self._free_slots > 0 and self._start_next_items():
             yield
         yield from self.simulation.run()
         if self.halted:
-            for row in self.results.values():
-                row.rejected += row.unfinished
-                row.unfinished = 0
+            for result in self.results.values():
+                result.rejected += result.unfinished
+                result.unfinished = 0
             self.rejected += self._unfinished
         else:
-            for row in self.results.values():
-                row.missed_deadlines += row.unfinished
+            for result in self.results.values():
+                result.missed_deadlines += result.unfinished
 
     def _copy_gates(self) -> None:
         batch, tenant = self.batch, self.batch.tenant
         partition_keys: dict[Upstream, set[str]] = {}
-        for stop in self._destinations.values():
-            partition_keys.setdefault(stop.upstream, set()).add(stop.partition_key)
+        for destination in self._destinations.values():
+            partition_keys.setdefault(destination.upstream, set()).add(destination.partition_key)
         simulated_gates: dict[Upstream, SimulatedGate] = {}
         flows: dict[tuple[Upstream, str], BatchFlow] = {}
         for upstream, wanted in partition_keys.items():
-            admitter = upstream.async_gate
-            mean_latency = admitter.mean_latency
+            async_gate = upstream.async_gate
+            mean_latency = async_gate.mean_latency
             call_s = mean_latency.mean_s if self._call_s is None else self._call_s
             simulated_gates[upstream] = self.simulation.add_gate(
-                admitter.gate, call_s, wanted, reuses_connections=mean_latency.mostly_reuses_connections
+                async_gate.gate, call_s, wanted, reuses_connections=mean_latency.mostly_reuses_connections
             )
             self.results[upstream.name].simulated_gates.append(simulated_gates[upstream])
-        for stop in self._destinations.values():
-            gate = simulated_gates[stop.upstream].gate
-            stop.result.unfinished = stop.result.items
-            if gate.budgets.unpayable_reason(stop.cost, self._permit_pool) is not None or self._exceeds_bucket(
-                stop.cost
+        for destination in self._destinations.values():
+            gate = simulated_gates[destination.upstream].gate
+            destination.result.unfinished = destination.result.items
+            if gate.budgets.unpayable_reason(destination.cost, self._permit_pool) is not None or self._exceeds_bucket(
+                destination.cost
             ):
                 continue
-            flow_key = (stop.upstream, stop.partition_key)
+            flow_key = (destination.upstream, destination.partition_key)
             if flow_key not in flows:
                 try:
                     flows[flow_key] = gate.open_flow(
@@ -172,19 +172,19 @@ class BatchSimulation:
                         tenant.name,
                         self._permit_pool,
                         weight=tenant.weight,
-                        key=stop.partition_key,
+                        key=destination.partition_key,
                     )
-                except LookupError:  # so many partitions are busy that it would be refused
+                except LookupError:  # the maximum number of partitions is busy: it would be rejected
                     continue
-                self._result_by_flow[flows[flow_key]] = stop.result
-                simulated_gates[stop.upstream].track_demand(flows[flow_key])
-            stop.flow, stop.simulated_gate = flows[flow_key], simulated_gates[stop.upstream]
+                self._result_by_flow[flows[flow_key]] = destination.result
+                simulated_gates[destination.upstream].track_demand(flows[flow_key])
+            destination.flow, destination.simulated_gate = flows[flow_key], simulated_gates[destination.upstream]
 
     def _exceeds_bucket(self, cost: Cost) -> bool:
         return self.token_bucket is not None and cost["requests"] > self.token_bucket.rate.limit
 
     def _start_next_items(self, max_items: int = _STARTS_PER_YIELD) -> bool:
-        """Start the next items, as many as there are slots for; False when there are no more."""
+        """Start up to `max_items` of the next items while slots are free; False when there are no more."""
         for _ in range(max_items):
             if self._free_slots <= 0 or self.halted:
                 break
@@ -199,7 +199,7 @@ class BatchSimulation:
         return not self.halted
 
     def _start_item(self, index: int) -> None:
-        """Its turn has come and what it depends on is done."""
+        """Start an item whose turn has come and whose dependencies are done."""
         destination = self._item_destinations[index]
         if destination is None or destination.flow is None or index in self._dependency_rejected:
             self._reject_item(index)
@@ -230,7 +230,7 @@ class BatchSimulation:
         destination.simulated_gate.offer(waiter)
 
     def _reject_item(self, index: int) -> None:
-        """It would never be sent; nor would what depends on it."""
+        """Reject an item that would never be sent, and with it all that depends on it."""
         destination = self._item_destinations[index]
         self.rejected += 1
         if destination is not None:
@@ -246,13 +246,13 @@ class BatchSimulation:
     def _on_settled(self, waiter: Waiter) -> None:
         result = self._result_by_flow.get(waiter.flow)
         if result is None:
-            return  # somebody else's
+            return  # an item of another batch
         now = self.simulation.now
         result.finished_at = now
         result.unfinished -= 1
         if not result.unfinished:
-            for course in result.simulated_gates:
-                course.tracks_demand = False
+            for simulated_gate in result.simulated_gates:
+                simulated_gate.tracks_demand = False
         if now > self._deadline:
             result.missed_deadlines += 1
         self._unfinished -= 1
@@ -272,7 +272,7 @@ class BatchSimulation:
             pass
 
     def _release_dependents(self, index: int, *, rejected: bool) -> None:
-        """Those that waited for it, and maybe for others."""
+        """Release the items that depend on this one, unless another dependency is open."""
         for dependent in self._dependents.get(index, ()):
             if rejected:
                 self._dependency_rejected.add(dependent)

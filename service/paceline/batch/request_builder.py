@@ -1,4 +1,4 @@
-"""One item becomes one request, or a refusal that says what is wrong with it."""
+"""Builds the request of an item, or rejects the item and says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TEXT_CONTENT_TYPE = ("content-type", "text/plain; charset=utf-8")
 
 
 class RequestBuilder:
-    """Turns the items of one batch into requests; what they share is worked out once."""
+    """Builds the requests of one batch; what its items share is worked out once."""
 
     def __init__(self, registry: UpstreamRegistry, batch: Batch, deadline: float) -> None:
         self._registry = registry
@@ -124,7 +124,7 @@ class RequestBuilder:
         return headers, retry
 
     def _timeouts(self, item: Item, upstream: Upstream) -> tuple[float, float]:
-        """The item's timeout, and its attempts': one given on the item also raises the attempt's to it."""
+        """The timeouts of the item and of an attempt; one given on the item raises the attempt's to it."""
         policy_timeouts = upstream.policy.timeout
         requested = item.timeout if item.timeout is not UNSET else self._defaults.timeout
         if requested is UNSET:
@@ -142,7 +142,7 @@ def _override_retry_policy(policy: RetryPolicy, attempts: int | UnsetType, throt
 
 
 def _normalize_cost(cost: float | Mapping[str, float] | UnsetType) -> Cost:
-    """What an item takes of the windows: one request at least, as no window could be kept otherwise."""
+    """The units that an item takes of the windows: at least one request, or no window would hold."""
     if cost is UNSET or cost == 1:
         return ONE_REQUEST
     amounts = cost if isinstance(cost, Mapping) else {"requests": cost}
@@ -167,7 +167,7 @@ def _validate_headers(headers: Mapping[str, str | list[str]] | UnsetType) -> Hea
 def _merge_headers(
     defaults: Headers, overrides: Headers, auth: tuple[str, str] | None, content_type: tuple[str, str] | None
 ) -> Headers:
-    """`over` replaces the fields of the same name in `under`; an upstream's credential replaces both."""
+    """Replace fields of `defaults` by those of the same name in `overrides`; an upstream's credential replaces both."""
     allowed_overrides = overrides if auth is None else tuple(pair for pair in overrides if pair[0] != auth[0])
     names = {name for name, _ in allowed_overrides}
     headers = (*(pair for pair in defaults if pair[0] not in names), *allowed_overrides)
@@ -197,7 +197,7 @@ def _append_params(url: Url, params: Mapping[str, str | list[str]]) -> Url:
 
 
 def _encode_body(item: Item) -> tuple[bytes, tuple[str, str] | None]:
-    """The body's bytes and the content type it has unless a header says otherwise."""
+    """The body's bytes, and its content type unless a header gives one."""
     if item.body is not UNSET:
         return item.body.encode("utf-8", "surrogatepass"), _TEXT_CONTENT_TYPE
     if item.body_base64 is not UNSET:

@@ -30,14 +30,14 @@ _log = logging.getLogger("paceline")
 
 
 class StopReason(Enum):
-    """Why a run's items are ended before their time: what is said, the code of those never sent, when to try again."""
+    """Why a run is stopped: the message, the code of items never sent, and the seconds until a retry makes sense."""
 
     ITEM_FAILED = ("an item before it failed and the batch says on_failure: halt", ErrorCode.HALTED, None)
     SHUTDOWN = ("the service is shutting down; send it again", ErrorCode.OVERLOADED, 1.0)
 
 
 class BatchRun:
-    """One batch on its way. `item` may be awaited for many items at once."""
+    """One batch in progress. Any number of its items may run at once."""
 
     def __init__(
         self, registry: UpstreamRegistry, emit: EventListener, batch: Batch, body_work: BodyWorkQueue, *, pausable: bool
@@ -53,7 +53,7 @@ class BatchRun:
         self._pipelines: dict[Upstream, Send] = {}
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._started_tasks: set[asyncio.Task[Outcome]] = set()
-        """Those on their way: begun, and without their outcome yet."""
+        """Tasks that have begun and have no outcome yet."""
         self._stop_reason: StopReason | None = None
         self._counts = [0, 0, 0, 0, 0, 0]
 
@@ -68,39 +68,39 @@ class BatchRun:
     def start_item(
         self, index: int, item: Item, dependencies: Sequence[asyncio.Task[Outcome]] = ()
     ) -> asyncio.Task[Outcome]:
-        """Set an item on its way; its task never fails, and is cancelled only with the run."""
+        """Start an item; its task never fails, and is cancelled only with the run."""
         task = asyncio.get_running_loop().create_task(self._run_item(index, item, dependencies))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def pause(self) -> None:
-        """Let nothing through the gates until `go_on`; what is in flight goes on, and deadlines hold."""
-        assert self._permit_pool is not None, "opened as holdable"
+        """Let nothing through the gates until `resume`; what is in flight continues, and deadlines hold."""
+        assert self._permit_pool is not None, "opened as pausable"
         self._permit_pool.pause()
 
     def resume(self) -> None:
-        """Send again after `hold`."""
-        assert self._permit_pool is not None, "opened as holdable"
+        """Send again after `pause`."""
+        assert self._permit_pool is not None, "opened as pausable"
         self._permit_pool.resume()
 
     def stop(self, reason: StopReason) -> None:
         """End every item that has no outcome yet; each gets one."""
         if self._stop_reason is None:
             self._stop_reason = reason
-            # A task cancelled before its first step ends without its outcome: those that have not begun see `_ending`.
+            # Only these: a task cancelled before its first step has no outcome. The others find `_stop_reason`.
             for task in self._started_tasks:
                 task.cancel()
 
     def finish(self) -> Summary:
-        """Report the batch; once, when all its items are done."""
+        """Report the batch. Call it once, when all its items are done."""
         summary = self.summary
         batch = self._batch
         self._emit(BatchFinished(batch.strategy, self.batch_id, batch.tenant.name, summary, self.elapsed_s))
         return summary
 
     async def cancel(self) -> None:
-        """Cancel what is still on its way and wait until it has let go."""
+        """Cancel the items in progress and wait until they have released everything."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -157,7 +157,7 @@ class BatchRun:
         except PacelineError as error:
             return outcome_from_error(context, error, time.perf_counter() - ready_at)
         except Exception:
-            # A fault of our own must cost this item only; the log says what it was.
+            # An internal error must cost this item only; the log says what it was.
             _log.exception("an item ended by a fault of Paceline's own")
             return outcome_without_response(
                 context,
@@ -206,7 +206,7 @@ class BatchRun:
 
 
 async def _wait_for_dependencies(dependencies: Sequence[asyncio.Task[Outcome]]) -> Outcome | None:
-    """Wait for what an item depends on; the first of it that was no success ends the wait."""
+    """Wait for the dependencies of an item; return the first that was no success, at once."""
     for dependency in dependencies:
         outcome = await asyncio.shield(dependency)
         if outcome.outcome is not OutcomeKind.SUCCESS:

@@ -27,7 +27,7 @@ OnOutcome = Callable[[Outcome], None]
 
 
 class BatchRunner:
-    """Runs batches and knows which are on their way."""
+    """Runs batches and knows which are in progress."""
 
     def __init__(self, registry: UpstreamRegistry, emit: EventListener) -> None:
         self._registry = registry
@@ -38,9 +38,10 @@ class BatchRunner:
     def open_run(
         self, batch: Batch, extra_listener: EventListener | None = None, *, pausable: bool = False
     ) -> BatchRun:
-        """A run to start items on one by one; the caller closes it with `finish` and `forget`.
+        """A run to start items on one by one; the caller ends it with `finish` and `discard_run`.
 
-        `also` is told what happens in this run alone. Only a `holdable` one can be held: it costs each call a look.
+        `extra_listener` receives the events of this run alone. Only a `pausable` run can be paused: its gates check a
+        permit pool for every call.
         """
         listener = self._emit if extra_listener is None else combine_listeners(self._emit, extra_listener)
         run = BatchRun(self._registry, listener, batch, self._body_work, pausable=pausable)
@@ -52,11 +53,11 @@ class BatchRunner:
 
     @property
     def active_batches(self) -> int:
-        """Batches on their way."""
+        """The number of batches in progress."""
         return len(self._runs)
 
     def stop_all(self) -> None:
-        """End every item of every batch now; each gets its outcome."""
+        """Stop every item of every batch now; each gets its outcome."""
         for run in list(self._runs):
             run.stop(StopReason.SHUTDOWN)
 
@@ -120,7 +121,7 @@ async def _run_concurrently(run: BatchRun, batch: Batch, on_outcome: OnOutcome) 
 
 
 class DependencySchedule:
-    """An order to start items in, and the tasks that others wait for (only those, so that bodies are not kept)."""
+    """The order to start items in, and the tasks that other items depend on: only those, so that no body is kept."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items

@@ -13,7 +13,7 @@ _ROUNDING_TOLERANCE = 1e-9
 
 
 class SimulatedTokenBucket:
-    """Fills by what is taken and leaks at the rate; smaller amounts overtake, as they do in aiolimiter."""
+    """A bucket that fills by what is taken and leaks at the rate; smaller amounts overtake, as in aiolimiter."""
 
     def __init__(self, rate: Rate, simulation: Simulation) -> None:
         self.rate = rate
@@ -26,7 +26,7 @@ class SimulatedTokenBucket:
         self._timer_at = -1.0
 
     def acquire(self, cost: float, on_acquired: Callable[[], None]) -> None:
-        """Call `then` when so much was taken, piece by piece."""
+        """Call `on_acquired` when all of `cost` was taken, in chunks of at most the burst."""
         chunk = min(cost, self.rate.burst)
         remaining_cost = cost - chunk
         on_chunk = on_acquired if remaining_cost <= 0 else (lambda: self.acquire(remaining_cost, on_acquired))

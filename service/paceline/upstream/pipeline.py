@@ -1,4 +1,4 @@
-"""The order of the layers, written here and nowhere else.
+"""The order of the layers, which is defined here alone.
 
 | strategy       | layers, outermost first                                                          |
 |----------------|----------------------------------------------------------------------------------|
@@ -31,7 +31,7 @@ DEFAULT_CONCURRENCY = 20
 
 
 def create_batch_layers(batch: Batch) -> list[Layer]:
-    """The layers that belong to the batch as a whole, shared by its way through every upstream."""
+    """The layers that belong to the batch as a whole, shared by its pipelines to every upstream."""
     layers: list[Layer] = []
     cap = concurrency_cap_of(batch)
     if cap is not None:
@@ -43,19 +43,19 @@ def create_batch_layers(batch: Batch) -> list[Layer]:
 
 
 def concurrency_cap_of(batch: Batch) -> int | None:
-    """The limit of the batch's own semaphore, where its strategy has one."""
+    """The limit of the batch's own semaphore, if its strategy has one."""
     if batch.strategy in (Strategy.BOUNDED, Strategy.TOKEN_BUCKET):
         return batch.max_concurrency or DEFAULT_CONCURRENCY
     return None
 
 
 def lane_of(batch: Batch) -> Lane:
-    """Whether what was learned binds it."""
+    """The lane that the batch waits in: learned limits bind only the adaptive one."""
     return Lane.ADAPTIVE if batch.strategy is Strategy.ADAPTIVE else Lane.CLASSIC
 
 
 def create_permit_pool(batch: Batch) -> PermitPool | None:
-    """An `adaptive` batch's own cap and rate, which its gates keep."""
+    """An `adaptive` batch's own cap and rate, which its gates enforce."""
     if batch.strategy is not Strategy.ADAPTIVE or (batch.max_concurrency is None and batch.rate is None):
         return None
     return PermitPool(batch.max_concurrency or float("inf"), batch.rate)
@@ -64,7 +64,7 @@ def create_permit_pool(batch: Batch) -> PermitPool | None:
 def create_pipeline(
     batch: Batch, upstream: Upstream, batch_layers: list[Layer], permit_pool: PermitPool | None, emit: EventListener
 ) -> Send:
-    """One batch's way to one upstream."""
+    """Create the pipeline of one batch to one upstream."""
     lane = lane_of(batch)
     async_gate = upstream.create_unpaced_gate() if batch.unpaced else upstream.async_gate
     timeout = upstream.policy.timeout

@@ -1,4 +1,4 @@
-"""Every upstream, declared or met on the way, found by name or URL; and the engines that reach them."""
+"""The upstreams, declared and undeclared, found by name or URL, and the engines that reach them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNDECLARED_UPSTREAM_NAME = "other"
 
 _MAX_UNDECLARED_HOSTS = 1000
 _EVICTION_RETRY_S = 1.0
-"""With none to drop, the search among all of them is not made anew for everybody who asks."""
+"""Seconds. After a search that found no idle host, requests are rejected without another search for this long."""
 
 
 class UpstreamRegistry:
@@ -36,22 +36,22 @@ class UpstreamRegistry:
         self._emit = emit
         self._transports: dict[tuple[EngineName, TransportOptions], Transport] = {}
         self._retired_transports: WeakSet[Transport] = WeakSet()
-        """Engines of old rules: each is gone with the last batch that holds it and the last connection at rest."""
+        """Engines of former configurations: each is freed with its last batch and its last idle connection."""
         self._declared: dict[str, Upstream] = {}
         self._retired_upstreams: dict[str, Upstream] = {}
-        """No longer declared, but their windows still remember: declared again, they go on counting."""
+        """No longer declared, but their windows still hold tokens: declared again, they continue counting."""
         self._by_origin: dict[tuple[str, str, int], list[Upstream]] = {}
         self._undeclared_by_origin: OrderedDict[tuple[str, str, int], Upstream] = OrderedDict()
         self._next_eviction_at = -inf
         self.apply(config, guard)
 
     def apply(self, config: Config, guard: EgressGuard) -> None:
-        """Take a configuration, the first or a new one. What both know keeps its state.
+        """Apply a configuration, the first or a new one. An upstream that both declare keeps its state.
 
-        Engines opened by the old rules serve the batches that hold them and nobody else.
+        Engines of the former configuration serve only the batches that hold them.
 
         Raises:
-            ConfigError: it cannot be used; nothing was changed.
+            ConfigError: it cannot be used; nothing has changed.
         """
         opened = _open_declared_engines(config, guard)
         self._guard = guard
@@ -86,7 +86,7 @@ class UpstreamRegistry:
 
     @property
     def undeclared(self) -> list[Upstream]:
-        """Those met so far; they share one name."""
+        """The undeclared hosts used so far; they share one name."""
         return list(self._undeclared_by_origin.values())
 
     def get(self, name: str) -> Upstream:
@@ -173,7 +173,7 @@ class UpstreamRegistry:
                     upstream.async_gate.close()
                     del self._undeclared_by_origin[origin]
                     return
-                self._undeclared_by_origin.move_to_end(origin)  # so that nobody looks at it again before all others
+                self._undeclared_by_origin.move_to_end(origin)  # so that the next search starts with another
             self._next_eviction_at = now + _EVICTION_RETRY_S
         raise Overloaded(
             f"{_MAX_UNDECLARED_HOSTS} undeclared hosts are busy; try again later, or declare this one under upstreams"
@@ -183,7 +183,7 @@ class UpstreamRegistry:
         return Upstream(name, policy, transport_options, self._socket_pool, self._emit, self._get_or_open_transport)
 
     def _get_or_open_transport(self, engine: EngineName, transport_options: TransportOptions) -> Transport:
-        """One open engine for each way of reaching anybody; opened when first needed."""
+        """The open engine of these options; opened when first needed."""
         transport = self._transports.get((engine, transport_options))
         if transport is None:
             transport = self._transports[engine, transport_options] = open_engine(
@@ -193,7 +193,7 @@ class UpstreamRegistry:
 
 
 def _open_declared_engines(config: Config, guard: EgressGuard) -> dict[tuple[EngineName, TransportOptions], Transport]:
-    """Every engine the declared upstreams need, open: its library is imported now, not on the first item's time."""
+    """Open every engine that the declared upstreams need: its library is imported now, not during the first item."""
     opened: dict[tuple[EngineName, TransportOptions], Transport] = {}
     for name, policy in config.upstreams.items():
         key = (policy.engine, _transport_options_of(policy))

@@ -1,4 +1,4 @@
-"""One upstream: its policy, its gate and what else it keeps between batches."""
+"""One upstream: its policy, its gate and its retry budget."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Upstream:
         self.partition_key_of = partition_by(policy.partition, self.path_prefix)
 
     def reconfigure(self, policy: PolicyConfig, transport_options: TransportOptions) -> None:
-        """Take a new configuration; what was counted, learned, queued or is in flight stays."""
+        """Apply a new configuration; what was counted or learned, is queued or in flight stays."""
         self._configure(policy, transport_options)
         self.retry_budget.retune(policy.retry.budget_ratio, policy.retry.budget_per_s)
         gate = self.async_gate.gate
@@ -65,15 +65,15 @@ class Upstream:
         self.async_gate.retune(policy.to_rates())
 
     def get_transport(self, engine: EngineName | None = None) -> Transport:
-        """The open engine, its own unless another is named."""
+        """The open engine: the upstream's own unless another is named."""
         return self._open_transport(engine or self.policy.engine, self.transport_options)
 
     def create_unpaced_gate(self) -> AsyncGate:
-        """A gate of the same permits without windows, whose calls feed nothing; for one run of a comparison."""
+        """Create a gate with the same limit, without windows or feedback; for one run of a comparison."""
         return self._create_async_gate((), lambda _: None, None)
 
     def reset(self) -> None:
-        """Back to the configuration, what was learned forgotten."""
+        """Return to the configuration and forget what was learned."""
         self.async_gate.reset(self.policy.to_rates())
         self.retry_budget.reset()
 
