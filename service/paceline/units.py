@@ -103,6 +103,31 @@ def format_duration(seconds: float) -> str:
     return f"{_format_number(seconds)}s"
 
 
+def format_rounded_duration(seconds: float, *, decimals: int | None = None, clock: bool = False) -> str:
+    """A measured duration: three digits and a unit, as in `4.21ms`, `42.1ms`, `8.03s`.
+
+    Args:
+        decimals: Seconds with this many decimals instead, however short it is.
+        clock: From a minute on in minutes or hours, as in `3m10s` and `2h05m`.
+    """
+    if clock and round(seconds, 1 if decimals is None else decimals) >= 60:
+        whole_s = round(seconds)
+        if whole_s < 3600:
+            return f"{whole_s // 60}m{whole_s % 60:02d}s"
+        return f"{whole_s // 3600}h{whole_s % 3600 // 60:02d}m"
+    if decimals is not None:
+        return f"{seconds:.{decimals}f}s"
+    if seconds >= 0.9995:
+        return f"{seconds:.{0 if seconds >= 100 else 1 if seconds >= 10 else 2}f}s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.0f}ms" if milliseconds >= 100 else f"{milliseconds:.3g}ms"
+
+
+def format_seconds(seconds: float, digits: int = 6) -> str:
+    """Seconds within a sentence, to this many significant digits: `0.25 s`, `10 s`."""
+    return f"{seconds:.{digits}g} s"
+
+
 def format_size(size_bytes: int) -> str:
     """A size as `parse_size` reads it back, in the largest unit that fits: `8388608` is `8MiB`."""
     for unit in ("GiB", "MiB", "KiB", "GB", "MB", "KB"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paceline.cli.io.output_writer import RunTotals
-from paceline.cli.ui.progress import ProgressSnapshot, count_lines, format_elapsed, progress_line, show_progress
+from paceline.cli.ui.progress import ProgressSnapshot, count_lines, progress_line, show_progress
 from support.virtual_clock import virtual_time
 
 
@@ -25,13 +25,6 @@ def test_a_line_says_how_far_how_well_how_fast_and_how_long() -> None:
 
 def test_without_a_total_there_is_no_time_left() -> None:
     assert progress_line(ProgressSnapshot(3, None, RunTotals(succeeded=3)), 1.5) == "3 done, 3 succeeded, 1.5/s"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0s"), (42, "42s"), (59.6, "1m00s"), (190, "3m10s"), (7500, "2h05m")]
-)
-def test_the_clock_reads_like_a_clock(seconds: float, said: str) -> None:
-    assert format_elapsed(seconds) == said
 
 
 @virtual_time

@@ -21,6 +21,7 @@ from paceline.admission.upstream_health import UpstreamHealth
 from paceline.errors import CircuitOpen, DeadlineUnreachable, InvalidRequest, Rejected
 from paceline.model import Exchange, Rate, Verdict
 from paceline.rate.rate_info import RateInfo
+from paceline.units import format_seconds
 
 TIMER_RESOLUTION_S = 0.001
 """Event loops keep time in milliseconds; one wake releases all that is due."""
@@ -234,14 +235,14 @@ def _reject(waiter: Waiter, error: Rejected) -> None:
 
 def _circuit_open_error(next_trial_s: float) -> CircuitOpen:
     return CircuitOpen(
-        f"the upstream fails and is given a rest; the next trial is due in {next_trial_s:.3g} s",
+        f"the upstream fails and is given a rest; the next trial is due in {format_seconds(next_trial_s, 3)}",
         retry_after_s=next_trial_s,
     )
 
 
 def _deadline_unreachable_error(required_wait_s: float) -> DeadlineUnreachable:
     return DeadlineUnreachable(
-        f"it would have to wait {required_wait_s:.3g} s at least, which is past its deadline; "
+        f"it would have to wait {format_seconds(required_wait_s, 3)} at least, which is past its deadline; "
         "allow more time or send less",
         retry_after_s=required_wait_s,
     )
@@ -249,6 +250,6 @@ def _deadline_unreachable_error(required_wait_s: float) -> DeadlineUnreachable:
 
 def _deadline_infeasible_error(remaining_s: float) -> DeadlineUnreachable:
     return DeadlineUnreachable(
-        f"its turn came {remaining_s:.3g} s before its deadline, and of late the upstream answered nobody as quickly; "
-        "allow more time or send less"
+        f"its turn came {format_seconds(remaining_s, 3)} before its deadline, "
+        "and of late the upstream answered nobody as quickly; allow more time or send less"
     )

@@ -12,6 +12,7 @@ from paceline.admission.copy_memo import CopyMemo
 from paceline.admission.lane_queue import Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.model import Cost, Rate
+from paceline.units import format_seconds
 
 DEFAULT_KEY = "upstream"
 """The partition key where nothing is partitioned."""
@@ -73,7 +74,7 @@ class BudgetTable:
             if cost.get(rate.unit, 0.0) > rate.limit:
                 return (
                     f"cost {cost[rate.unit]:g} {rate.unit} is above the window's limit of {rate.limit:g} "
-                    f"per {rate.per_s:g} s: it can never be paid; split the request or raise the limit"
+                    f"per {format_seconds(rate.per_s)}: it can never be paid; split the request or raise the limit"
                 )
         return None
 

@@ -18,12 +18,11 @@ from paceline.cli.io.service_client import ConnectionLost, ServiceClient, Servic
 from paceline.cli.remote_backend import batch_body
 from paceline.cli.run_file import open_input
 from paceline.cli.ui.compare_report import format_ms
-from paceline.cli.ui.progress import format_elapsed
 from paceline.cli.ui.text_table import text_table
 from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Batch
-from paceline.units import MAX_DURATION_S
+from paceline.units import MAX_DURATION_S, format_rounded_duration
 
 EXIT_ALL_ON_TIME = 0
 EXIT_SOME_NOT_ON_TIME = 1
@@ -136,6 +135,4 @@ def _summary(plan: Plan, *, has_deadline: bool) -> str:
 
 
 def _format_span(milliseconds: float | None) -> str:
-    if milliseconds is None:
-        return "?"
-    return format_ms(milliseconds) if milliseconds < 60_000 else format_elapsed(milliseconds / 1000)
+    return "?" if milliseconds is None else format_rounded_duration(milliseconds / 1000, clock=True)

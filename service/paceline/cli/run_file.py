@@ -22,8 +22,9 @@ from paceline.cli.io.id_set import IdSet
 from paceline.cli.io.ndjson_reader import NdjsonReader
 from paceline.cli.io.output_file import OutputFile, is_same_file, open_output
 from paceline.cli.io.output_writer import OutputWriter
-from paceline.cli.ui.progress import ProgressSnapshot, count_lines, format_elapsed, show_progress
+from paceline.cli.ui.progress import ProgressSnapshot, count_lines, show_progress
 from paceline.cli.usage_error import UsageError
+from paceline.units import format_rounded_duration
 
 EXIT_ALL_SUCCEEDED = 0
 EXIT_SOME_FAILED = 1
@@ -202,7 +203,7 @@ def open_input(path: str) -> int:
 def _summary(reader: NdjsonReader, writer: OutputWriter, elapsed_s: float) -> str:
     totals = writer.totals
     per_second = totals.total / elapsed_s if elapsed_s > 0 else 0.0
-    took = f"{elapsed_s:.1f}s" if elapsed_s < 60 else format_elapsed(elapsed_s)
+    took = format_rounded_duration(elapsed_s, decimals=1, clock=True)
     parts = [f"{totals.succeeded:,} succeeded", f"{totals.failed:,} failed", f"{totals.rejected:,} rejected"]
     if reader.lines_skipped:
         parts.append(f"{reader.lines_skipped:,} done before")

@@ -8,6 +8,7 @@ from aiolimiter import AsyncLimiter
 
 from paceline.errors import InvalidRequest
 from paceline.model import Rate, Request, Response, Send
+from paceline.units import format_seconds
 
 
 class TokenBucketLayer:
@@ -25,8 +26,8 @@ class TokenBucketLayer:
         cost = request.cost["requests"]
         if cost > self._rate.limit:
             raise InvalidRequest(
-                f"cost {cost:g} is above the batch's own rate of {self._rate.limit:g} per {self._rate.per_s:g} s: "
-                "it can never be paid; lower the cost or raise the rate"
+                f"cost {cost:g} is above the batch's own rate of {self._rate.limit:g} "
+                f"per {format_seconds(self._rate.per_s)}: it can never be paid; lower the cost or raise the rate"
             )
         began_at = time.perf_counter()
         try:

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from paceline.errors import AttemptTimeout, DeadlineExceeded, ItemTimeout
 from paceline.model import Receipt, Request, Response, Send
+from paceline.units import format_seconds
 
 
 class CancelTimer:
@@ -76,10 +77,10 @@ class AttemptTimeoutLayer:
         sent = request.exchange.written_at is not None
         if remaining_s <= request.attempt_timeout_s:
             raise ItemTimeout(
-                f"no answer within the item's timeout of {request.timeout_s:g} s in flight and backoff",
+                f"no answer within the item's timeout of {format_seconds(request.timeout_s)} in flight and backoff",
                 sent=sent,
             )
-        raise AttemptTimeout(f"no answer within {request.attempt_timeout_s:g} s", sent=sent)
+        raise AttemptTimeout(f"no answer within {format_seconds(request.attempt_timeout_s)}", sent=sent)
 
 
 def _explain_longest_wait(receipt: Receipt, is_paused: bool) -> str:
@@ -96,4 +97,4 @@ def _explain_longest_wait(receipt: Receipt, is_paused: bool) -> str:
         return "an operator has paused its upstream; resume it, or send the item again later"
     if longest_s <= 0:
         return "its turn never came; allow more time or send fewer items"
-    return f"it waited {longest_s:.3g} s {what}; {fix}"
+    return f"it waited {format_seconds(longest_s, 3)} {what}; {fix}"

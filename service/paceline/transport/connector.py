@@ -22,6 +22,7 @@ from paceline.model import Url
 from paceline.transport.base import TransportOptions
 from paceline.transport.egress import EgressGuard
 from paceline.transport.url import parse_url
+from paceline.units import format_seconds
 
 _MAX_PROXY_HEAD_BYTES = 16 * 1024
 
@@ -181,4 +182,4 @@ def _parse_proxy(text: str) -> _Proxy:
 
 
 def _connect_timeout_message(next_hop: Url, timeout_s: float) -> str:
-    return f"{next_hop.authority}: no usable connection within {timeout_s:g} s"
+    return f"{next_hop.authority}: no usable connection within {format_seconds(timeout_s)}"

@@ -16,6 +16,7 @@ from paceline.errors import DnsFailed, EgressDenied
 from paceline.transport.address_classes import AddressClass, classify, embedded_ipv4_addresses, parse_network
 from paceline.transport.base import TransportOptions
 from paceline.transport.resolver import SystemResolver
+from paceline.units import format_seconds
 
 __all__ = ["AddressClass", "EgressGuard", "classify"]
 
@@ -115,7 +116,9 @@ class EgressGuard:
             async with asyncio.timeout(options.dns_timeout_s):
                 addresses = await self._resolver(host)
         except TimeoutError as error:
-            raise DnsFailed(f"{host}: no answer from the resolver within {options.dns_timeout_s:g} s") from error
+            raise DnsFailed(
+                f"{host}: no answer from the resolver within {format_seconds(options.dns_timeout_s)}"
+            ) from error
         except (OSError, UnicodeError) as error:
             raise DnsFailed(f"{host}: {getattr(error, 'strerror', None) or error}") from error
         if not addresses:

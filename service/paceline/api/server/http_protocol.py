@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from paceline.api.errors import PROBLEM_TYPE, ApiError, HeadTooLarge, RequestTimeout, reason_phrase, to_problem
 from paceline.api.server.malformed_request import explain_malformed_request
 from paceline.api.server.slow_readers import SlowReaderGuard
+from paceline.units import format_seconds
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_READ_AHEAD_BYTES = 64 * 1024
@@ -214,7 +215,8 @@ class HardenedProtocol(HttpToolsProtocol):
         else:
             self._reject(
                 RequestTimeout(
-                    f"the request did not arrive within {allowed_s:.3g} s; send it faster, or less at a time"
+                    f"the request did not arrive within {format_seconds(allowed_s, 3)}; "
+                    "send it faster, or less at a time"
                 )
             )
 

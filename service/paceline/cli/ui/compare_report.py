@@ -7,6 +7,7 @@ from math import floor, log10
 
 from paceline.batch.compare import StrategyResult
 from paceline.model import OutcomeKind
+from paceline.units import format_duration, format_rounded_duration
 
 _WIDTH = 80
 _P50_FILL, _P95_FILL, _P99_FILL = "█", "▓", "░"
@@ -64,7 +65,7 @@ def latency_plot(rows: Sequence[StrategyResult], width: int = _WIDTH) -> str:
     tick_ms = low
     while tick_ms <= high:
         tick_column = margin + round(length * log10(tick_ms / low) / log10(high / low))
-        axis[tick_column : tick_column + 8] = f"|{_tick_label(tick_ms)}".ljust(8)
+        axis[tick_column : tick_column + 8] = f"|{format_duration(tick_ms / 1000)}".ljust(8)
         tick_ms *= 10
     return "\n".join([*lines, "".join(axis)[:width].rstrip()])
 
@@ -86,15 +87,8 @@ def row_labels(rows: Sequence[StrategyResult]) -> list[str]:
     return [row.strategy.value for row in rows]
 
 
-def _tick_label(milliseconds: float) -> str:
-    return f"{milliseconds / 1000:g}s" if milliseconds >= 1000 else f"{milliseconds:g}ms"
-
-
 def format_ms(milliseconds: float | None) -> str:
     """Three digits and a unit: `4.21ms`, `42.1ms`, `8.03s`; a dash for none."""
     if milliseconds is None:
         return "-"
-    if milliseconds >= 999.5:
-        seconds = milliseconds / 1000
-        return f"{seconds:.0f}s" if seconds >= 100 else f"{seconds:.1f}s" if seconds >= 10 else f"{seconds:.2f}s"
-    return f"{milliseconds:.0f}ms" if milliseconds >= 100 else f"{milliseconds:.3g}ms"
+    return format_rounded_duration(milliseconds / 1000)

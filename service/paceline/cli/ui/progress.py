@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from msgspec import Struct
 
 from paceline.cli.io.output_writer import RunTotals
+from paceline.units import format_rounded_duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -82,18 +83,9 @@ def progress_line(snapshot: ProgressSnapshot, per_second: float) -> str:
         text += f", {unsuccessful:,} not"
     text += f", {per_second:.1f}/s"
     if snapshot.total is not None and per_second > 0 and snapshot.total > snapshot.done:
-        text += f", {format_elapsed((snapshot.total - snapshot.done) / per_second)} left"
+        remaining_s = (snapshot.total - snapshot.done) / per_second
+        text += f", {format_rounded_duration(remaining_s, decimals=0, clock=True)} left"
     return text
-
-
-def format_elapsed(seconds: float) -> str:
-    """`42s`, `3m10s`, `2h05m`."""
-    whole_s = round(seconds)
-    if whole_s < 60:
-        return f"{whole_s}s"
-    if whole_s < 3600:
-        return f"{whole_s // 60}m{whole_s % 60:02d}s"
-    return f"{whole_s // 3600}h{whole_s % 3600 // 60:02d}m"
 
 
 def count_lines(fd: int) -> int | None:
