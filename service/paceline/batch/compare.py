@@ -10,10 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from msgspec import Struct
 from msgspec.structs import replace
+from pydantic import with_config
 
 from paceline.batch.input_errors import FieldError
 from paceline.batch.runner import BatchRunner
@@ -45,26 +47,39 @@ class Comparison(Struct, frozen=True):
     tenant: Tenant
 
 
-class StrategyResult(Struct, frozen=True):
-    """How one strategy did. Throughput counts successes.
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class StrategyResult:
+    """The result of one strategy on one engine.
 
-    The percentiles are of the time from the batch's start to an item's success, its wait for its turn included: what
-    somebody sees who hands over everything at once, wherever a strategy does its queueing.
+    The percentiles are of the time from the start of the batch to an item's success, its waits included: what a caller
+    sees that hands over everything at once, wherever a strategy does its queueing.
     """
 
     strategy: Strategy
+    """Strategy that sent the requests."""
     engine: EngineName
+    """HTTP library that sent them."""
     elapsed_ms: float
+    """Milliseconds from the first request to the last outcome."""
     throughput_per_s: float
+    """Successes a second."""
     p50_ms: float | None
+    """Median of the milliseconds to an item's success; null if no item succeeded."""
     p95_ms: float | None
+    """95th percentile of the same."""
     p99_ms: float | None
+    """99th percentile of the same."""
     status_counts: dict[str, int]
+    """Items by the status of their last response."""
     outcomes: dict[str, int]
+    """Items by outcome."""
     refusals: int
-    """Answers by which the upstream refused an attempt for its rate."""
+    """Responses by which the upstream refused an attempt for its rate."""
     attempts: int
+    """Requests sent, retries included."""
     retries: int
+    """Requests that repeated an earlier attempt of the same item."""
 
 
 async def compare(runner: BatchRunner, comparison: Comparison) -> list[StrategyResult]:

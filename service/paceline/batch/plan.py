@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 
-from msgspec import Struct
+from pydantic import with_config
 
 from paceline.admission.forecast import SimulatedGate
 from paceline.admission.lane_queue import Lane
@@ -24,36 +25,53 @@ _NEGLIGIBLE_WAIT_S = 0.001
 """Seconds. A smaller sum of waits is no bottleneck."""
 
 
-class Bottleneck(Struct, frozen=True):
-    """What the finish time hangs on: a window as `limit/per`, `header`, `concurrency` or `pause`."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """What the finish time depends on."""
 
     upstream: str
+    """Name of the upstream."""
     window: str
+    """The window as `limit/per`, or `header`, `concurrency` or `pause`."""
 
 
-class UpstreamPlan(Struct, frozen=True):
-    """One upstream's part; `call_ms` is how long each call was taken to be."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class UpstreamPlan:
+    """One upstream's part of a plan."""
 
     upstream: str
+    """Name of the upstream; `other` for hosts that are not declared."""
     items: int
+    """Items that go to the upstream."""
     finish_in_ms: float | None
+    """Milliseconds until the last of them has its outcome; null if that cannot be known."""
     window: str | None
+    """What the finish time depends on, as in `binding`; null if nothing holds the items back."""
     misses_deadline: int
+    """Items that would miss their deadline."""
     rejected: int
+    """Items that would never be sent."""
     call_ms: float
+    """Milliseconds that the plan assumes for each call."""
 
 
-class Plan(Struct, frozen=True):
-    """The whole; `finish_in_ms` is None where nobody can say, as under an operator's pause.
-
-    `rejected` items would never be sent: unusable, unpayable, or dependent on such; some belong to no upstream.
-    """
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch would take."""
 
     finish_in_ms: float | None
+    """Milliseconds until the last outcome; null if that cannot be known, as while an operator pauses an upstream."""
     binding: Bottleneck | None
+    """What the finish time depends on; null if nothing holds the items back."""
     misses_deadline: int
+    """Items that would miss their deadline."""
     rejected: int
+    """Items that would never be sent, those that belong to no upstream included."""
     per_upstream: list[UpstreamPlan]
+    """The plan of each upstream."""
 
 
 async def plan_batch(registry: UpstreamRegistry, batch: Batch) -> Plan:

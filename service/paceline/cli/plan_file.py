@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 import msgspec
@@ -93,7 +94,7 @@ async def _plan_remotely(fd: int, batch: Batch, client: ServiceClient) -> Plan:
         raise UsageError(str(error)) from None
     except msgspec.DecodeError:
         raise UsageError("the service answered what is no plan; is it Paceline of this version?") from None
-    return msgspec.structs.replace(result, rejected=result.rejected + invalid_count)
+    return replace(result, rejected=result.rejected + invalid_count)
 
 
 def _upstreams_table(rows: Sequence[UpstreamPlan], *, has_deadline: bool) -> str:

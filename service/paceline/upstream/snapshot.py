@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, structs
+from dataclasses import dataclass, fields
+
+from pydantic import with_config
 
 from paceline.admission.budget import Budget
 from paceline.config import UpstreamConfig
@@ -11,61 +13,101 @@ from paceline.units import format_duration
 from paceline.upstream.upstream import Upstream
 
 
-class WindowState(Struct, frozen=True):
-    """One window: tokens that are free now, and where the limit comes from; `per` is None where it was not told."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """One window of a budget."""
 
-    limit: float
+    limit: int | float
+    """Units that the window allows in a period; for a learned window, in a second."""
     per: str | None
+    """Length of the period, such as `1m`; null if the headers that advertised the limit do not say it."""
     unit: str
-    remaining: float
+    """What the window counts: `requests`, or a unit of the items' `cost` such as `tokens`."""
+    remaining: int | float
+    """Units that are free now."""
     source: str = "declared"
+    """Where the limit comes from: `declared` in the configuration, `header` for rate headers, or `learned`."""
 
 
-class AdvertisedWindowState(Struct, frozen=True):
-    """One window as rate headers told it."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class AdvertisedWindowState:
+    """One window as rate headers advertised it."""
 
     name: str
+    """Name of the window."""
     unit: str
+    """What the window counts."""
     limit: float | None
+    """Units that the window allows in a period; null if the headers do not say it."""
     remaining: float | None
+    """Units that remained when the headers were written; null if they do not say it."""
     reset_after_ms: float | None
+    """Milliseconds from the headers to the reset of the window; null if they do not say it."""
     per: str | None
+    """Length of the period, such as `1m`; null if the headers do not say it."""
 
 
-class RateInfoState(Struct, frozen=True):
-    """What rate headers told last, the dialect that read it, and whether a wait was cut to `max_pause`."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class RateInfoState:
+    """What the last rate headers of a budget advertised."""
 
     dialect: str
+    """Dialect that the headers are written in."""
     retry_after_ms: float | None
+    """Milliseconds to wait before the next request; null if the headers do not ask for a wait."""
     windows: list[AdvertisedWindowState]
+    """The advertised windows."""
     clamped: bool
+    """Whether the headers asked for a wait longer than `max_pause` of the upstream, which was cut to it."""
 
 
-class BudgetState(Struct, frozen=True):
-    """One budget's windows and pause; `last_rate_info` is what rate headers said last."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """One budget of an upstream: its windows and its pause."""
 
     key: str
+    """Key of the partition that the budget counts; `upstream` if the upstream has one budget."""
     rate_limit_per_second: float | None
+    """Requests a second that the tightest window allows; null if no window limits requests."""
     paused_for_ms: float
+    """Milliseconds for which a throttled response still pauses the budget."""
     windows: list[WindowState]
+    """The windows: declared, advertised and learned."""
     last_rate_info: RateInfoState | None = None
+    """What the last rate headers advertised; null if no response had any."""
 
 
-class UpstreamState(Struct, frozen=True):
-    """One upstream as it stands."""
+@with_config(use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True)
+class UpstreamState:
+    """The live state of one upstream."""
 
     name: str
+    """Name of the upstream; `other` for hosts that are not declared."""
     base_url: str | None
+    """URL that paths are resolved against."""
     engine: str
+    """HTTP library that sends the requests."""
     paused: bool
+    """Whether an operator paused the upstream."""
     in_flight: int
+    """Calls in flight."""
     queued: int
+    """Items that wait to be sent."""
     concurrency_limit: int
+    """Maximum number of calls in flight at present."""
     budgets: list[BudgetState]
+    """The budgets, one for each partition in use."""
     breaker: str = "closed"
+    """State of the circuit breaker: `closed`, `open` or `half_open`."""
 
 
-class UpstreamSnapshot(UpstreamState, frozen=True):
+@dataclass(frozen=True, slots=True)
+class UpstreamSnapshot(UpstreamState):
     """A state with what only the gauges show."""
 
     retry_budget_remaining: float = 0.0
@@ -89,9 +131,9 @@ def state_of(upstream: Upstream, now: float) -> UpstreamState:
 
 def snapshot_of(upstream: Upstream, now: float) -> UpstreamSnapshot:
     """A snapshot for the gauges."""
-    return UpstreamSnapshot(
-        **structs.asdict(state_of(upstream, now)), retry_budget_remaining=upstream.retry_budget.remaining(now)
-    )
+    state = state_of(upstream, now)
+    shown = {field.name: getattr(state, field.name) for field in fields(state)}
+    return UpstreamSnapshot(**shown, retry_budget_remaining=upstream.retry_budget.remaining(now))
 
 
 def _budget_state(budget: Budget, now: float) -> BudgetState:
