@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,6 +24,7 @@ from paceline.cli.io.service_client import (
 from paceline.cli.local_backend import invalid_line_outcome
 from paceline.cli.usage_error import UsageError
 from paceline.model import Batch, ErrorCode, Expect, Outcome, OutcomeKind, Receipt, Strategy
+from paceline.retry_after import parse_retry_after
 
 _PARALLEL_BATCHES = 4
 """Sent side by side, so that the last items of one do not leave the upstream idle."""
@@ -158,7 +159,7 @@ class RemoteBackend:
                 return await self._read_results(chunk, response, writer), 0.0
             error = await response.read_error()
             if response.status in (429, 503):
-                return chunk, _retry_after_s(response.headers.get("retry-after", ""))
+                return chunk, _wait_before_resend_s(response.headers)
         return await self._recover(chunk, error, writer), 0.0
 
     async def _recover(
@@ -266,6 +267,7 @@ def _item_json(line: InputLine) -> bytes:
     return msgspec.json.encode({"id": line.id, **fields})
 
 
-def _retry_after_s(retry_after: str) -> float:
-    """What the service asks to wait; one second where it does not say."""
-    return min(60.0, max(0.1, float(retry_after))) if retry_after.isdecimal() else 1.0
+def _wait_before_resend_s(headers: Mapping[str, str]) -> float:
+    """What the service, or a proxy in front of it, asks to wait; one second where it does not say."""
+    retry_after_s = parse_retry_after(headers.items(), time.time())
+    return 1.0 if retry_after_s is None else min(60.0, max(0.1, retry_after_s))
