@@ -71,7 +71,8 @@ async def _serve_until_signal(
     from paceline.api.load_shedding import LoadShedder
     from paceline.api.middleware.trusted_host import TrustedHostMiddleware
     from paceline.api.server.admin import AdminApp, AdminServer
-    from paceline.api.server.uvicorn_server import FLUSH_TIMEOUT_S, UvicornServer
+    from paceline.api.server.drain import begin_drain, drain
+    from paceline.api.server.uvicorn_server import UvicornServer
     from paceline.app import Service, create_app
     from paceline.telemetry.logging import LoggingListener, configure_logging
     from paceline.telemetry.metrics import Metrics
@@ -91,8 +92,7 @@ async def _serve_until_signal(
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
 
     def begin_shutdown() -> None:
-        load_shedder.mark_unready()
-        server.disable_keep_alive()
+        begin_drain(load_shedder, server)
         stop_requested.set()
         for each in _STOP_SIGNALS:  # the next one ends the process
             if os.getpid() == 1:  # the first of a container: the system would do nothing
@@ -125,16 +125,7 @@ async def _serve_until_signal(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             await stop_requested.wait()
-            pre_stop_s = service.config.server.pre_stop
-            if pre_stop_s > 0:
-                log.info("unready, still taking what comes", pre_stop_s=pre_stop_s)
-                await asyncio.sleep(pre_stop_s)
-            load_shedder.stop_accepting()
-            log.info("draining", batches=service.runner.active_batches, items=load_shedder.items)
-            if not await load_shedder.wait_idle(service.config.server.drain):
-                service.runner.stop_all()
-                await load_shedder.wait_idle(FLUSH_TIMEOUT_S)
-            server.should_exit = True
+            await drain(service, load_shedder, server, log)
 
 
 def _tune_garbage_collector() -> None:
