@@ -57,7 +57,16 @@ async def test_health_readiness_and_metrics_need_no_key_and_all_else_does(upstre
     async with start_api(keyed(upstream.url)) as api:
         for path in ("/healthz", "/readyz", "/metrics"):
             assert (await api.request("GET", path)).status == 200
-        for path in ("/v1/upstreams", "/v1/strategies", "/sync/1", "/docs", "/openapi.json", "/nothing", "/healthz/"):
+        for path in (
+            "/v1/upstreams",
+            "/v1/strategies",
+            "/sync/1",
+            "/docs",
+            "/docs/swagger-ui.css",
+            "/openapi.json",
+            "/nothing",
+            "/healthz/",
+        ):
             assert (await api.request("GET", path)).status == 401
 
 

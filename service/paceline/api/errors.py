@@ -28,11 +28,12 @@ from http import HTTPStatus
 from typing import Annotated
 
 import msgspec
+from fastapi.routing import iter_route_contexts
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from paceline.api.problem_code import ProblemCode
@@ -192,8 +193,8 @@ async def render_http_exception(request: Request, error: Exception) -> Response:
         return problem_response(request.scope, NotFound("there is nothing at this path; /docs lists what there is"))
     methods = {
         method
-        for route in request.app.routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for route in iter_route_contexts(request.app.routes)
+        if route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()
     }
     allowed = ", ".join(sorted(methods))
