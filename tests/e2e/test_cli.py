@@ -312,6 +312,19 @@ def test_the_command_starts_without_what_it_does_not_need(folder: Path) -> None:
     assert told.stdout.strip() == "[]"
 
 
+def test_a_command_without_a_server_does_not_import_the_client_of_one(folder: Path) -> None:
+    (folder / "in.ndjson").write_text('{"upstream":"nobody","path":"/"}\n')
+    code = (
+        "import sys, paceline.__main__ as cli\ntry:\n    cli.main()\nexcept SystemExit:\n"
+        "    print('httpx2' in sys.modules, file=sys.stderr)\n"
+    )
+    for arguments in (("run", "in.ndjson"), ("plan", "in.ndjson")):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert ran.stderr.splitlines()[-1] == "False"
+
+
 async def until_lines(file: Path, count: int) -> None:
     async with asyncio.timeout(60):
         while lines_of(file) < count:  # noqa: ASYNC110 - a file tells nobody that it has grown

@@ -18,7 +18,15 @@ from paceline.cli.io.service_client import ServiceClient
 from paceline.cli.remote_backend import RemoteBackend
 from paceline.cli.usage_error import UsageError
 from support.reader_threads import wait_for_reader_threads
-from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, response_head
+from tools.scripted_upstream import (
+    Handler,
+    Peer,
+    ReceivedRequest,
+    ScriptedUpstream,
+    disconnect,
+    reset_connection,
+    response_head,
+)
 
 STREAM = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
 PROBLEM = {"content-type": "application/problem+json"}
@@ -172,6 +180,16 @@ async def test_an_answer_that_breaks_off_loses_no_item(upstream: ScriptedUpstrea
     for name in ("item-0", "item-2"):
         assert outcomes[name]["outcome"] == "cancelled"
         assert outcomes[name]["error"]["sent"] is True
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("script", [disconnect(), reset_connection()], ids=["closed", "reset"])
+async def test_a_connection_that_is_lost_before_the_answer_loses_no_item(
+    upstream: ScriptedUpstream, tmp_path: Path, script: Handler
+) -> None:
+    upstream.script("/v1/batch", script)
+    outcomes = await carried(upstream, tmp_path, numbered(3))
+    assert [(each["outcome"], each["error"]["sent"]) for each in outcomes] == [("cancelled", True)] * 3
     assert len(upstream.requests) == 1
 
 

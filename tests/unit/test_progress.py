@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from paceline.cli.io.output_writer import RunTotals
-from paceline.cli.ui.progress import ProgressSnapshot, count_lines, progress_line, show_progress
+from paceline.cli.ui.progress import ProgressSnapshot, progress_line, show_progress
 from support.virtual_clock import virtual_time
 
 
@@ -54,19 +52,3 @@ async def test_on_a_terminal_it_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     await shown(terminal, within_s=0.5)
     assert "5/10" in terminal.getvalue()
     assert "/s" in terminal.getvalue()
-
-
-def test_lines_of_a_file_are_counted_without_moving_in_it(tmp_path: Path) -> None:
-    file = tmp_path / "in"
-    file.write_bytes(b"a\nb\n\nc")
-    fd = os.open(file, os.O_RDONLY)
-    assert count_lines(fd) == 4
-    assert os.read(fd, 10) == b"a\nb\n\nc"
-    os.close(fd)
-
-
-def test_a_pipe_has_no_known_length() -> None:
-    ends = os.pipe()
-    assert count_lines(ends[0]) is None
-    for end in ends:
-        os.close(end)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,7 +17,6 @@ from paceline.app import Service
 from paceline.batch.compare import Comparison, StrategyResult, missing_rate
 from paceline.batch.compare import compare as compare_strategies
 from paceline.cli.flag_parsing import flag_error
-from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
 from paceline.cli.ui.compare_report import latency_plot, results_table
 from paceline.cli.usage_error import UsageError
 from paceline.config import Config, RateWindowConfig, UpstreamConfig
@@ -26,6 +27,9 @@ from paceline.settings import read_config, read_settings
 from paceline.units import MAX_DURATION_S
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
 from paceline.upstream.registry import UpstreamRegistry
+
+if TYPE_CHECKING:
+    from paceline.cli.io.service_client import ServiceClient
 
 STRATEGY_ORDER = (Strategy.SEQUENTIAL, Strategy.CONCURRENT, Strategy.BOUNDED, Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
 """From the plainest to the one that knows most."""
@@ -115,13 +119,10 @@ async def _compare_remotely(options: CompareOptions, client: ServiceClient) -> l
         body["max_concurrency"] = options.max_concurrency
     if options.rate is not None:
         body["rate"] = {"limit": options.rate.limit, "per": options.rate.per_s, "burst": options.rate.burst}
+    async with aclosing(client):
+        response = await client.call("POST", "/v1/compare", msgspec.json.encode(body))
     try:
-        async with client.post("/v1/compare", msgspec.json.encode(body)) as response:
-            if response.status != 200:
-                raise await response.read_error()
-            return msgspec.json.decode(await response.read_body(), type=_CompareResponse).results
-    except (ServiceUnreachable, ConnectionLost) as error:
-        raise UsageError(str(error)) from None
+        return msgspec.json.decode(response, type=_CompareResponse).results
     except msgspec.DecodeError:
         raise UsageError("the service answered what is no comparison; is it Paceline of this version?") from None
 

@@ -9,12 +9,12 @@ from functools import partial
 import msgspec
 
 from paceline.app import Service
-from paceline.batch.outcome import OutcomeContext, outcome_without_response
 from paceline.batch.run import BatchRun
+from paceline.cli.backend import invalid_line_outcome
 from paceline.cli.io.ndjson_reader import InputLine, InvalidLine, NdjsonReader
 from paceline.cli.io.output_writer import OutcomeLine, OutputWriter
 from paceline.config import Config
-from paceline.model import Batch, ErrorCode, Expect, Outcome, Receipt, Strategy
+from paceline.model import Batch, Outcome, Strategy
 
 _MAX_LINES_PER_TURN = 64
 """Lines decoded and started before the event loop gets a turn."""
@@ -83,9 +83,3 @@ class LocalBackend:
 
     def _outcome_line(self, outcome: Outcome) -> OutcomeLine:
         return OutcomeLine(self._encode(outcome) + b"\n", outcome.outcome, outcome.attempts)
-
-
-def invalid_line_outcome(line: InvalidLine) -> Outcome:
-    """The outcome of a line that is no item."""
-    context = OutcomeContext(line.id, line.index, Expect.AUTO, 0.0, Receipt())
-    return outcome_without_response(context, ErrorCode.INVALID_REQUEST, line.message, 0.0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from math import inf
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -14,16 +15,18 @@ import uvloop
 from paceline.app import Service
 from paceline.batch.plan import Plan, UpstreamPlan, run_simulation
 from paceline.batch.plan_simulation import BatchSimulation
+from paceline.cli.io.batch_json import BatchEncoder
+from paceline.cli.io.input_file import close_input, open_input
 from paceline.cli.io.ndjson_reader import InputLine, NdjsonReader
-from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
-from paceline.cli.remote_backend import batch_body
-from paceline.cli.run_file import open_input
 from paceline.cli.ui.compare_report import format_ms
 from paceline.cli.ui.text_table import text_table
 from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Batch
 from paceline.units import MAX_DURATION_S, format_rounded_duration
+
+if TYPE_CHECKING:
+    from paceline.cli.io.service_client import ServiceClient
 
 EXIT_ALL_ON_TIME = 0
 EXIT_SOME_NOT_ON_TIME = 1
@@ -39,13 +42,12 @@ def plan_file(file: str, batch: Batch, backend: Config | ServiceClient, lookahea
     """
     fd = open_input(file)
     try:
-        if isinstance(backend, ServiceClient):
-            result = uvloop.run(_plan_remotely(fd, batch, backend))
-        else:
+        if isinstance(backend, Config):
             result = uvloop.run(_plan_locally(fd, batch, backend, lookahead, call_s))
+        else:
+            result = uvloop.run(_plan_remotely(fd, batch, backend))
     finally:
-        if fd > 0:
-            os.close(fd)
+        close_input(fd)
     has_deadline = batch.deadline_s < MAX_DURATION_S
     table = _upstreams_table(result.per_upstream, has_deadline=has_deadline)
     print(f"{table}\n\n{_summary(result, has_deadline=has_deadline)}")
@@ -85,13 +87,10 @@ async def _plan_remotely(fd: int, batch: Batch, client: ServiceClient) -> Plan:
     if not chunk:
         return Plan(0.0, None, 0, invalid_count, [])
     deadline_s = batch.deadline_s if batch.deadline_s < MAX_DURATION_S else None
+    async with aclosing(client):
+        response = await client.call("POST", "/v1/plan", BatchEncoder(batch).encode(chunk, deadline_s))
     try:
-        async with client.post("/v1/plan", batch_body(batch, chunk, deadline_s)) as response:
-            if response.status != 200:
-                raise await response.read_error()
-            result = msgspec.json.decode(await response.read_body(), type=Plan)
-    except (ServiceUnreachable, ConnectionLost) as error:
-        raise UsageError(str(error)) from None
+        result = msgspec.json.decode(response, type=Plan)
     except msgspec.DecodeError:
         raise UsageError("the service answered what is no plan; is it Paceline of this version?") from None
     return replace(result, rejected=result.rejected + invalid_count)

@@ -6,12 +6,14 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 
 import msgspec
 from msgspec import Raw, Struct
 
 from paceline.batch.outcome import OutcomeContext, outcome_without_response
-from paceline.cli.flag_parsing import explicit_attempts
+from paceline.cli.backend import invalid_line_outcome
+from paceline.cli.io.batch_json import BatchEncoder
 from paceline.cli.io.ndjson_reader import InputLine, InvalidLine, NdjsonReader
 from paceline.cli.io.output_writer import OutcomeLine, OutputWriter
 from paceline.cli.io.service_client import (
@@ -21,7 +23,6 @@ from paceline.cli.io.service_client import (
     ServiceResponse,
     ServiceUnreachable,
 )
-from paceline.cli.local_backend import invalid_line_outcome
 from paceline.cli.usage_error import UsageError
 from paceline.model import Batch, ErrorCode, Expect, Outcome, OutcomeKind, Receipt, Strategy
 from paceline.retry_after import parse_retry_after
@@ -65,7 +66,7 @@ class RemoteBackend:
             _PARALLEL_BATCHES if can_run_parallel and batch.strategy in (Strategy.ADAPTIVE, Strategy.CONCURRENT) else 1
         )
         self._max_batch_items = max(1, min(_MAX_BATCH_ITEMS, lookahead // self._parallel_batches))
-        self._batch_fields_json = _batch_fields(batch)
+        self._batch_encoder = BatchEncoder(batch)
         self._deadline_at = time.perf_counter() + batch.deadline_s
         self._max_batch_deadline_s = _MAX_BATCH_DEADLINE_S
         self._batch_tasks: set[asyncio.Task[None]] = set()
@@ -115,6 +116,7 @@ class RemoteBackend:
         for task in self._batch_tasks:
             task.cancel()
         await asyncio.gather(*self._batch_tasks, return_exceptions=True)
+        await self._client.aclose()
 
     async def _read_chunk(self, reader: NdjsonReader, writer: OutputWriter) -> list[InputLine | InvalidLine]:
         slots = await writer.acquire_slots(self._max_batch_items)
@@ -151,15 +153,19 @@ class RemoteBackend:
         self, chunk: list[InputLine], writer: OutputWriter, deadline_s: float
     ) -> tuple[list[InputLine], float]:
         """One try. Returns what is to be sent again, and after how long."""
-        body = _batch_json(self._batch_fields_json, chunk, deadline_s)
-        async with self._client.post("/v1/batch", body, _NDJSON) as response:
-            if response.status == 200:
-                if not response.headers.get("content-type", "").startswith(_NDJSON):
-                    raise UsageError(f"{self._client.address} does not answer like Paceline; correct --server")
-                return await self._read_results(chunk, response, writer), 0.0
-            error = await response.read_error()
-            if response.status in (429, 503):
-                return chunk, _wait_before_resend_s(response.headers)
+        body = self._batch_encoder.encode(chunk, deadline_s)
+        try:
+            async with self._client.stream("POST", "/v1/batch", body, _NDJSON) as response:
+                if response.status == 200:
+                    if not response.headers.get("content-type", "").startswith(_NDJSON):
+                        raise UsageError(f"{self._client.address} does not answer like Paceline; correct --server")
+                    return await self._read_results(chunk, response, writer), 0.0
+                error = await response.read_error()
+                if response.status in (429, 503):
+                    return chunk, _wait_before_resend_s(response.headers)
+        except ConnectionLost as lost:
+            self._write_failures(chunk, writer, ErrorCode.CANCELLED, str(lost), sent=True)
+            return [], 0.0
         return await self._recover(chunk, error, writer), 0.0
 
     async def _recover(
@@ -188,17 +194,18 @@ class RemoteBackend:
         unanswered = dict(enumerate(chunk))
         resend: list[InputLine] = []
         try:
-            async for text in response.iter_lines():
-                if text.startswith(b'{"summary"'):
-                    break
-                result = self._decode_result(text)
-                line = unanswered.pop(result.index)
-                if self._should_resend(result):
-                    resend.append(line)
-                    continue
-                fields = self._decode_fields(text)
-                fields["index"] = Raw(b"%d" % line.index)
-                writer.enqueue(OutcomeLine(self._encode(fields) + b"\n", result.outcome, result.attempts))
+            async with aclosing(response.iter_lines()) as lines:
+                async for text in lines:
+                    if text.startswith(b'{"summary"'):
+                        break
+                    result = self._decode_result(text)
+                    line = unanswered.pop(result.index)
+                    if self._should_resend(result):
+                        resend.append(line)
+                        continue
+                    fields = self._decode_fields(text)
+                    fields["index"] = Raw(b"%d" % line.index)
+                    writer.enqueue(OutcomeLine(self._encode(fields) + b"\n", result.outcome, result.attempts))
         except ConnectionLost as error:
             reason = str(error)
         except (msgspec.DecodeError, KeyError):
@@ -230,41 +237,6 @@ class RemoteBackend:
 
     def _write_outcome(self, writer: OutputWriter, outcome: Outcome) -> None:
         writer.enqueue(OutcomeLine(self._encode(outcome) + b"\n", outcome.outcome, outcome.attempts))
-
-
-def _batch_fields(batch: Batch) -> bytes:
-    """The batch's own fields, without the brace that closes them."""
-    fields: dict[str, object] = {"strategy": batch.strategy, "priority": batch.priority}
-    if batch.max_concurrency is not None:
-        fields["max_concurrency"] = batch.max_concurrency
-    if batch.rate is not None:
-        fields["rate"] = {"limit": batch.rate.limit, "per": batch.rate.per_s, "burst": batch.rate.burst}
-    attempts = explicit_attempts(batch)
-    if attempts is not None:
-        fields["retry"] = {"attempts": attempts}
-    return msgspec.json.encode(fields)[:-1]
-
-
-def batch_body(batch: Batch, chunk: Sequence[InputLine], deadline_s: float | None) -> bytes:
-    """What `POST /v1/batch` takes."""
-    return _batch_json(_batch_fields(batch), chunk, deadline_s)
-
-
-def _batch_json(fields_json: bytes, chunk: Sequence[InputLine], deadline_s: float | None) -> bytes:
-    deadline = b"" if deadline_s is None else b',"deadline":%.3f' % deadline_s
-    return b"".join((fields_json, deadline, b',"requests":[', _items_json(chunk), b"]}"))
-
-
-def _items_json(chunk: Sequence[InputLine]) -> bytes:
-    return b",".join(_item_json(entry) for entry in chunk)
-
-
-def _item_json(line: InputLine) -> bytes:
-    """The line as it was written; one without an id gets its index, as it would in a batch of the whole input."""
-    if isinstance(line.item.id, str):
-        return line.text
-    fields = msgspec.json.decode(line.text, type=dict[str, Raw])
-    return msgspec.json.encode({"id": line.id, **fields})
 
 
 def _wait_before_resend_s(headers: Mapping[str, str]) -> float:

@@ -7,22 +7,22 @@ gives it back when its outcome is written. A reader that is slow makes the run s
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import uvloop
 from msgspec import Struct
 
+from paceline.cli.backend import Backend
 from paceline.cli.io.id_set import IdSet
+from paceline.cli.io.input_file import close_input, count_lines, is_same_file, open_input
 from paceline.cli.io.ndjson_reader import NdjsonReader
-from paceline.cli.io.output_file import OutputFile, is_same_file, open_output
+from paceline.cli.io.output_file import OutputFile, open_output
 from paceline.cli.io.output_writer import OutputWriter
-from paceline.cli.ui.progress import ProgressSnapshot, count_lines, show_progress
+from paceline.cli.ui.progress import ProgressSnapshot, show_progress
 from paceline.cli.usage_error import UsageError
 from paceline.units import format_rounded_duration
 
@@ -32,21 +32,6 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 INTERRUPT_GRACE_S = 5.0
 """How long what is in flight may go on after Ctrl-C or SIGTERM; a second one ends it at once."""
-
-_STDIN = 0
-
-
-class Backend(Protocol):
-    """How items get their outcomes: on the engine here, or through a service."""
-
-    async def run(self, reader: NdjsonReader, writer: OutputWriter) -> None:
-        """Read, send and await every item."""
-
-    async def drain(self, within_s: float) -> None:
-        """After `carry` was cancelled: let what is in flight end."""
-
-    async def close(self) -> None:
-        """Let go of everything."""
 
 
 class RunFiles(Struct, frozen=True):
@@ -73,8 +58,7 @@ def run_file(files: RunFiles, open_backend: Callable[[], Backend], lookahead: in
         finally:
             output.close()
     finally:
-        if fd != _STDIN:
-            os.close(fd)
+        close_input(fd)
 
 
 async def _run_and_summarize(
@@ -181,23 +165,6 @@ async def _report_progress(
 
     if not (is_output_terminal and sys.stderr.isatty()):
         await show_progress(take_snapshot)
-
-
-def open_input(path: str) -> int:
-    """A descriptor of a file, or of the standard input for `-`.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    if path == "-":
-        return _STDIN
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    with suppress(OSError):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return fd
 
 
 def _summary(reader: NdjsonReader, writer: OutputWriter, elapsed_s: float) -> str:

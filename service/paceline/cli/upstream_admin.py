@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from paceline.cli.io.service_client import ConnectionLost, ServiceClient, ServiceUnreachable
 from paceline.cli.ui.compare_report import format_ms
 from paceline.cli.ui.text_table import text_table
-from paceline.cli.usage_error import UsageError
 from paceline.model import Rate
+
+if TYPE_CHECKING:
+    from paceline.cli.io.service_client import ServiceClient
 
 _PATH = "/v1/upstreams"
 
@@ -76,13 +79,8 @@ def rate_patch(rates: Sequence[Rate]) -> dict[str, object]:
 
 
 async def _request(client: ServiceClient, method: str, path: str, body: bytes = b"") -> bytes:
-    try:
-        async with client.request(method, path, body) as response:
-            if response.status != 200:
-                raise await response.read_error()
-            return await response.read_body()
-    except (ServiceUnreachable, ConnectionLost) as error:
-        raise UsageError(str(error)) from None
+    async with aclosing(client):
+        return await client.call(method, path, body)
 
 
 def _upstreams_table(states: Sequence[_UpstreamState]) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.commands.backend import remote_service
 from paceline.cli.commands.shared_flags import (
     Burst,
     ConfigFile,
@@ -16,6 +15,7 @@ from paceline.cli.commands.shared_flags import (
     MaxConcurrency,
     RateText,
     ServerUrl,
+    remote_service,
 )
 from paceline.model import Strategy
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.commands.backend import local_config, remote_service
 from paceline.cli.commands.shared_flags import (
     Burst,
     ConfigFile,
@@ -15,6 +14,8 @@ from paceline.cli.commands.shared_flags import (
     MaxConcurrency,
     RateText,
     ServerUrl,
+    local_config,
+    remote_service,
 )
 from paceline.model import Priority, Strategy
 
@@ -47,7 +48,7 @@ def plan(
     Exit code: 0 everything would be sent, and in time; 1 something would not; 2 it could not plan as called.
     """
     from paceline.cli.flag_parsing import batch_from_flags, parse_duration_flag
-    from paceline.cli.plan_file import plan_file as plan_file
+    from paceline.cli.plan_file import plan_file
     from paceline.cli.usage_error import UsageError
 
     batch = batch_from_flags(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paceline.cli.commands.backend import local_config, remote_service
 from paceline.cli.commands.shared_flags import (
     Burst,
     ConfigFile,
@@ -15,8 +14,13 @@ from paceline.cli.commands.shared_flags import (
     MaxConcurrency,
     RateText,
     ServerUrl,
+    local_config,
+    remote_service,
 )
 from paceline.model import Priority, Strategy
+
+if TYPE_CHECKING:
+    from paceline.cli.backend import Backend
 
 
 def run(
@@ -58,10 +62,7 @@ def run(
     --resume does the rest.
     """
     from paceline.cli.flag_parsing import batch_from_flags
-    from paceline.cli.local_backend import LocalBackend
-    from paceline.cli.remote_backend import RemoteBackend
-    from paceline.cli.run_file import Backend, RunFiles
-    from paceline.cli.run_file import run_file as run_file
+    from paceline.cli.run_file import RunFiles, run_file
 
     batch = batch_from_flags(
         strategy=strategy,
@@ -77,7 +78,11 @@ def run(
 
     def open_backend() -> Backend:
         if client is not None:
+            from paceline.cli.remote_backend import RemoteBackend
+
             return RemoteBackend(client, batch, lookahead)
+        from paceline.cli.local_backend import LocalBackend
+
         assert local is not None
         return LocalBackend(local, batch)
 

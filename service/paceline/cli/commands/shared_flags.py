@@ -1,11 +1,16 @@
-"""Flags that several commands share, each written once."""
+"""Flags that several commands share, each declared once, and what `--server` and `--config` give a command."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from paceline.cli.io.service_client import ServiceClient
+    from paceline.config import Config
 
 ConfigFile = Annotated[
     Path | None,
@@ -34,3 +39,28 @@ Burst = Annotated[
 MaxConcurrency = Annotated[
     int | None, typer.Option("--max-concurrency", metavar="N", help="At most N calls in flight.")
 ]
+
+
+def remote_service(
+    server: str | None, key: str | None, key_file: Path | None, config: Path | None
+) -> ServiceClient | None:
+    """The service to go through, if one is named; its key and our own configuration exclude each other."""
+    from paceline.cli.flag_parsing import read_api_key
+    from paceline.cli.usage_error import UsageError
+
+    if server is None:
+        if key is not None or key_file is not None:
+            raise UsageError("--key and --key-file: belong to a --server; name one")
+        return None
+    if config is not None:
+        raise UsageError("--config: the service at --server has its own; give one of them")
+    from paceline.cli.io.service_client import ServiceClient  # httpx2 with it
+
+    return ServiceClient(server, read_api_key(key, key_file))
+
+
+def local_config(file: Path | None) -> Config:
+    """The configuration of an engine of its own."""
+    from paceline.settings import read_config, read_settings
+
+    return read_config(read_settings(config=file), os.environ)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -71,14 +70,6 @@ def open_output(path: str | None, *, resume: bool) -> tuple[OutputFile, IdSet | 
         os.close(fd)
         raise
     return OutputFile(fd, path), completed_ids if resume else None
-
-
-def is_same_file(path: str, fd: int) -> bool:
-    """True when `path` is what `fd` has open: a run would read its own results."""
-    try:
-        return os.path.samestat(Path(path).stat(), os.fstat(fd))
-    except OSError:
-        return False
 
 
 def _prepare_resume(fd: int, path: str, resume: bool) -> IdSet:

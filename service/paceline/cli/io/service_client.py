@@ -1,14 +1,16 @@
-"""One request at a time to a running service; its answer is read as it comes."""
+"""Requests to a running service over httpx2. A response is read as it arrives.
+
+Imported only where `--server` is given: httpx2 takes longer to import than most commands take to run.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
-import httptools
+import httpx2
 import msgspec
 from msgspec import Struct
 
@@ -16,19 +18,18 @@ from paceline import __version__
 from paceline.cli.usage_error import UsageError
 
 _CONNECT_TIMEOUT_S = 5.0
-_READ_BYTES = 64 * 1024
 
 
 class ServiceUnreachable(Exception):
-    """The service cannot be reached; nothing of the request was taken."""
+    """No connection to the service: it has received nothing of the request."""
 
 
 class ConnectionLost(Exception):
-    """The answer ended before it was whole; the service may have acted on the request."""
+    """The response ended early; the service may have acted on the request."""
 
 
 class ServiceErrorResponse(UsageError):
-    """The service refused the request as it is; the text is its own reason."""
+    """The service rejected the request; the message is its own reason."""
 
     def __init__(self, status: int, detail: str, field: str | None = None) -> None:
         super().__init__(f"the service answered {status}: {detail}")
@@ -41,45 +42,48 @@ class _Problem(Struct):
 
 
 class ServiceResponse:
-    """An answer whose head is here."""
+    """A response whose head has arrived."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self._reader = reader
-        self._parser = httptools.HttpResponseParser(self)
-        self._content = bytearray()
-        self._is_head_done = self._is_complete = False
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
 
-    async def iter_lines(self) -> AsyncIterator[bytes]:
-        """Its body's lines, without their ends.
+    async def iter_lines(self) -> AsyncGenerator[bytes]:
+        """Yield the lines of the body as they arrive, without their ends.
+
+        httpx2's own `aiter_lines` splits at every line end that Unicode knows, some of which JSON allows in a string.
 
         Raises:
-            BrokenOff: it ended too soon.
+            ConnectionLost: the body ended early.
         """
-        while True:
-            *complete, rest = self._content.split(b"\n")
-            self._content = rest
-            for line in complete:
-                yield bytes(line)
-            if self._is_complete:
-                break
-            await self._read_more()
-        if rest:
-            yield bytes(rest)
+        partial = bytearray()
+        with _transport_errors():
+            async with aclosing(self._response.aiter_raw()) as chunks:
+                async for chunk in chunks:
+                    *ended, rest = chunk.split(b"\n")
+                    for line in ended:
+                        yield bytes(partial + line)
+                        partial.clear()
+                    partial += rest
+        if partial:
+            yield bytes(partial)
 
     async def read_body(self) -> bytes:
-        """All of it.
+        """Read the whole body.
 
         Raises:
-            BrokenOff: it ended too soon.
+            ConnectionLost: the body ended early.
         """
-        while not self._is_complete:
-            await self._read_more()
-        return bytes(self._content)
+        with _transport_errors():
+            return await self._response.aread()
 
     async def read_error(self) -> ServiceErrorResponse:
-        """Why the service refused it, in its own words."""
+        """Read why the service rejected the request, in its own words.
+
+        Raises:
+            ConnectionLost: the body ended early.
+        """
         body = await self.read_body()
         try:
             problem = msgspec.json.decode(body, type=_Problem)
@@ -87,101 +91,104 @@ class ServiceResponse:
             problem = _Problem()
         return ServiceErrorResponse(self.status, problem.detail or "it gives no reason; is it Paceline?", problem.field)
 
-    async def read_head(self) -> None:
-        while not self._is_head_done:
-            await self._read_more()
-
-    async def _read_more(self) -> None:
-        try:
-            received = await self._reader.read(_READ_BYTES)
-            if not received:
-                raise ConnectionLost("the service closed the connection before its answer was whole")
-            self._parser.feed_data(received)
-        except OSError as error:
-            raise ConnectionLost(f"the connection to the service broke off: {error.strerror or error}") from None
-        except httptools.HttpParserError as error:
-            raise ConnectionLost(f"the service answered what is no HTTP: {error}") from None
-
-    # What the parser calls.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        self._is_head_done = True
-
-    def on_body(self, content: bytes) -> None:
-        self._content += content
-
-    def on_message_complete(self) -> None:
-        self._is_complete = True
-
 
 class ServiceClient:
-    """A running service, by its base URL."""
+    """A running service, by its base URL.
+
+    Each request has a connection of its own: a batch is not safe to send twice, so it never travels on an idle
+    connection that the service may be closing.
+    """
 
     def __init__(self, server: str, key: str | None) -> None:
-        invalid_url = UsageError(f"--server: {server!r} is not a service's address; write it as http://127.0.0.1:8080")
+        headers = {
+            "user-agent": f"paceline/{__version__}",
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "connection": "close",
+        }
+        if key is not None:
+            headers["paceline-key"] = key
         try:
             parts = urlsplit(server)
-            port = parts.port
-        except ValueError:
-            raise invalid_url from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in server:
-            raise invalid_url
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in server:
+                raise ValueError(server)
+            parts.port  # noqa: B018 - raises where it is above 65535
+            self._client = httpx2.AsyncClient(
+                base_url=server,
+                headers=headers,
+                # No timeout for reads: a batch may stay silent as long as its deadline, and the service ends it then.
+                timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+                verify=ssl.create_default_context(),
+                trust_env=False,
+            )
+        except (ValueError, httpx2.InvalidURL):
+            raise UsageError(
+                f"--server: {server!r} is not a service's address; write it as http://127.0.0.1:8080"
+            ) from None
         self.address = f"{parts.scheme}://{parts.netloc}"
-        self._host, self._use_tls = parts.hostname, parts.scheme == "https"
-        self._port = port or (443 if self._use_tls else 80)
-        self._prefix = parts.path.rstrip("/")
-        self._authority = parts.netloc
-        self._key = key
 
-    @asynccontextmanager
-    async def post(self, path: str, body: bytes, accept: str = "application/json") -> AsyncIterator[ServiceResponse]:
-        """Send a JSON body; see `call`."""
-        async with self.request("POST", path, body, accept) as response:
-            yield response
-
-    @asynccontextmanager
-    async def request(
-        self, method: str, path: str, body: bytes = b"", accept: str = "application/json"
-    ) -> AsyncIterator[ServiceResponse]:
-        """Send a request; leaving the block hangs up, which cancels a batch that is still on its way.
+    async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """Send a request and return the body of its response.
 
         Raises:
-            Unreachable, BrokenOff: no whole answer.
+            UsageError: the service cannot be reached, closes the connection early, or rejects the request.
         """
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(
-                    self._host, self._port, ssl=ssl.create_default_context() if self._use_tls else None
-                )
-        except (OSError, TimeoutError) as error:
-            reason = str(error.strerror or error) if isinstance(error, OSError) else ""
-            raise ServiceUnreachable(f"{self.address} cannot be reached: {reason or 'no answer within 5 s'}") from None
-        try:
-            with suppress(ConnectionError):  # it may answer, and hang up, before it has read all of it
-                writer.write(self._request_head(method, path, len(body), accept) + body)
-                await writer.drain()
-            response = ServiceResponse(reader)
-            await response.read_head()
-            yield response
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            async with self.stream(method, path, body) as response:
+                if response.status != 200:
+                    raise await response.read_error()
+                return await response.read_body()
+        except (ServiceUnreachable, ConnectionLost) as error:
+            raise UsageError(str(error)) from None
 
-    def _request_head(self, method: str, path: str, length: int, accept: str) -> bytes:
-        fields = [
-            f"{method} {self._prefix}{path} HTTP/1.1",
-            f"host: {self._authority}",
-            f"user-agent: paceline/{__version__}",
-            f"accept: {accept}",
-            "content-type: application/json",
-            f"content-length: {length}",
-            "connection: close",
-        ]
-        if self._key is not None:
-            fields.append(f"paceline-key: {self._key}")
-        return ("\r\n".join(fields) + "\r\n\r\n").encode("latin-1")
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, body: bytes = b"", accept: str = "application/json"
+    ) -> AsyncIterator[ServiceResponse]:
+        """Send a request and give its response; leaving the block closes the connection, which cancels a running batch.
+
+        Raises:
+            ServiceUnreachable, ConnectionLost: no response.
+        """
+        request = self._client.build_request(method, path, content=body, headers={"accept": accept})
+        try:
+            with _transport_errors():
+                response = await self._client.send(request, stream=True)
+        except ServiceUnreachable as error:
+            raise ServiceUnreachable(f"{self.address} cannot be reached: {error}") from None
+        try:
+            yield ServiceResponse(response)
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+@contextmanager
+def _transport_errors() -> Iterator[None]:
+    """Raise httpx2's transport errors as `ServiceUnreachable` or `ConnectionLost`."""
+    try:
+        yield
+    except httpx2.ConnectTimeout:
+        raise ServiceUnreachable(f"no answer within {_CONNECT_TIMEOUT_S:g} s") from None
+    except httpx2.ConnectError as error:
+        raise ServiceUnreachable(_system_reason(error)) from None
+    except httpx2.NetworkError as error:
+        raise ConnectionLost(f"the connection to the service broke off: {_system_reason(error)}") from None
+    except httpx2.TransportError as error:
+        raise ConnectionLost(f"the service's answer is cut short or is no HTTP: {error}") from None
+
+
+def _system_reason(error: Exception) -> str:
+    """The operating system's words: httpx2, httpcore2 and anyio each raise an error of their own in its place."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ExceptionGroup):  # one error for each address of the host
+            cause = cause.exceptions[-1]
+        if isinstance(cause, OSError) and cause.strerror:
+            return str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return str(error)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 import sys
 import time
 from collections import deque
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 _BAR_INTERVAL_S = 0.1
 _LINE_INTERVAL_S = 5.0
 _THROUGHPUT_WINDOW_S = 10.0
-_BLOCK_BYTES = 1 << 20
 
 
 class ProgressSnapshot(Struct, frozen=True):
@@ -86,17 +83,6 @@ def progress_line(snapshot: ProgressSnapshot, per_second: float) -> str:
         remaining_s = (snapshot.total - snapshot.done) / per_second
         text += f", {format_rounded_duration(remaining_s, decimals=0, clock=True)} left"
     return text
-
-
-def count_lines(fd: int) -> int | None:
-    """How many lines a plain file holds from here on, without moving in it; None for a pipe or a terminal."""
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        return None
-    offset, lines, last_byte = os.lseek(fd, 0, os.SEEK_CUR), 0, b"\n"
-    while block := os.pread(fd, _BLOCK_BYTES, offset):
-        lines += block.count(b"\n")
-        offset, last_byte = offset + len(block), block[-1:]
-    return lines + (last_byte != b"\n")
 
 
 def _progress_bar(stream: TextIO) -> Progress:
