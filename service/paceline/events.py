@@ -1,6 +1,6 @@
-"""What the layers report, as frozen values; listeners turn them into metrics and log lines.
+"""The events that the layers emit, as frozen values; listeners turn them into metrics and log lines.
 
-A listener is a plain callable and must not raise or wait. Reporting costs one call a listener.
+A listener is a plain callable and must not raise or wait. An event costs one call for each listener.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from paceline.model import Outcome, Strategy, Summary, Verdict
 
 
 class AttemptFinished(Struct, frozen=True, gc=False):
-    """One attempt was settled; `status` is None where no answer came."""
+    """One attempt was settled; `status` is None where there was no response."""
 
     strategy: Strategy
     upstream: str
@@ -23,7 +23,7 @@ class AttemptFinished(Struct, frozen=True, gc=False):
 
 
 class RetryScheduled(Struct, frozen=True, gc=False):
-    """An item will be tried again; `reason` is `throttled`, `status` or the error's code."""
+    """An item will be retried; `reason` is `throttled`, `status` or the error's code."""
 
     upstream: str
     reason: str
@@ -59,7 +59,7 @@ EventListener = Callable[[Event], None]
 
 
 def combine_listeners(*listeners: EventListener) -> EventListener:
-    """One listener that tells all of these, in order."""
+    """One listener that calls all of these, in order."""
     if len(listeners) == 1:
         return listeners[0]
 

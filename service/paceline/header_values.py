@@ -78,7 +78,7 @@ def parse_http_date(text: str, now_epoch_s: float) -> float | None:
 
 
 def to_epoch_s(year: int, match: re.Match[str]) -> float | None:
-    """Epoch seconds of the groups day, month (a name), hour, minute and second as UTC; None where no day is so."""
+    """Epoch seconds of the groups day, month (a name), hour, minute and second as UTC; None for no real day."""
     try:
         moment = datetime(
             year,

@@ -1,7 +1,7 @@
 """Settings of one process, from PACELINE_* environment variables and command flags; a flag wins.
 
-What belongs to the service rather than to a process is in the configuration file; host and ports are in both, and
-the process has the last word.
+Settings of the service rather than of a process are in the configuration file; host and ports are in both, and the
+process's own value wins.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from paceline.config.value_types import Port
 from paceline.errors import ConfigError
 
 DEFAULT_CONFIG_PATH = Path("config/paceline.yaml")
-"""Read when no file is named and this one is there; else the built-in defaults hold."""
+"""Loaded when no file is named and this one exists; else the built-in defaults apply."""
 
 
 class Settings(BaseSettings):
-    """What one process is told from outside."""
+    """The environment and flags of one process."""
 
     model_config = SettingsConfigDict(
         env_prefix="PACELINE_",
@@ -72,7 +72,7 @@ def read_settings(**flags: Any) -> Settings:
 
 
 def find_config_file(settings: Settings) -> Path | None:
-    """The file to read, or None where the built-in defaults hold."""
+    """The file to load, or None where the built-in defaults apply."""
     if settings.config is not None:
         return settings.config
     return DEFAULT_CONFIG_PATH if DEFAULT_CONFIG_PATH.is_file() else None
@@ -97,7 +97,7 @@ def require_api_keys_beyond_loopback(config: Config, host: str, insecure: bool, 
     """Let a service without API keys listen on loopback only.
 
     Raises:
-        ConfigError: `host` can be reached from elsewhere, nobody needs a key, and it is not said to be meant.
+        ConfigError: `host` is reachable from other machines, no key is required, and `insecure` is not given.
     """
     if not config.server.api_keys and not insecure and not is_loopback(host):
         raise ConfigError(
@@ -109,7 +109,7 @@ def require_api_keys_beyond_loopback(config: Config, host: str, insecure: bool, 
 
 
 def is_loopback(host: str) -> bool:
-    """True when only this machine reaches a listener at `host`; other names than localhost are not looked up."""
+    """Whether only this machine reaches a listener at `host`; names other than localhost are not resolved."""
     if host in ("localhost", "localhost."):
         return True
     try:

@@ -1,6 +1,6 @@
-"""Durations and sizes as people write them, to seconds and bytes, and back.
+"""Durations and sizes: parse what people write to seconds and bytes, and format them.
 
-Every refusal is a `ValueError` that reads `problem; fix`.
+Every error is a `ValueError` that reads `problem; fix`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 MAX_DURATION_S = 366 * 24 * 3600.0
-"""A year: past it a duration is a slip of the pen, and timers stop being exact."""
+"""Seconds: a leap year. A longer duration is a slip, and timers stop being exact."""
 
 MAX_SIZE_BYTES = 1 << 40
 

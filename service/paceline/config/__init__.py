@@ -1,4 +1,8 @@
-"""The configuration: what an operator may say, read from one file. `load_config` is pure and can be called again."""
+"""The configuration: one file, from YAML to frozen models, or every problem in it at once.
+
+Imports `events`, `errors`, `model` and the other modules without a package, nothing above them. Start with `root.py`
+(the sections) and `loader.py` (the steps from a file to them). `load_config` is pure and can be called again.
+"""
 
 from paceline.config.compare import CompareConfig, CompareTargetConfig
 from paceline.config.egress import EgressConfig

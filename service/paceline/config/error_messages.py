@@ -1,4 +1,4 @@
-"""What pydantic found, in an operator's words: the problem and its fix. No word of it repeats a value."""
+"""Pydantic's errors in an operator's words: problem and fix. No message repeats a value."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _describe_unknown_key(error: ErrorDetails) -> tuple[str, str]:
 
 
 def closest_match(word: str, words: list[str]) -> str | None:
-    """The word that was probably meant."""
+    """The most similar of these words, or None."""
     return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None)
 
 

@@ -1,4 +1,4 @@
-"""Secrets from outside the file: `${env:NAME}` and `${file:PATH}` in any string value; `$${` is a plain `${`."""
+"""References to values outside the file: `${env:NAME}` and `${file:PATH}` in any string; `$${` is a plain `${`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paceline.config.key_path import KeyPath
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 
 Problems = dict[KeyPath, tuple[str, str]]
-"""Problem and fix by path. They name the variable or file, never what it holds."""
+"""Problem and fix by path. They name the variable or file, never its value."""
 
 
 class _UnresolvedReference(Exception):
@@ -20,7 +20,7 @@ class _UnresolvedReference(Exception):
 
 
 def interpolate(value: Any, environ: Mapping[str, str], folder: Path, problems: Problems, path: KeyPath = ()) -> Any:
-    """The value with every reference replaced; what cannot be is left as it is and told in `refused`.
+    """Replace every reference in a value; one that cannot be resolved stays, with an entry in `problems`.
 
     Relative files start at `folder`; a last line break in a file is dropped.
     """

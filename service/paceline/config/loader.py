@@ -1,4 +1,4 @@
-"""From a file to a `Config`, or to everything that is wrong with it at once."""
+"""Load a file into a `Config`, or report everything that is wrong with it at once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _TLS_FILES = ("ca_file", "cert_file", "key_file")
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
-    """The configuration a file holds. Pure but for reading it and the files it names, so it can be called again.
+    """The configuration of a file. Pure but for reading it and the files it names, so it can be called again.
 
     Raises:
-        ConfigError: it cannot be used; its text lists every problem with file, key and fix, and no value that
-            came out of the environment or another file.
+        ConfigError: it cannot be used; the text lists every problem with file, key and fix, and no value from the
+            environment or another file.
     """
     document = load_yaml(path)
     for section in [name for name, value in document.items() if value is None]:
@@ -47,7 +47,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
 
 def _apply_defaults(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with `defaults` under every upstream; an upstream's own word wins, mappings merge key by key."""
+    """The document with `defaults` under every upstream; the upstream's own value wins, mappings merge key by key."""
     defaults, upstreams = document.get("defaults"), document.get("upstreams")
     if not isinstance(defaults, dict) or not isinstance(upstreams, dict):
         return document
@@ -74,7 +74,7 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolve_tls_paths(document: dict[str, Any], folder: Path, problems: Problems) -> None:
-    """Make the TLS files' paths start at the configuration's folder, and refuse those that are not there."""
+    """Resolve the TLS files' paths from the configuration's folder, and report those that do not exist."""
     for policy in _policy_paths(document):
         tls = get_at_path(document, (*policy, "tls"))
         for key in _TLS_FILES:
@@ -94,7 +94,7 @@ def _policy_paths(document: dict[str, Any]) -> Iterator[KeyPath]:
 
 
 def _undeclared_upstreams(document: dict[str, Any]) -> Iterator[tuple[KeyPath, tuple[str, str]]]:
-    """Mentions of upstreams that are not declared."""
+    """References to upstreams that are not declared."""
     upstreams = document.get("upstreams")
     names = list(upstreams) if isinstance(upstreams, dict) else []
     references: list[KeyPath] = [("compare", "target", "upstream")]
@@ -112,7 +112,7 @@ def _undeclared_upstreams(document: dict[str, Any]) -> Iterator[tuple[KeyPath, t
 
 
 def _validation_problems(error: ValidationError, document: dict[str, Any]) -> Iterator[tuple[KeyPath, tuple[str, str]]]:
-    """Each problem once: what an upstream only inherits is told of `defaults`."""
+    """Each problem once: what an upstream only inherits is reported for `defaults`."""
     found = error.errors(include_url=False, include_input=False)
     in_defaults = {(each["loc"][1:], each["msg"]) for each in found if each["loc"][:1] == ("defaults",)}
     for each in found:

@@ -1,4 +1,4 @@
-"""One replica's share of what is declared: without a shared store limits must not multiply with replicas."""
+"""One replica's share of the declared limits: without a shared store they must not multiply with replicas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ P = TypeVar("P", bound=PolicyConfig)
 
 
 def share_for_replica(config: Config, replicas: int) -> Config:
-    """The configuration of one of so many replicas: 1/N of every declared rate and concurrency limit."""
+    """The configuration of one of N replicas: 1/N of every declared rate and concurrency limit."""
     if replicas == 1:
         return config
     upstreams = {name: _share_policy(policy, replicas) for name, policy in config.upstreams.items()}
@@ -31,7 +31,7 @@ def _share_policy(policy: P, replicas: int) -> P:
 def _share_window(window: RateWindowConfig, replicas: int) -> RateWindowConfig:
     limit = window.limit / replicas
     if limit < 1:
-        # One for each N beats: a window that never allows a whole request would never let one go.
+        # A longer window instead: one that never allows a whole request would never let one go.
         return window.model_copy(update={"limit": 1.0, "per": window.per / limit, "burst": 1.0})
     burst = None if window.burst is None else max(1.0, window.burst / replicas)
     return window.model_copy(update={"limit": limit, "burst": burst})

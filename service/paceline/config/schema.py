@@ -1,4 +1,4 @@
-"""The configuration described by itself: a JSON schema for editors, and the table of settings for the docs."""
+"""What the models say about themselves: a JSON schema for editors, and the table of settings for the docs."""
 
 from __future__ import annotations
 

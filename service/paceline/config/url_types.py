@@ -32,7 +32,7 @@ def check_host_or_network(entry: str) -> str:
 
 
 def check_base_url(url: str) -> str:
-    """An absolute http(s) URL that paths can be appended to."""
+    """An absolute http(s) URL to which paths can be appended."""
     parts = _split_url(url)
     if "@" in parts.netloc:
         raise ValueError("must not hold a user or password; use auth instead")
@@ -53,7 +53,7 @@ def check_proxy_url(value: SecretStr) -> SecretStr:
 
 
 def is_private_url(url: str) -> bool:
-    """True when the very text of a URL's host says that it is not a public one."""
+    """Whether the text of a URL's host shows that it is not public."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,4 +1,4 @@
-"""The kinds of value a configuration is made of. A validator's `ValueError` reads `problem; fix`."""
+"""The types of a configuration's values. A validator's `ValueError` reads `problem; fix`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _check_partition_rule(rule: str) -> str:
     raise ValueError('is no partition; write upstream, host, "header:authorization" or "path:1"')
 
 
-# The words `rate/dialects` knows; a test holds the two together, as this layer may not import it.
+# The names that `rate/dialects` has; a test compares the two, as this layer may not import it.
 DialectName = Literal[
     "auto",
     "ietf",
@@ -110,7 +110,7 @@ ErrorStatus = Annotated[int, Field(ge=400, le=599), BeforeValidator(_reject_bool
 
 
 def check_header_name(name: str) -> str:
-    """A header's name in lower case, if an upstream's headers may have it."""
+    """A header's name in lower case, where it may be configured."""
     lower = name.lower()
     if not match_token(name):
         raise ValueError("is not a header name; use letters, digits and hyphens")
@@ -128,7 +128,7 @@ def check_header_value(value: SecretStr) -> SecretStr:
 
 
 def check_secret_token(value: SecretStr) -> SecretStr:
-    """A credential in one word, never shown."""
+    """A credential of one word, never shown."""
     text = value.get_secret_value()
     if not text or not all("\x21" <= char <= "\x7e" for char in text):
         raise ValueError("must be one word of visible ASCII; remove spaces and line breaks")
@@ -136,7 +136,7 @@ def check_secret_token(value: SecretStr) -> SecretStr:
 
 
 def check_upstream_name(name: str) -> str:
-    """An upstream's name: it goes into URLs, metrics and logs."""
+    """An upstream's name: part of URLs, metrics and logs."""
     if not _UPSTREAM_NAME.fullmatch(name):
         raise ValueError("is not an upstream name; use a-z, 0-9, - and _, a letter or digit first")
     if name == "other":

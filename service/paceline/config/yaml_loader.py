@@ -1,4 +1,4 @@
-"""Reads the file: YAML, safe and strict, as plain mappings, lists and scalars.
+"""Load the YAML file, safe and strict, as plain mappings, lists and scalars.
 
 Stricter than YAML: one document, a mapping at the top, every key a string and written once. Dates stay text, so that
 `x-api-version: 2022-11-28` is what it looks like.
@@ -87,7 +87,7 @@ def _parse_yaml(file: str, text: str) -> dict[str, Any]:
 def _iter_key_problems(node: yaml.Node, path: KeyPath, finished: dict[int, bool]) -> Iterator[_KeyProblem]:
     """Keys that are written twice, are no strings, or (by an alias) hold the very section they are in.
 
-    `closed` says of each node met whether its walk is over, so that an alias is walked once and a circle is seen.
+    `finished` says of each visited node whether its walk is over, so that an alias is walked once and a cycle is found.
     """
     if id(node) in finished:
         if not finished[id(node)]:
@@ -112,6 +112,6 @@ def _iter_key_problems(node: yaml.Node, path: KeyPath, finished: dict[int, bool]
 
 
 def combine_errors(problems: list[ConfigError]) -> ConfigError:
-    """All of them as one error."""
+    """Combine them into one error."""
     first, *others = problems
     return ConfigError(first.file, first.key, first.problem, first.fix, others)

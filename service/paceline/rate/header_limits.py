@@ -1,14 +1,14 @@
-"""What an upstream's rate headers allow, kept between answers; binds the adaptive lane of one budget.
+"""The limits that an upstream's rate headers advertise, kept between responses; they bind one budget's adaptive lane.
 
 Rules:
 
-* usable is `remaining` less what was written after the request whose answer told it, and less what is granted but not
-  yet written; an older answer never raises it;
-* a reset told in whole seconds may be a second later; at the reset the whole limit is there again, less what is in
-  flight; where it refills steadily, what came back meanwhile counts;
-* while usable covers all that is queued it is spent freely; when it does not, a tenth of the limit is kept for
+* usable is `remaining` less what was written after the request whose response advertised it, and less what is granted
+  but not yet written; an older response never raises it;
+* a reset in whole seconds may be up to a second later; at the reset the whole limit is available again, less what is in
+  flight; where it refills steadily, what was refilled in the meantime counts;
+* while usable covers everything in the queue it is spent freely; otherwise a tenth of the limit is reserved for
   `interactive` until the reset;
-* a limit told with its length is also kept as a window of our own count, never forgotten between answers.
+* a limit advertised with its length is also counted as a window of our own, which is kept between responses.
 
 Pure: moments are arguments (`time.perf_counter()` seconds).
 """
@@ -20,153 +20,29 @@ from copy import copy
 from math import inf
 
 from paceline.model import Cost, Priority, Rate
-from paceline.rate.rate_info import RateInfo, RateWindowInfo
+from paceline.rate.header_window import HeaderWindow
+from paceline.rate.rate_info import RateInfo
 from paceline.rate.usage import UsageCounters
 from paceline.rate.window import HoldMemo, RateWindow
 
 _MAX_WINDOWS = 16
-_DEFAULT_RESET_S = 1.0
-"""How long a `remaining` without a reset or a length is believed."""
 _INTERACTIVE_RESERVE = 0.1
 
 
-class HeaderWindow:
-    """One window as told last."""
-
-    __slots__ = (
-        "limit",
-        "max_wait_s",
-        "per_s",
-        "probing",
-        "refill_per_s",
-        "remaining",
-        "reset_at",
-        "reset_capped",
-        "reset_interval_s",
-        "unit",
-        "updated_at",
-        "written_at",
-        "written_baseline",
-    )  # fmt: skip
-
-    def __init__(self, unit: str) -> None:
-        self.unit = unit
-        self.max_wait_s = inf
-        self.limit: float | None = None
-        self.per_s: float | None = None
-        self.remaining: float = inf
-        self.reset_at = inf
-        self.reset_interval_s = _DEFAULT_RESET_S
-        """From the last answer that told it to the reset: where no length is told, the next reset is as far."""
-        self.reset_capped = False
-        """The reset is further away than anybody may be held: what is there before it has to be tried."""
-        self.probing = False
-        """One call may go whatever is left, to hear how it stands."""
-        self.refill_per_s = 0.0
-        self.written_baseline = 0.0
-        """What had been written, in all, when the request that told it was."""
-        self.updated_at = self.written_at = -inf
-
-    def usable(self, usage: UsageCounters, now: float) -> float:
-        """Units that may still be granted."""
-        if self.remaining == inf:
-            return inf
-        spent = max(0.0, usage.written.get(self.unit, 0.0) - self.written_baseline) + usage.unwritten.get(
-            self.unit, 0.0
-        )
-        refilled = max(0.0, now - self.updated_at) * self.refill_per_s
-        return min(self.remaining + refilled, self.limit or inf) - spent
-
-    def refill(self, usage: UsageCounters, now: float) -> None:
-        """At the reset the limit is there again; what is in flight may be counted in the new window."""
-        if now < self.reset_at:
-            return
-        if self.reset_capped and self.usable(usage, now) >= 1:
-            self.reset_at = now + self.max_wait_s
-            return
-        self.probing = self.reset_capped
-        self.remaining = 1.0 if self.reset_capped else inf if self.limit is None else self.limit
-        self.written_baseline = usage.written.get(self.unit, 0.0) - usage.in_flight.get(self.unit, 0.0)
-        self.updated_at, self.refill_per_s = now, 0.0
-        self._reset_in(inf if self.remaining == inf else self.per_s or self.reset_interval_s, now)
-
-    def _reset_in(self, after_s: float, now: float) -> None:
-        self.reset_capped = self.max_wait_s < after_s < inf
-        self.reset_at = now + (self.max_wait_s if self.reset_capped else after_s)
-
-    def update(
-        self,
-        info: RateWindowInfo,
-        usage: UsageCounters,
-        written_at: float,
-        written_baseline: float,
-        now: float,
-        max_wait_s: float,
-    ) -> None:
-        """A further answer told of it."""
-        self.limit = info.limit if info.limit is not None else self.limit
-        self.per_s = info.per_s if info.per_s is not None else self.per_s
-        self.max_wait_s = max_wait_s
-        if info.remaining is None:
-            return
-        previous = (
-            self.remaining,
-            self.written_baseline,
-            self.updated_at,
-            self.reset_at,
-            self.refill_per_s,
-            self.reset_capped,
-            self.probing,
-        )
-        usable = self.usable(usage, now)
-        after_s = info.reset_after_s
-        self.remaining, self.written_baseline, self.updated_at = info.remaining, written_baseline, now
-        self.refill_per_s, self.probing = 0.0, False
-        if after_s is None:
-            after_s = self.per_s or _DEFAULT_RESET_S
-        else:
-            after_s += 1.0 if info.whole_seconds else 0.0
-            if info.refills and self.limit is not None and after_s > 0:
-                self.refill_per_s = max(0.0, self.limit - info.remaining) / after_s
-        self._reset_in(after_s, now)
-        self.reset_interval_s = max(_DEFAULT_RESET_S, after_s)
-        if written_at < self.written_at and self.usable(usage, now) > usable:
-            (
-                self.remaining,
-                self.written_baseline,
-                self.updated_at,
-                self.reset_at,
-                self.refill_per_s,
-                self.reset_capped,
-                self.probing,
-            ) = previous
-        self.written_at = max(self.written_at, written_at)
-
-    def due_at(self, cost: float, reserve: float, usage: UsageCounters, now: float) -> float:
-        """When this much may be granted and `kept` be left; in the past where it may be now."""
-        self.refill(usage, now)
-        shortfall = (min(cost, 1.0) if self.probing else cost) + reserve - self.usable(usage, now)
-        if shortfall <= 1e-9:
-            return -inf
-        if self.refill_per_s > 0:
-            return min(self.reset_at, now + shortfall / self.refill_per_s)
-        return self.reset_at
-
-
 class HeaderLimits:
-    """All that one budget was told."""
+    """Every window that one budget's responses advertised."""
 
     __slots__ = ("_counted_windows", "_header_windows", "last_info", "max_wait_s")
 
     def __init__(self, max_wait_s: float = inf) -> None:
         self.max_wait_s = max_wait_s
-        """Nothing that is told may hold a budget for longer."""
+        """Seconds that an advertised limit may block the budget at most."""
         self._header_windows: dict[str, HeaderWindow] = {}
         self._counted_windows: dict[str, RateWindow] = {}
         self.last_info: RateInfo | None = None
 
     def copy(self, memo: HoldMemo) -> HeaderLimits:
-        """A copy to be run ahead of time by itself; see `Window.fork`."""
+        """A copy for a simulation; see `RateWindow.copy`."""
         clone = copy(self)
         clone._header_windows = {key: copy(header_window) for key, header_window in self._header_windows.items()}
         clone._counted_windows = {key: window.copy(memo) for key, window in self._counted_windows.items()}
@@ -178,9 +54,9 @@ class HeaderLimits:
     def apply(
         self, info: RateInfo, usage: UsageCounters, written_at: float, written_totals: Mapping[str, float], now: float
     ) -> list[RateWindow]:
-        """Take an answer to a request written at `written_at`; windows that are new are returned.
+        """Apply a response to the request that was written at `written_at`; return the windows that are new.
 
-        `marks` is what had been written in all, by unit, that request included.
+        `written_totals` is what had been written in total, by unit, including that request.
         """
         self.last_info = info
         new: list[RateWindow] = []
@@ -203,14 +79,14 @@ class HeaderLimits:
     def due_at(
         self, cost: Cost, priority: Priority, queued_amounts: Mapping[str, float], usage: UsageCounters, now: float
     ) -> float:
-        """When this cost may be granted at the earliest."""
+        """The earliest moment at which this cost may be granted."""
         due_at = -inf
         for header_window in self._header_windows.values():
             amount = cost.get(header_window.unit)
             if amount:
                 reserve = 0.0
                 if header_window.limit is not None:
-                    amount = min(amount, header_window.limit)  # what is told may be wrong: nobody waits for ever
+                    amount = min(amount, header_window.limit)  # the header may be wrong: no request waits for ever
                     scarce = queued_amounts.get(header_window.unit, 0.0) > header_window.usable(usage, now)
                     if scarce and priority is not Priority.INTERACTIVE and not header_window.reset_capped:
                         reserve = min(_INTERACTIVE_RESERVE * header_window.limit, header_window.limit - amount)
@@ -218,7 +94,7 @@ class HeaderLimits:
         return due_at
 
     def uses_interactive_reserve(self, cost: Cost, usage: UsageCounters, now: float) -> bool:
-        """Whether this cost would come out of what is kept for `interactive` where more is queued."""
+        """Whether this cost would use the reserve for `interactive` while the queue needs more than is usable."""
         return any(
             header_window.limit is not None
             and (amount := cost.get(header_window.unit, 0.0)) > 0
@@ -228,7 +104,7 @@ class HeaderLimits:
 
     @property
     def has_limit(self) -> bool:
-        """Whether any limit is known: with what remains of it, or with its length."""
+        """Whether any limit is known, with what remains of it or with its length."""
         return bool(self._header_windows) and any(
             header_window.limit is not None and (header_window.per_s is not None or header_window.remaining < inf)
             for header_window in self._header_windows.values()
@@ -236,13 +112,13 @@ class HeaderLimits:
 
     @property
     def counted_windows(self) -> list[RateWindow]:
-        """Limits told with their length, kept by our own count."""
+        """Limits advertised with their length, as windows of our own count."""
         return list(self._counted_windows.values())
 
     def iter_remaining(
         self, usage: UsageCounters, now: float, transit_s: float
     ) -> Iterator[tuple[HeaderWindow, float]]:
-        """Each window of which it is known what is usable: as told, or by our own count."""
+        """Each window whose usable units are known, by its header or by our own count."""
         for key, header_window in self._header_windows.items():
             header_window.refill(usage, now)
             usable = header_window.usable(usage, now)

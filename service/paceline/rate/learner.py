@@ -1,23 +1,23 @@
-"""Learns the rate of an upstream that neither an operator nor the upstream itself told us.
+"""Learns the rate of an upstream that neither the operator nor the upstream itself has given.
 
 Additive increase, multiplicative decrease (Chiu and Jain, "Analysis of the increase and decrease algorithms", 1989)
 with the memory of CUBIC (Ha, Rhee and Xu, 2008; RFC 9438), on a rate instead of a window of segments:
 
-* until the first throttle nothing is limited. When the refusals it began are over, the rate is what went through on
-  average, and the rate remembered as refused is what went through until the last refusal;
-* a refusal cuts the rate to 0.99 of it, or by the share that was refused since the last cut where that is more, and
-  remembers where that was; only sends written after a cut can cut again;
-* a second refusal with no success between says that the allowance is used up, not that the rate is one too high: the
-  budget pauses, and when it is over, rate and memory are lowered to what went through on average; so they are where a
-  refusal named a wait and came early in the climb, as many small steps would cost a wait each;
-* from there the rate climbs on a cubic: fast at first, flat near the remembered rate, and faster and faster beyond it.
-  It climbs only while it is this rate that holds the queue. A climb takes 200 sends at least, so that probing a
-  steady limit costs about one refusal in as many; and after a pause it takes twice as long
-  as that, as a minute's allowance takes a minute to show that it is too small.
+* until the first throttle nothing is limited. When that run of throttles is over, the rate is the average that was
+  accepted, and the throttled rate is what was accepted until the last throttle;
+* a throttle decreases the rate to 0.99 of it, or by the share that was throttled since the last decrease where that is
+  more, and records that rate; only sends written after a decrease can cause another;
+* a second throttle with no success between means that the allowance is used up, not that the rate is slightly too high:
+  the budget pauses, and after the pause both rates are lowered to the average that was accepted. The same holds where a
+  throttle named a wait and came early in the climb, as many small steps would cost a wait each;
+* from there the rate climbs on a cubic: fast at first, flat near the throttled rate, and faster and faster beyond it.
+  It climbs only while this rate blocks the queue. A climb takes 200 sends at least, so that probing a steady limit
+  costs about one throttle in 200; after a pause it takes at least twice the pause, as a minute's allowance takes a
+  minute to show that it is too small.
 
-The rate is kept as a `Window` of an even beat (burst 1), about a second long, its limit a whole number: whatever the
-length of the upstream's own window, an even beat within its rate is within its limit. It counts from write to write
-and allows nothing for the way there, as a declared window does: what the way costs shows in the refusals.
+The rate is a `RateWindow` with burst 1, about a second long, its limit a whole number: whatever the length of the
+upstream's own window, an even pace within its rate is within its limit. It counts from write to write without transit
+time, as a declared window does: the effect of transit shows in the throttles.
 
 Pure: moments are arguments (`time.perf_counter()` seconds).
 """
@@ -32,20 +32,20 @@ from paceline.model import Rate
 from paceline.rate.window import HoldMemo, RateWindow, TokenHold
 
 LEARNED_UNIT = "requests"
-"""A bare refusal names no unit; requests are what every upstream counts."""
+"""A throttle without headers names no unit; every upstream counts requests."""
 
 _DECREASE = 0.99
 _DECREASE_WITH_RETRY_AFTER = 0.95
-"""Where the refusal names a wait: it costs more than a refusal, so stay farther away."""
+"""Where the throttle names a wait: the wait costs more than the throttle, so the rate stays further below."""
 _MIN_THROUGHPUT_SHARE = 0.9
-"""A cut goes no lower than this share of what went through just before: it was above what is let through."""
+"""A decrease goes no lower than this share of what was accepted just before."""
 _MIN_CLIMB_S = 4.0
 _MIN_CLIMB_SENDS = 200.0
 _CLIMB_PER_THROTTLE_RUN = 2.0
 _MIN_CLIMB_DECAY = 0.7
-"""Of what the last runs of refusals say of the shortest climb, what is left after another."""
+"""The share of the shortest climb of earlier throttle runs that remains after another run."""
 _CLIMB_PER_RETRY_AFTER = 10.0
-"""A climb lasts so many times the wait that its refusal named, so that waits take a small share of the time."""
+"""A climb lasts at least this many times the wait that its throttle named, so that waits take a small share."""
 _MAX_CLIMB_S = 600.0
 _MAX_DECREASE = 0.5
 _MIN_RATE_PER_S = 0.05
@@ -58,7 +58,7 @@ _IDLE_AFTER_S = 60.0
 
 
 class RateLearner:
-    """The learned rate of one budget, fed with every send and what became of it."""
+    """The learned rate of one budget, fed with every send and its result."""
 
     __slots__ = (
         "_accepted_samples",
@@ -87,34 +87,34 @@ class RateLearner:
         self.rate_per_s = inf
         """Requests a second."""
         self.window: RateWindow | None = None
-        """What keeps to the rate; None until there is one."""
+        """Enforces the rate; None until there is one."""
         self._throttled_rate = self._climb_start_rate = inf
-        """Where it was refused last, and where the climb from there began."""
+        """The rate that was throttled last, and the rate at which the climb began."""
         self._climb_elapsed_s = self._climb_duration_s = 0.0
         self._last_retry_after_s = 0.0
-        """The wait that the last refusal named."""
+        """The wait that the last throttle named."""
         self._throttled_early = False
-        """And it came soon after the one before."""
+        """The last throttle named a wait and came in the first half of a climb."""
         self._last_granted_at = -inf
         self._decreased_at = -inf
         self._consecutive_throttles = 0
-        """Refusals with no success between."""
+        """Throttles with no success between."""
         self._first_throttled_at = self._last_throttled_at = -inf
         """The first and the last of them."""
         self._accepted_total = 0.0
-        """What was written in all and not refused so far."""
+        """Units written and not throttled so far."""
         self._written_since_decrease = 0.0
-        """What was written since the last cut."""
+        """Units written since the last decrease."""
         self._answers_since_decrease = self._throttles_since_decrease = 0
-        """Answers since the last cut, and refusals among them."""
+        """Answers since the last decrease, and the throttles among them."""
         self._min_climb_s = 0.0
-        """The shortest climb that the last pauses speak for."""
+        """The shortest climb that the last pauses call for."""
         self._accepted_samples: deque[tuple[float, float]] = deque(maxlen=_MAX_SAMPLES)
-        """How much had passed at which moment."""
+        """Moments, and the units accepted until each."""
         self._is_frozen = False
 
     def take(self, amount: float, allowed_at: float, *, rate_bound: bool, now: float) -> TokenHold:
-        """A grant in the adaptive lane; `held`: it waited for this rate alone."""
+        """Take tokens for a grant in the adaptive lane; `rate_bound`: it waited for this rate alone."""
         assert self.window is not None
         if rate_bound:
             max_idle_s = max(1.0, 2 / self.rate_per_s)
@@ -123,14 +123,14 @@ class RateLearner:
         return self.window.take(amount, allowed_at, rate_bound=rate_bound)
 
     def on_written(self, amount: float, now: float) -> None:
-        """A request went to the upstream."""
+        """Count a request that was written."""
         if not self._accepted_samples or now - self._accepted_samples[-1][0] >= _SAMPLE_INTERVAL_S:
             self._accepted_samples.append((now, self._accepted_total))
         self._accepted_total += amount
         self._written_since_decrease += amount
 
     def on_accepted(self, written_at: float, now: float) -> bool:
-        """The upstream let a request through. True when this made the window, which knows of no send in flight."""
+        """Count an accepted request. True when this created the window, which counts no send in flight."""
         self._answers_since_decrease += 1
         if not self._consecutive_throttles or written_at <= self._decreased_at:
             return False
@@ -141,9 +141,9 @@ class RateLearner:
         return is_first and self.window is not None
 
     def on_throttled(self, amount: float, written_at: float, now: float, retry_after_s: float) -> bool:
-        """The upstream refused a request for its rate, naming a wait or 0.
+        """Count a throttle, with the wait it named or 0.
 
-        True where the cut is answer enough; False where the budget should pause as well.
+        True where decreasing the rate is enough; False where the budget should pause as well.
         """
         self._accepted_total -= amount
         self._answers_since_decrease += 1
@@ -172,11 +172,11 @@ class RateLearner:
         return True
 
     def is_idle(self, now: float) -> bool:
-        """Nothing was refused lately, so that little is lost if this is forgotten."""
+        """No recent throttle, so that little is lost if this is dropped."""
         return self._last_throttled_at <= now - _IDLE_AFTER_S
 
     def copy(self, memo: HoldMemo) -> RateLearner:
-        """A copy to be run ahead of time by itself, where nothing is refused: its rate stays."""
+        """A copy for a simulation, in which nothing is throttled: its rate stays."""
         clone = copy(self)
         clone.window = self.window and self.window.copy(memo)
         clone._accepted_samples = self._accepted_samples.copy()
@@ -184,7 +184,7 @@ class RateLearner:
         return clone
 
     def _restart_from_average(self, recovered_at: float, now: float) -> None:
-        """The refusals of a run are over: what went through before them, over the time until they were."""
+        """Restart after a run of throttles from the average that was accepted until it was over."""
         first_at = self._first_throttled_at - max(_MIN_AVERAGING_S, 2 * (recovered_at - self._first_throttled_at))
         first_at, accepted_before = self._first_sample_since(first_at)
         accepted = self._accepted_total - self._written_since_decrease - accepted_before

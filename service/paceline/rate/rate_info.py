@@ -1,4 +1,4 @@
-"""What an upstream's answer told of its limits, whatever its dialect: numbers are finite and zero or more."""
+"""The limits that one response advertises, in any dialect: numbers are finite and zero or more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class RateWindowInfo(Struct, frozen=True):
-    """One window as told; None is not told, or unusable. Reckoned from the moment the answer was sent."""
+    """One advertised window; None is absent or unusable. Times count from the moment the response was sent."""
 
     name: str
     unit: str = "requests"
@@ -14,24 +14,24 @@ class RateWindowInfo(Struct, frozen=True):
     """Above zero."""
     remaining: float | None = None
     reset_after_s: float | None = None
-    """Until the whole limit is there again."""
+    """Seconds until the whole limit is available again."""
     per_s: float | None = None
-    """Above zero: the window's length, where told or known of this upstream."""
+    """Above zero: the window's length, where advertised or known of this upstream."""
     whole_seconds: bool = False
-    """The reset was told in whole seconds: the true one may be a second later."""
+    """The reset is in whole seconds: the true one may be up to a second later."""
     refills: bool = False
-    """It comes back steadily until the reset (a bucket), not all at once at it: the reset is not the time to wait."""
+    """It refills steadily until the reset (a bucket), not at once: the reset is not the time to wait."""
     partition: str | None = None
-    """Whose share it is, where the upstream says so: another partition has another `remaining`."""
+    """The partition key, where the upstream names one: another partition has another `remaining`."""
 
     @property
     def exhausted(self) -> bool:
-        """Not even one more is left."""
+        """Less than one unit remains."""
         return self.remaining is not None and self.remaining < 1
 
 
 class RateInfo(Struct, frozen=True):
-    """What one answer told, and the dialect that read it."""
+    """What one response advertises, and the dialect that parsed it."""
 
     dialect: str
     retry_after_s: float | None = None
@@ -39,9 +39,9 @@ class RateInfo(Struct, frozen=True):
     vendor's own field."""
     windows: tuple[RateWindowInfo, ...] = ()
     clamped: bool = False
-    """Some wait or reset was longer than allowed and was cut."""
+    """A wait or reset was longer than allowed and was cut."""
     scope: str | None = None
-    """Whom a refusal binds, in the upstream's word (`user`, `global`, `shared`)."""
+    """What a refusal applies to, in the upstream's word (`user`, `global`, `shared`)."""
     bucket: str | None = None
     """The budget's name, where calls share one across paths."""
     reason: str | None = None

@@ -1,4 +1,4 @@
-"""The token bucket of the `token_bucket` strategy: the batch's own rate, kept by aiolimiter."""
+"""The token bucket of the `token_bucket` strategy: aiolimiter enforces the batch's own rate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from paceline.units import format_seconds
 
 
 class TokenBucketLayer:
-    """Lets a batch's attempts out at its own rate; the last wait before admission, so that no token is hoarded.
+    """Release a batch's attempts at its own rate; the last wait before admission, so that no token is taken early.
 
-    aiolimiter's burst equals its `max_rate`, so it is given `(burst, burst / rate)`. A cost above the burst is taken in
+    aiolimiter's burst equals its `max_rate`, so it gets `(burst, burst / rate)`. A cost above the burst is taken in
     pieces.
     """
 

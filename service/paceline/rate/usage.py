@@ -1,4 +1,4 @@
-"""What one budget spent so far, by unit: what is told of its limits is reckoned against it."""
+"""Units that one budget has spent, by unit: the baseline that advertised limits are compared with."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from paceline.model import Amounts
 
 _MAX_UNITS = 64
 _ROUNDING_TOLERANCE = 1e-6
-"""Sums of fractions leave crumbs."""
+"""Sums of fractions leave a rounding error."""
 
 
 class UsageCounters:
-    """Written, and granted but not yet written.
+    """Units written, and units granted but not yet written.
 
-    Callers name units as they like: of more than 64, those that are not told of and that nobody holds are forgotten.
+    Callers name units freely: above 64 of them, those that no header advertises and no request holds are dropped.
     """
 
     __slots__ = ("_prune_above", "advertised_units", "in_flight", "unwritten", "written")
 
     def __init__(self) -> None:
         self.advertised_units: frozenset[str] = frozenset()
-        """Units that rate headers tell of."""
+        """Units that rate headers advertise."""
         self._prune_above = _MAX_UNITS
         self.written: dict[str, float] = {}
         self.unwritten: dict[str, float] = {}
@@ -40,13 +40,13 @@ class UsageCounters:
             in_flight[unit] = in_flight.get(unit, 0.0) + amount
 
     def on_settled(self, amounts: Amounts, was_written: bool) -> None:
-        """A grant was settled."""
+        """Count the end of a grant."""
         amounts_by_unit = self.in_flight if was_written else self.unwritten
         for unit, amount in amounts:
             amounts_by_unit[unit] = amounts_by_unit.get(unit, 0.0) - amount
 
     def copy(self) -> UsageCounters:
-        """A copy to be run ahead of time by itself."""
+        """A copy for a simulation."""
         clone = UsageCounters()
         clone.advertised_units, clone._prune_above = self.advertised_units, self._prune_above
         clone.written, clone.unwritten, clone.in_flight = dict(self.written), dict(self.unwritten), dict(self.in_flight)

@@ -1,13 +1,15 @@
 """One rate window, kept so that a strict sliding-window upstream never refuses.
 
-Two rules hold at once (limit L per W seconds, burst B, beat T = W/L; docs/decisions/0010-pacing.md says why):
+Two rules hold at once (limit L per W seconds, burst B, emission interval T = W/L; docs/decisions/0010-pacing.md says
+why):
 
 * smooth: GCRA (ITU-T I.371) on an absolute schedule. A cost c is due at `tat - (B - min(c, B)) * T`; taking it sets
-  `tat = max(tat, moment) + c * T`. `moment` is when the rate allowed it, which a late timer does not move; where the
-  rate alone held the queue, it may lie one beat back, so that a token that comes back late costs no beat.
-* exact: a token comes back only when the upstream must have forgotten it. Until written it is held; written at `s`
-  and answered at `r` it is free at the earlier of `r + W + 1 ms - m` and `s + W + transit`, where m is a safe floor of
-  the round trip.
+  `tat = max(tat, allowed_at) + c * T`. `allowed_at` is when the rate allowed it, which a late timer does not move;
+  where the rate alone blocked the queue, it may lie one interval back, so that a token that returns late costs no
+  interval.
+* exact: a token returns only when the upstream no longer counts it. Until written it is held; written at `s` and
+  answered at `r` it is free at the earlier of `r + W + 1 ms - m` and `s + W + transit`, where m is a safe floor of the
+  round trip.
 
 Pure: every moment is an argument (`time.perf_counter()` seconds). Memory is bounded by what is in flight plus
 `_BUCKETS` counters, whatever the limit: freed tokens are logged in buckets of W / _BUCKETS, rounded up, so a window
@@ -27,7 +29,7 @@ _BUCKETS = 4096
 _SAFETY_MARGIN_S = 0.001
 _ROUNDING_TOLERANCE = 1e-6
 _TIMER_RESOLUTION_S = 0.002
-"""Timers keep no finer time: above 500 a second what goes together is more than one beat's worth anyway."""
+"""Seconds. Timers are no finer: above 500 a second, each wake-up grants more than one interval's worth."""
 
 
 class TokenHold:
@@ -41,7 +43,7 @@ class TokenHold:
         self.is_active = True
 
     def copy(self, memo: HoldMemo) -> TokenHold:
-        """Its copy, the same one each time; see `Window.fork`."""
+        """The one copy that `memo` holds of it; see `RateWindow.copy`."""
         clone = memo.get(self)
         if clone is None:
             clone = memo[self] = copy(self)
@@ -49,11 +51,11 @@ class TokenHold:
 
 
 HoldMemo = dict[TokenHold, TokenHold]
-"""Holds, and their copies."""
+"""Holds and their copies, as in `__deepcopy__`."""
 
 
 class RateWindow:
-    """Who may send within one rate, and if nobody, when to look again."""
+    """Whether a cost may be sent within one rate, and the earliest moment at which it may."""
 
     __slots__ = (
         "_bucket_width_s",
@@ -98,7 +100,7 @@ class RateWindow:
         )
 
     def take(self, cost: float, allowed_at: float, *, rate_bound: bool = False) -> TokenHold:
-        """Take the tokens; `moment` is when the rate allowed it, `held` that only the rate kept it until then."""
+        """Take the tokens; `allowed_at` is when the rate allowed it, `rate_bound` that only the rate blocked it."""
         emission_interval_s = self.emission_interval_s
         earliest = allowed_at
         if rate_bound:
@@ -108,25 +110,25 @@ class RateWindow:
         return TokenHold(cost)
 
     def take_unbound(self, cost: float, now: float) -> TokenHold:
-        """A send that this window did not bind: it holds its tokens, but puts off nobody by more than `per_s`."""
+        """Take tokens for a send that this window does not bind: it delays no other by more than `per_s`."""
         hold = self.take(cost, now)
         self._tat = min(self._tat, now + self.rate.per_s)
         return hold
 
     def release(self, hold: TokenHold) -> None:
-        """The grant was never written: as if it had not been."""
+        """Return the tokens of a grant that was never written."""
         if hold.is_active:
             hold.is_active = False
             self._held_tokens -= hold.cost
             self._tat -= hold.cost * self.emission_interval_s
 
     def mark_written(self, hold: TokenHold, now: float) -> None:
-        """The upstream may count it from here on."""
+        """Record that the upstream may count it from now on."""
         hold.written_at = now
         self._in_flight.append(hold)
 
     def mark_answered(self, hold: TokenHold, now: float, round_trip_floor_s: float, transit_s: float) -> float:
-        """An answer came, so the upstream counted it at `now` less the way back at the latest.
+        """Record a response: the upstream counted the request before `now` less the way back.
 
         Returns when its tokens are free because of that; `inf` where it changes nothing.
         """
@@ -146,21 +148,21 @@ class RateWindow:
         return max(0.0, self.rate.limit - self._held_tokens)
 
     def retune(self, rate: Rate, now: float) -> None:
-        """Change limit and burst and keep what was counted; the schedule stretches with the beat."""
+        """Change limit and burst and keep what was counted; the schedule stretches with the emission interval."""
         emission_interval_s = rate.per_s / rate.limit
         if self._tat > now:
             self._tat = now + (self._tat - now) * emission_interval_s / self.emission_interval_s
         self.rate, self.emission_interval_s = rate, emission_interval_s
 
     def copy(self, memo: HoldMemo) -> RateWindow:
-        """A copy to be run ahead of time by itself; the copies of its holds are noted in `holds`."""
+        """A copy for a simulation; `memo` gets the copies of its holds."""
         clone = copy(self)
         clone._expiry_heap, clone._tokens_by_bucket = list(self._expiry_heap), dict(self._tokens_by_bucket)
         clone._in_flight = deque(hold.copy(memo) for hold in self._in_flight)
         return clone
 
     def seed_from(self, other: RateWindow) -> None:
-        """Count what `other` still remembers, as this window will forget it."""
+        """Count the tokens that `other` still counts, until this window's length has passed."""
         extra_s = self.rate.per_s - other.rate.per_s
         for bucket, tokens in other._tokens_by_bucket.items():
             self._record_expiry(bucket * other._bucket_width_s + extra_s, tokens)

@@ -1,19 +1,20 @@
-"""How many may be in flight with an upstream that has not said so: learned from the gradient of latency.
+"""The concurrency limit of an upstream that has none declared: learned from the gradient of latency.
 
 Rules:
 
-* the limit goes back and forth between a low and a high level, a quarter apart (half, where that does not show enough),
-  so that there is always something to compare. Nothing is compared with a latency of long ago: no baseline goes stale
-  and no drift looks like a queue;
-* the gradient is the slope of log latency over log in flight: 0 where more in flight cost nothing, 1 where the more
-  there are the longer they wait. A slope near 1 lowers both levels, one below it raises them, in growing steps while
-  the verdicts agree; so the levels come to rest with the knee a little above the low one;
-* a slope counts only with its error, taken between stretches as well as between answers (a pause of the upstream's hits
-  a whole stretch at once): the wider the latencies spread, the longer it looks. Until it is sure, nothing changes;
-* after a change it waits until the slowest of what was sent before is back: who answers first answers fast;
-* answers sent while less than half of the limit was in use say nothing about it: what is not used does not grow;
-* overload without an answer (`dropped`): when a quarter of the last dozen or so were, the limit falls by three tenths,
-  once for what was in flight together; dropped calls among few say as little as answered ones.
+* the limit alternates between a low and a high level, a quarter apart (half, where that does not show enough), so that
+  there is always something to compare. Only recent latencies are compared: no baseline becomes stale and no drift looks
+  like a queue;
+* the gradient is the slope of log latency over log in flight: 0 where more in flight cost nothing, 1 where latency
+  grows in proportion. A slope near 1 lowers both levels, one below it raises them, in growing steps while the decisions
+  agree; so the levels settle with the knee slightly above the low one;
+* a slope counts only with its error, taken between intervals as well as between answers (a pause of the upstream
+  affects a whole interval at once): the wider the latencies spread, the longer it measures. Until it is certain,
+  nothing changes;
+* after a change it waits until the slowest call from before has ended: the first answers are the fast ones;
+* calls sent while less than half of the limit was in use say nothing about it: an unused limit does not grow;
+* overload without an answer (`dropped`): when a quarter of about the last dozen calls were dropped, the limit falls by
+  three tenths, once for the calls that were in flight together; below half of the limit they do not count either.
 
 Pure: moments are arguments. Sources: Netflix concurrency-limits (gradient of latency, only what is used grows) and
 Envoy's adaptive concurrency (measure again and again at a lower limit). docs/decisions/0013-adaptive-concurrency.md
@@ -28,25 +29,25 @@ from math import inf, log, sqrt
 
 _MIN_UNIT_S = 0.05
 _LOW_UNITS, _HIGH_UNITS = 1.25, 1.0
-"""How long each level lasts, in half mean latencies (at least 50 ms)."""
+"""The duration of each level, in half mean latencies (at least 50 ms)."""
 _LOW_UNITS_AT_MAX, _HIGH_UNITS_AT_MAX = 1.0, 3.0
-"""And where the limit has come to its maximum: mostly there."""
+"""The same where the limit has reached its maximum: it stays there for most of the time."""
 _LEVEL_RATIO, _WIDE_LEVEL_RATIO = 1.25, 1.5
 _KNEE_SLOPE = 0.82
-"""The slope at which neither is better: the knee of the curve then lies a little above the low level."""
+"""The slope at which neither level is better: the knee of the curve then lies slightly above the low level."""
 _MIN_INTERVALS = 4
-"""So many are compared at least: twice low, twice high."""
+"""The least number to compare: twice low, twice high."""
 _MAX_INTERVALS = 40
-"""No more than these; still unsure with them, it sets the levels further apart."""
+"""The most to compare; where they do not suffice, the levels are set further apart."""
 _MAX_ERROR_TO_LOWER, _MAX_ERROR_TO_RAISE = 0.4, 1.0
-"""The error of a slope that may lower or raise: growing into a queue shows soon, a limit too low never does."""
+"""The largest error of a slope that may lower or raise: a growing queue shows soon, a limit too low never does."""
 _LOWER_FACTORS, _RAISE_FACTORS = (0.9, 0.8, 0.7), (1.1, 1.25, 1.5)
-"""Steps of the first, the second and any further verdict of one kind; near the knee always the first."""
+"""Steps of the first, the second and any further decision of one kind; near the knee always the first."""
 _DROPPED_SHARE, _DROPPED_FACTOR = 0.25, 0.7
 
 
 class _SampleInterval:
-    """Sums over the answers of one stretch: x is log in flight, y is log latency."""
+    """Sums over the answers of one interval: x is log in flight, y is log latency."""
 
     __slots__ = ("n", "x", "xx", "xy", "y", "yy")
 
@@ -56,7 +57,7 @@ class _SampleInterval:
 
 
 class AdaptiveLimit:
-    """A concurrency limit between `least` and `most` that finds where more in flight only wait longer."""
+    """A concurrency limit between `min_limit` and `max_limit` that finds where more calls only wait longer."""
 
     __slots__ = (
         "_base_limit",
@@ -87,17 +88,17 @@ class AdaptiveLimit:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all that was learned."""
+        """Forget everything learned."""
         self._base_limit = float(self._initial_limit)
         self._level_ratio = _LEVEL_RATIO
         self.limit = self._initial_limit
         self._low_limit = self._high_limit = self._initial_limit
         self._is_at_high = False
         self._decision_streak = 2
-        """How many of one kind came in a row, negative if they lowered; a new upstream starts with big steps up."""
+        """Decisions of one kind in a row, negative if they lowered; a new upstream starts with big steps up."""
         self._mean_latency_s = 0.0
         self._recent_max_latency_s = 0.0
-        """The slowest answer of late."""
+        """The slowest recent answer."""
         self._interval = _SampleInterval()
         self._intervals: deque[_SampleInterval] = deque(maxlen=_MAX_INTERVALS)
         self._is_settled = False
@@ -108,21 +109,22 @@ class AdaptiveLimit:
 
     @property
     def bounds(self) -> tuple[int, int, int]:
-        """Least, initial, most."""
+        """Minimum, initial limit, maximum."""
         return self._min_limit, self._initial_limit, self._max_limit
 
     def retune(self, min_limit: int, initial_limit: int, max_limit: int, now: float) -> None:
-        """Change the bounds and keep what was learned, as far as they allow."""
+        """Change the bounds and keep what was learned within them."""
         self._min_limit, self._initial_limit, self._max_limit = min_limit, initial_limit, max_limit
         self._set_levels(self._base_limit, now)
 
     def sample(self, latency_s: float, in_flight: int, now: float, dropped: bool = False) -> None:
         """Learn from one attempt, which took `latency_s` from its write to the last byte.
 
-        `in_flight` is how many there were when it was sent, itself included.
+        Do not sample what says nothing about the upstream's load: cancelled, throttled, never connected, a fast error.
 
-        `dropped`: overload without an answer, such as a timeout. What says nothing about the upstream's load
-        (cancelled, throttled, never connected, an error it was quick to give) is not to be sampled at all.
+        Args:
+            in_flight: Calls in flight when it was sent, including itself.
+            dropped: Overload without an answer, such as a timeout.
         """
         if dropped:
             if 2 * in_flight >= self.limit:
@@ -149,16 +151,16 @@ class AdaptiveLimit:
 
     @property
     def is_climbing(self) -> bool:
-        """It has met neither its knee nor its maximum yet."""
+        """Whether it has reached neither its knee nor its maximum."""
         return self._decision_streak > 1 and self._base_limit < self._max_limit
 
     @property
     def mean_limit(self) -> int:
-        """The limit on average, while it goes back and forth."""
+        """The average of both levels."""
         return round((self._low_limit + self._high_limit) / 2)
 
     def copy(self) -> AdaptiveLimit:
-        """A copy to be run ahead of time by itself."""
+        """A copy for a simulation."""
         return deepcopy(self)
 
     def _record_drop(self, sent_at: float, now: float) -> None:
@@ -172,7 +174,7 @@ class AdaptiveLimit:
             self._set_levels(self._base_limit * _DROPPED_FACTOR, now)
 
     def _end_interval(self, now: float) -> None:
-        """A stretch is over: go to the other level, or decide."""
+        """End an interval: change to the other level, or decide."""
         if self._interval.n:
             self._intervals.append(self._interval)
             self._interval = _SampleInterval()
@@ -188,7 +190,7 @@ class AdaptiveLimit:
         self._start_interval(False, now)
 
     def _decide_base_limit(self) -> float | None:
-        """A new base, or None while it is not sure."""
+        """The new base limit, or None while it is not certain."""
         slope = _slope(self._intervals)
         if slope is None:
             return None
@@ -212,7 +214,7 @@ class AdaptiveLimit:
         return None
 
     def _set_levels(self, base_limit: float, now: float) -> None:
-        """Set the levels anew and forget what the old ones showed."""
+        """Set new levels and clear what the old ones showed."""
         self._base_limit = min(max(base_limit, float(self._min_limit)), float(self._max_limit))
         self._levels_set_at = now
         self._is_settled = False
@@ -239,22 +241,22 @@ class AdaptiveLimit:
 
 
 def _slope(intervals: deque[_SampleInterval]) -> tuple[float, float] | None:
-    """The least-squares slope over all stretches and its error, or None where there is too little to tell.
+    """The least-squares slope over all intervals and its error, or None where there are too few answers.
 
-    The error is the larger of two: as if every answer were independent, and with stretches as clusters (Liang and
-    Zeger, 1986), because answers of one stretch are not.
+    The error is the larger of two: as if every answer were independent, and with intervals as clusters (Liang and
+    Zeger, 1986), because answers of one interval are not.
     """
     count = len(intervals)
-    n = sum(stretch.n for stretch in intervals)
+    n = sum(interval.n for interval in intervals)
     if count < _MIN_INTERVALS or n < 10:
         return None
-    x = sum(stretch.x for stretch in intervals) / n
-    y = sum(stretch.y for stretch in intervals) / n
-    xx = sum(stretch.xx for stretch in intervals) - n * x * x
+    x = sum(interval.x for interval in intervals) / n
+    y = sum(interval.y for interval in intervals) / n
+    xx = sum(interval.xx for interval in intervals) - n * x * x
     if xx < 1e-3:
         return None
-    xy = sum(stretch.xy for stretch in intervals) - n * x * y
-    yy = sum(stretch.yy for stretch in intervals) - n * y * y
+    xy = sum(interval.xy for interval in intervals) - n * x * y
+    yy = sum(interval.yy for interval in intervals) - n * y * y
     slope = xy / xx
     independent_error = sqrt(max(0.0, yy - slope * xy) / (n - 2) / xx)
     clustered_error = 0.0

@@ -1,24 +1,24 @@
-"""The breaker of one upstream: while it fails, only trials go there.
+"""The circuit breaker of one upstream: while the upstream fails, only trials are sent.
 
 Rules:
 
 * closed: settled calls are counted over the last `window_s`; when at least `min_calls` were counted and `ratio` of them
   failed, it opens;
-* open: nobody goes for `open_s`. After that one trial goes at each interval; the interval doubles with each trial, from
-  `open_s` to `max_open_s`, and jitter only shortens it. At most `trials` are unanswered at once;
-* a trial that succeeds closes it, and the counts start anew. One is enough: more than one, an interval apart, would
-  keep a recovered upstream waiting for longer than `max_open_s`. A success by luck costs one more round of `min_calls`,
-  and opening again within `window_s` of having closed goes on with the interval it had;
-* a trial that fails changes nothing but the number of the unanswered; one that is ignored is given back: the next may
-  go `open_s` after it, with the interval there was before it;
-* what says nothing about the upstream's health (throttles, cancellations, our own refusals) is ignored; what it
-  answered, a 4xx included, is a success;
-* a call counts only towards the period it was granted in: an answer from before it opened or closed says nothing about
-  what came after. A call that goes although the breaker is open (not every call is bound by it) counts for nothing,
-  unless it goes when a trial is due: then it is the trial.
+* open: no call is allowed for `open_s`. After that one trial is allowed in each interval; the interval doubles with
+  each trial, from `open_s` to `max_open_s`, and jitter only shortens it. At most `trials` are unanswered at once;
+* a trial that succeeds closes it and clears the counts. One is enough: more than one, an interval apart, would keep a
+  recovered upstream waiting for longer than `max_open_s`. A chance success costs one more round of `min_calls`, and
+  opening again within `window_s` of closing continues with the interval it had;
+* a trial that fails only lowers the number of unanswered trials; an ignored one is returned: the next is allowed
+  `open_s` after it, with the interval from before it;
+* results that say nothing about the upstream's health (throttles, cancellations, our own rejections) are ignored; a
+  response, a 4xx included, is a success;
+* a call counts only in the period in which it was granted: a result from before it opened or closed says nothing about
+  the time after. A call that is sent while the breaker is open (not every call is bound by it) does not count, unless a
+  trial is due: then it is the trial.
 
-Pure: moments are arguments. Memory is fixed: the window is kept in `_BUCKETS` counters, so it reaches back for
-`window_s`, less up to a twentieth of it.
+Pure: moments are arguments. Memory is fixed: the window has `_BUCKETS` counters, so it covers `window_s` less up to a
+twentieth of it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from msgspec import Struct
 
 _BUCKETS = 20
 _JITTER = (0.7, 0.9)
-"""What an interval is shortened to; never its whole length, so that a trial's own time fits in `max_open_s` too."""
+"""Factors of an interval; below 1, so that the duration of a trial fits in `max_open_s` too."""
 
 UNCOUNTED_TICKET = -1
-"""The ticket of a call that counts for nothing."""
+"""The ticket of a call that does not count."""
 
 
 class BreakerPolicy(Struct, frozen=True):
-    """When a breaker opens, and how it looks for recovery."""
+    """When a breaker opens, and how it detects recovery."""
 
     ratio: float = 0.5
     min_calls: int = 20
@@ -59,7 +59,7 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Says when a call may go, from what became of those before it."""
+    """Decide when a call is allowed, from the results of earlier calls."""
 
     __slots__ = (
         "_bucket_width_s",
@@ -96,11 +96,11 @@ class Breaker:
         return self._period % 2 == 1
 
     def allows_call(self, now: float) -> bool:
-        """May a call that is bound by the breaker go now."""
+        """Whether a call that is bound by the breaker is allowed now."""
         return self._next_trial_at <= now and self._trials_in_flight < self.policy.trials
 
     def next_trial_at(self, now: float) -> float:
-        """When a call may go: -inf while closed, at or before `now` exactly when `allows` says so.
+        """When a call is allowed: -inf while closed, at or before `now` exactly when `allows_call` is true.
 
         While all trials are unanswered it is an estimate, an interval from now: the next answer decides.
         """
@@ -109,19 +109,19 @@ class Breaker:
         return self._next_trial_at
 
     def copy(self) -> Breaker:
-        """A copy to be run ahead of time by itself."""
+        """A copy for a simulation."""
         clone = copy(self)
         clone._calls_by_bucket, clone._failures_by_bucket = list(self._calls_by_bucket), list(self._failures_by_bucket)
         return clone
 
     def state(self, now: float) -> BreakerState:
-        """Half open is while a trial is due or unanswered."""
+        """The state; half open while a trial is due or unanswered."""
         if not self._is_open:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if self._trials_in_flight or self._next_trial_at <= now else BreakerState.OPEN
 
     def on_grant(self, now: float) -> int:
-        """A call goes; its ticket is to be given to `settled`, once."""
+        """Count a call that is sent; pass its ticket to `on_result` once."""
         if not self._is_open:
             return self._period
         if not self.allows_call(now):
@@ -134,11 +134,11 @@ class Breaker:
 
     @staticmethod
     def is_trial(ticket: int) -> bool:
-        """The call with this ticket went while it was open, because a trial was due."""
+        """Whether the call with this ticket was a trial."""
         return ticket > 0 and ticket % 2 == 1
 
     def on_result(self, success: bool | None, ticket: int, now: float) -> None:
-        """A call ended: it succeeded, failed, or (None) said nothing about the upstream."""
+        """Count a result: success, failure, or None where it says nothing about the upstream."""
         if ticket != self._period:
             return
         if self._is_open:
@@ -160,7 +160,7 @@ class Breaker:
             self._trip(now)
 
     def reset(self) -> None:
-        """Close it and forget all that was counted; what is under way counts for nothing."""
+        """Close it and clear the counts; calls in flight do not count."""
         self._period += 2 - self._period % 2
         self._closed_at = self._next_trial_at = -inf
         self._interval_s = self.policy.open_s
@@ -168,7 +168,7 @@ class Breaker:
         self._clear_counts()
 
     def retune(self, policy: BreakerPolicy) -> None:
-        """Change the policy and keep the state; a window of another length starts its counts anew."""
+        """Change the policy and keep the state; a window of another length clears the counts."""
         previous, self.policy = self.policy, policy
         self._interval_s = min(max(self._interval_s, policy.open_s), policy.max_open_s)
         if policy.window_s != previous.window_s:
@@ -204,7 +204,7 @@ class Breaker:
         self._calls = self._failures = 0
 
     def _expire_buckets(self, bucket: int) -> None:
-        """Empty the counters of the time that went by since the last call."""
+        """Clear the buckets that expired since the last call."""
         for expired in range(max(self._current_bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
             slot = expired % _BUCKETS
             self._calls -= self._calls_by_bucket[slot]

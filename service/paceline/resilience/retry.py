@@ -1,16 +1,17 @@
-"""The retry layer: which answers are tried again, how long apart, how often. The loop is tenacity's.
+"""The retry layer: which attempts are repeated, after which delay, how often. The loop is tenacity's.
 
-Outside every permit, so an item that waits for its backoff holds nothing. The first attempt runs outside tenacity
-(entering its loop costs as much as a small request); only a failed one enters, as the loop's first result.
+Outside every permit, so an item in backoff holds nothing. The first attempt runs outside tenacity (its loop costs as
+much as a small request); only a failed one enters the loop, as its first result. The verdict on each attempt and the
+wait that it named are on the receipt.
 
-* transient answers, if safe to repeat: full jitter `base_s` doubling to `cap_s` (Brooker, "Exponential Backoff And
-  Jitter", 2015), never shorter than a named Retry-After, `attempts` in all;
-* throttles: the wait the upstream named, else `base_s` doubling to `cap_s`; `throttles` of them, not counted as
-  attempts; where the whole budget was paused the gate makes the item wait and nothing is waited here;
-* a transient answer is tried again only while the upstream's retry budget lasts; a throttle needs none, as pause and
-  probe already hold back what would multiply;
-* a wait that would pass the deadline, the item's timeout or `max_pause_s` ends the item at once with its last answer,
-  and so does a refusal of ours to let the next attempt go: what was sent is never `rejected`.
+* transient, if safe to repeat: full jitter, `base_s` doubling to `cap_s` (Brooker, "Exponential Backoff And Jitter",
+  2015), never shorter than a named Retry-After, `attempts` in all;
+* throttled: the wait that the upstream named, else `base_s` doubling to `cap_s`; up to `throttles` times, which do not
+  count as attempts; where the whole budget is paused the gate makes the item wait, and there is no delay here;
+* a transient attempt is repeated only while the upstream's retry budget lasts; a throttle needs none, as pause and
+  probe already limit what would multiply;
+* a delay that would pass the deadline, the item's timeout or `max_pause_s` ends the item at once with its last answer,
+  and so does a rejection of the next attempt: what was sent is never `rejected`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from paceline.resilience.verdict import is_safe_to_repeat
 
 
 class RetryLayer:
-    """Tries an item again where that is safe and may help."""
+    """Repeats an attempt where that is safe and may help."""
 
     def __init__(self, upstream: str, budget: RetryBudget, emit: EventListener) -> None:
         self._upstream = upstream
@@ -94,13 +95,13 @@ class RetryLayer:
 
 
 class RetryDelay(Struct, frozen=True):
-    """How long an item waits before its next attempt, and on which account."""
+    """The delay before an item's next attempt, and its reason."""
 
     seconds: float
     reason: WaitReason
 
     async def sleep(self, receipt: Receipt) -> None:
-        """Wait, and enter it on the receipt; a throttle's pause does not count against the item's timeout."""
+        """Wait, and add it to the receipt; a throttle's pause does not count against the item's timeout."""
         if self.seconds <= 0:
             return
         began_at = time.perf_counter()
@@ -115,7 +116,7 @@ class RetryDelay(Struct, frozen=True):
 
 
 def next_retry_delay(request: Request, answer: Response | AttemptError) -> RetryDelay | None:
-    """The wait before the next attempt, or None where this answer is the item's last.
+    """The delay before the next attempt, or None where this answer is the item's last.
 
     Reads the verdict and the named wait that the admission layer left on the receipt, and counts a throttle there.
     """

@@ -1,17 +1,17 @@
-"""How many retries an upstream gets: a share of what is sent to it anyway, and a few a second.
+"""The retries that an upstream gets: a share of its first sends, and a few a second.
 
 Rules:
 
-* an item's first send earns `ratio` of a retry, which is good for `window_s` and then lost; retries earn nothing, so
-  that they cannot pay for one another;
-* besides, `per_s` retries a second, of which one second's are kept (or one retry, where that is less);
-* a retry spends one: first of what comes by the second (it would be lost soonest), then of the oldest earnings.
+* an item's first send earns `ratio` of a retry, which expires after `window_s`; retries earn nothing, so that they
+  cannot pay for one another;
+* in addition, `retries_per_s` retries a second refill, up to one second's (or one retry, where that is less);
+* a retry spends one: first of the refilled ones (they would be lost soonest), then of the oldest earnings.
 
-So in any stretch of T seconds there are at most `ratio` x (first sends of that stretch and of the `window_s` before
-it) + `per_s` x (T + 1 s) retries, whatever the strategy and however the upstream fails: each earning is spent once, and
-each was earned in the stretch or in the window before it.
+So any interval of T seconds has at most `ratio` x (first sends of that interval and of the `window_s` before it) +
+`retries_per_s` x (T + 1 s) retries, whatever the strategy and however the upstream fails: each earning is spent once,
+and each was earned in the interval or in the window before it.
 
-Pure: moments are arguments. Memory is fixed: earnings are kept in `_BUCKETS` counters, each lost when its oldest is.
+Pure: moments are arguments. Memory is fixed: earnings have `_BUCKETS` counters, each expires as a whole.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RetryBudget:
         self.reset()
 
     def reset(self) -> None:
-        """As on the first day: nothing earned, one second's retries at hand."""
+        """Start again: nothing earned, one second's retries available."""
         self._earned_by_bucket = [0.0] * _BUCKETS
         self._earned = 0.0
         self._current_bucket = 0
@@ -61,7 +61,7 @@ class RetryBudget:
         self._refilled_retries = min(self._refilled_retries, self._max_refilled_retries)
 
     def on_first_send(self, now: float) -> None:
-        """An item's first attempt was sent."""
+        """Count an item's first attempt."""
         bucket = int(now / self._bucket_width_s)
         if bucket != self._current_bucket:
             self._expire_buckets(bucket)
@@ -69,7 +69,7 @@ class RetryBudget:
         self._earned += self.ratio
 
     def try_spend(self, now: float) -> bool:
-        """Spend a retry, or say that there is none."""
+        """Spend a retry; False where there is none."""
         if self.remaining(now) < 1 - _ROUNDING_TOLERANCE:
             return False
         owed = 1 - min(1.0, self._refilled_retries)
@@ -87,7 +87,7 @@ class RetryBudget:
         return True
 
     def remaining(self, now: float) -> float:
-        """Retries that are allowed now."""
+        """Retries that are available now."""
         bucket = int(now / self._bucket_width_s)
         if bucket != self._current_bucket:
             self._expire_buckets(bucket)
@@ -99,7 +99,7 @@ class RetryBudget:
         return self._refilled_retries + max(0.0, self._earned)
 
     def _expire_buckets(self, bucket: int) -> None:
-        """Lose what was earned too long ago."""
+        """Expire what was earned more than `window_s` ago."""
         for expired in range(max(self._current_bucket + 1, bucket - _BUCKETS + 1), bucket + 1):
             slot = expired % _BUCKETS
             self._earned -= self._earned_by_bucket[slot]

@@ -1,4 +1,4 @@
-"""The semaphore of the `bounded` and `token_bucket` strategies: at most so many of a batch past this point."""
+"""The semaphore of the `bounded` and `token_bucket` strategies: a limit on the calls of one batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from paceline.model import Request, Response, Send
 
 
 class SemaphoreLayer:
-    """A batch's own cap; the wait for it is on the receipt as `queue_s`."""
+    """A batch's own concurrency limit; its wait is on the receipt as `queue_s`."""
 
     def __init__(self, limit: int) -> None:
         self._semaphore = asyncio.Semaphore(limit)

@@ -1,6 +1,6 @@
 """Time limits: the item's deadline, outermost, and the attempt's timeout, innermost.
 
-Both stand on `Alarm`, which does what `asyncio.timeout_at` does for a sixth of its cost: there are two for every item.
+Both use `CancelTimer`, which does what `asyncio.timeout_at` does at a sixth of its cost: every item has two.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from paceline.units import format_seconds
 
 
 class CancelTimer:
-    """Cancels the body of a `with` after `delay_s`; that cancellation, and no other, ends with the block.
+    """Cancel the body of a `with` after `delay_s`; that cancellation, and no other, ends with the block.
 
-    What follows the block runs only if the alarm rang.
+    Code after the block runs only if the timer fired.
     """
 
     __slots__ = ("_cancelling_before", "_delay_s", "_fired", "_task", "_timer")
@@ -40,7 +40,7 @@ class CancelTimer:
         self._timer.cancel()
         if not self._fired:
             return False
-        # Somebody else may have cancelled as well: then the cancellation is theirs and travels on.
+        # The task may have been cancelled from outside as well: that cancellation propagates.
         return self._task.uncancel() <= self._cancelling_before and kind is asyncio.CancelledError
 
     def _fire(self) -> None:
@@ -49,7 +49,7 @@ class CancelTimer:
 
 
 class DeadlineLayer:
-    """Ends an item at its deadline, wherever it is; `paused`: does an operator pause its upstream now?"""
+    """Ends an item at its deadline, in any layer; `is_paused`: whether an operator pauses its upstream now."""
 
     def __init__(self, is_paused: Callable[[], bool]) -> None:
         self._is_paused = is_paused
@@ -67,7 +67,7 @@ class DeadlineLayer:
 
 
 class AttemptTimeoutLayer:
-    """Ends an attempt at its own timeout, or at what is left of the item's time in flight and in backoff."""
+    """Ends an attempt at its own timeout, or when the item's time in flight and in backoff is used up."""
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
         receipt = request.receipt
@@ -84,7 +84,7 @@ class AttemptTimeoutLayer:
 
 
 def _explain_longest_wait(receipt: Receipt, is_paused: bool) -> str:
-    """What it waited for longest, and what to do about it."""
+    """The longest wait, and what to do about it."""
     waits = (
         (receipt.upstream_s, "for the upstream to answer", "allow more time"),
         (receipt.rate_wait_s, "for its turn within the rate", "allow more time or send fewer items"),

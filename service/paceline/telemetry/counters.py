@@ -1,8 +1,8 @@
-"""What the events add up to, in plain numbers: the part of the metrics that every attempt pays for.
+"""Sums of the events, in plain numbers: the part of the metrics that every attempt pays for.
 
 Lists and dicts instead of the metrics library's own objects, because those lock: 0.4 us an observation against 1.2
-for a cached histogram child (and a counter that only repeats a histogram's count costs nothing at all). Written by
-the one thread that runs the event loop.
+for a cached histogram child (and a counter that equals a histogram's count costs nothing). Only the thread of the
+event loop writes them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from paceline.events import AttemptFinished, BatchFinished, Event, ItemFinished,
 from paceline.model import Outcome, OutcomeKind, Strategy, WaitReason
 
 BUCKET_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
-"""Upper bounds of every histogram, inclusive, in seconds; what is longer is counted above the last."""
+"""Upper bounds of every histogram, inclusive, in seconds; longer durations count above the last."""
 
 _STATUS_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
 
 
 def status_class(status: int) -> str:
-    """`2xx` and so on; `other` for a number that is no HTTP status."""
+    """`1xx` to `5xx`; `other` for a number that is no HTTP status."""
     return _STATUS_CLASSES.get(status // 100, "other")
 
 
 class DurationHistogram:
-    """One histogram series: how many fell into each bucket, and their sum."""
+    """One histogram series: the count of each bucket, and the sum."""
 
     __slots__ = ("counts", "sum_s")
 

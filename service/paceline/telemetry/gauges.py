@@ -1,4 +1,4 @@
-"""How the upstreams stand, by metric label: what the gauges show, read when somebody asks and never before."""
+"""The state of the upstreams by metric label: the values of the gauges, read at each scrape only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BudgetGauges(Protocol):
 
 
 class UpstreamGauges(Protocol):
-    """One upstream's live state, as `paceline.upstream.snapshot` gives it."""
+    """One upstream's live state, as `paceline.upstream.snapshot` returns it."""
 
     @property
     def name(self) -> str: ...
@@ -56,7 +56,7 @@ class UpstreamGauges(Protocol):
 
 
 ReadUpstreams = Callable[[], Iterable[UpstreamGauges]]
-"""Asked at each scrape."""
+"""Called at each scrape."""
 
 
 class GaugeSnapshot(Struct):
@@ -73,7 +73,7 @@ class GaugeSnapshot(Struct):
 
 
 def read_gauges(upstreams: Iterable[UpstreamGauges]) -> GaugeSnapshot:
-    """Read the states; those of one name (undeclared hosts) are added up, of what remains the least is shown."""
+    """Read the states; those of one name (undeclared hosts) are added up, and of what remains the least counts."""
     snapshot = GaugeSnapshot()
     for upstream in upstreams:
         key = (upstream.name,)

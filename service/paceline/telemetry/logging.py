@@ -1,7 +1,7 @@
 """Structured log lines, one a batch, without secrets.
 
-Nothing global is set up in structlog: the logger made here is passed on to whoever logs. Of the standard library's
-loggers only those of the server and the engines are touched.
+structlog has no global set-up: the logger made here is passed to what logs. Of the standard library's loggers only
+those of the server, the engines and Paceline are configured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "console"]
 
 _LIBRARY_LOGGERS = ("asyncio", "aiohttp", "httpx2", "paceline")
-"""Heard from a warning on: below it engines name whole URLs and headers. `paceline` tells its own faults."""
+"""Logged from a warning on: below it engines write whole URLs and headers. `paceline` logs its internal errors."""
 
 _USERINFO = re.compile(r"://[^\s/?#@]*@")
 _QUERY = re.compile(r"[?#]\S+")
@@ -31,10 +31,10 @@ _CREDENTIAL = re.compile(r"\b(bearer|basic)[ \t]+\S+", re.IGNORECASE)
 def configure_logging(
     level: LogLevel = "info", format: LogFormat = "json", stream: TextIO | None = None
 ) -> FilteringBoundLogger:
-    """The process's logger, writing to `stream` (standard error); the server's own lines go through it too.
+    """Create the process's logger, which writes to `stream` (standard error); it also gets the server's records.
 
-    Start uvicorn with `log_config=None`, or it replaces these handlers by its own. Its access log is silenced: it
-    writes whole URLs, and the metrics count requests.
+    Start uvicorn with `log_config=None`, or it replaces these handlers by its own. Its access log is off: it writes
+    whole URLs, and the metrics count requests.
     """
     stream = stream or sys.stderr
     processors: list[Processor] = [
@@ -52,7 +52,7 @@ def configure_logging(
 
 
 class LoggingListener:
-    """The listener that logs: a line when a batch has finished, a warning when an upstream's throttle pauses it."""
+    """Logs a line when a batch has finished, and a warning when a throttle pauses an upstream."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
@@ -78,7 +78,7 @@ class LoggingListener:
             self._log_pause(event)
 
     def _log_pause(self, event: BudgetPaused) -> None:
-        """Warn of a pause, and again only where it grows by more than a second: every answer of a burst renews it."""
+        """Warn of a pause, and again only where it grows by more than a second: every throttle of a burst renews it."""
         until = time.perf_counter() + event.duration_s
         known = self._paused_until.get(event.upstream)
         if known is None or until > known + 1.0:
@@ -87,7 +87,7 @@ class LoggingListener:
 
 
 class _LineWriter:
-    """Whole lines to a stream. A line that cannot be written is lost: logging must never end a batch."""
+    """Writes whole lines to a stream. A line that cannot be written is lost: logging must never end a batch."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -103,7 +103,7 @@ class _LineWriter:
 
 
 class _ForwardingHandler(logging.Handler):
-    """Hands the standard library's records to the process's logger."""
+    """Forwards the standard library's records to the process's logger."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def _route_library_logs(log: FilteringBoundLogger, level: int) -> None:
 
 
 def _redact_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Drop queries, user names and passwords of URLs, and credentials, wherever they stand; put the head first."""
+    """Redact queries, user names and passwords of URLs, and credentials in every value; put the head first."""
     head = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
     return {key: _redact(value) for key, value in (head | dict(event)).items()}
 

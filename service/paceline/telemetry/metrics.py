@@ -27,7 +27,7 @@ _BUCKET_LABELS = (*map(floatToGoString, BUCKET_BOUNDS_S), "+Inf")
 
 
 class Metrics(Collector):
-    """Everything one app measures, in a registry of its own; nothing is shared between two of them."""
+    """Every metric of one app, in a registry of its own; two apps share nothing."""
 
     def __init__(self) -> None:
         self._counters = EventCounters()
@@ -37,21 +37,21 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def on_event(self, event: Event) -> None:
-        """The listener: count one event."""
+        """Count one event."""
         self._counters.on_event(event)
 
     def record_http_request(self, route: str, method: str, status_class: str, duration_s: float) -> None:
-        """Count one request to the service itself; `HttpMetrics` calls it with labels from closed sets."""
+        """Count one request to the service itself; `HttpMetricsMiddleware` passes labels from closed sets."""
         self._counters.record_http_request(route, method, status_class, duration_s)
 
     def set_upstreams_source(self, read_upstreams: ReadUpstreams) -> None:
-        """Ask `states` for the upstreams' live states at each scrape."""
+        """Call `read_upstreams` for the upstreams' live states at each scrape."""
         self._read_upstreams = read_upstreams
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its content type: OpenMetrics where `accept` names it before plain text."""
         kinds = (kind.partition(";")[0].strip().lower() for kind in accept.split(","))
-        # The library is not shown the header itself: it fails on a version that is no number.
+        # The library does not get the header itself: it fails on a version that is no number.
         encode, content_type = choose_encoder(next((kind for kind in kinds if kind in _CONTENT_TYPES), ""))
         return encode(self._registry), content_type
 
@@ -175,5 +175,5 @@ def _observation_counts(series: Mapping[tuple[str, ...], DurationHistogram]) -> 
 
 
 def _label_texts(values: tuple[str, ...]) -> list[str]:
-    """Label values without their enums, which would show their Python names."""
+    """Label values as plain strings: enums would show their Python names."""
     return list(map(str, values))

@@ -1,8 +1,9 @@
-"""Which addresses are public: the IANA special-purpose registries, whole, and what they leave out.
+"""Which addresses are public: the whole IANA special-purpose registries, and what they leave out.
 
-`judge` is pure. One enum is the decision, the wording of a refusal and the label of a metric. Where entries nest, the
-more specific one comes first. Sources: iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry,
-RFC 6052 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), and each cloud's own page for its metadata address.
+`classify` is pure. One enum is the decision, the description in a message and the label of a metric. Where entries
+nest, the more specific one comes first. Sources: iana.org/assignments/iana-ipv4-special-registry and
+iana-ipv6-special-registry, RFC 6052 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), and each cloud's own page for its
+metadata address.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 
 class AddressClass(Enum):
-    """What an address is. `label` names it in metrics, `wording` in messages.
+    """The kind of an address. `label` is its name in metrics, `description` in messages.
 
-    `openable`: an operator's `allow_private: true` may open it. The others stay shut: nothing a service fetches lives
-    there, or (metadata) what lives there hands out the machine's credentials.
+    `can_be_allowed`: an operator's `allow_private: true` may allow it. The others stay denied: no service is there, or
+    (metadata) the service there hands out the machine's credentials.
     """
 
     PUBLIC = ("public", "a public address", True)
@@ -60,8 +61,8 @@ _METADATA_ADDRESSES = frozenset(
 
 _Class = AddressClass
 _IPV4_RANGES = tuple(
-    (IPv4Network(text), verdict)
-    for text, verdict in (
+    (IPv4Network(text), address_class)
+    for text, address_class in (
         ("0.0.0.0/8", _Class.UNSPECIFIED),
         ("10.0.0.0/8", _Class.PRIVATE),
         ("100.64.0.0/10", _Class.SHARED),
@@ -83,8 +84,8 @@ _IPV4_RANGES = tuple(
     )
 )
 _IPV6_RANGES = tuple(
-    (IPv6Network(text), verdict)
-    for text, verdict in (
+    (IPv6Network(text), address_class)
+    for text, address_class in (
         ("::/128", _Class.UNSPECIFIED),
         ("::1/128", _Class.LOOPBACK),
         ("64:ff9b:1::/48", _Class.SPECIAL),
@@ -111,7 +112,7 @@ _IPV4_COMPATIBLE = IPv6Network("::/96")
 
 
 def classify(address: str | IPv4Address | IPv6Address) -> AddressClass:
-    """What this address is; an IPv4 address inside an IPv6 one is taken out and judged too.
+    """The class of this address; an IPv4 address embedded in an IPv6 one is classified too.
 
     Raises:
         ValueError: it is no address.
@@ -125,7 +126,7 @@ def classify(address: str | IPv4Address | IPv6Address) -> AddressClass:
 
 
 def embedded_ipv4_addresses(ip: IPv6Address) -> list[IPv4Address]:
-    """The IPv4 addresses that packets to this IPv6 address may end up at."""
+    """The IPv4 addresses that packets to this IPv6 address may reach."""
     number = int(ip)
     if ip in _IPV4_MAPPED or ip in _NAT64 or (ip in _IPV4_COMPATIBLE and number > 1):
         return [IPv4Address(number & 0xFFFFFFFF)]
@@ -143,15 +144,15 @@ def _classify_ipv6(ip: IPv6Address) -> AddressClass:
     if ip in _METADATA_ADDRESSES:
         return AddressClass.METADATA
     embedded_classes = [classify(v4) for v4 in embedded_ipv4_addresses(ip)]
-    non_public = [verdict for verdict in embedded_classes if verdict is not AddressClass.PUBLIC]
+    non_public = [each for each in embedded_classes if each is not AddressClass.PUBLIC]
     if non_public:
-        # The worst reading counts: what allow_private never opens stays shut inside an IPv6 address as well.
-        return min(non_public, key=lambda verdict: (verdict is not AddressClass.METADATA, verdict.can_be_allowed))
+        # The most restrictive class counts: what allow_private never allows stays denied inside an IPv6 address too.
+        return min(non_public, key=lambda each: (each is not AddressClass.METADATA, each.can_be_allowed))
     if embedded_classes and (ip in _IPV4_MAPPED or ip in _NAT64):
         return AddressClass.PUBLIC
-    for network, verdict in _IPV6_RANGES:
+    for network, address_class in _IPV6_RANGES:
         if ip in network:
-            return verdict
+            return address_class
     return AddressClass.PUBLIC if ip in _GLOBAL_UNICAST else AddressClass.RESERVED
 
 

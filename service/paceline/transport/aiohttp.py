@@ -1,9 +1,9 @@
-"""The aiohttp engine: aiohttp's client protocol and parser on connections that Paceline dials and keeps itself.
+"""The aiohttp engine: aiohttp's client protocol and parser on connections that Paceline opens and pools.
 
-aiohttp's session, request and connector objects cost more than the exchange, retry by themselves and know nothing of
-the guard, so only the part that speaks HTTP is used: `ResponseHandler` (docs/decisions/0003). The pool below holds what
-the contract suite asks of a connection: used by one call at a time, never reused after a byte too many, closed at once
-when its call ends early.
+aiohttp's session, request and connector objects cost more than the exchange, retry on their own and bypass the egress
+guard, so only its HTTP protocol is used: `ResponseHandler` (docs/decisions/0003). The pool below meets the contract of
+tests/integration/transport: a connection serves one call at a time, is never reused after a surplus byte, and is closed
+at once when its call ends early.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from paceline.transport.request_headers import build_header_fields, check_method
 KEEP_ALIVE_S = 15.0
 MAX_IDLE_CONNECTIONS = 1000
 MAX_INTERIM_RESPONSES = 100
-"""1xx answers before the answer; a server that sends more is flooding."""
+"""1xx responses before the final one; a server that sends more is flooding."""
 _MAX_LINE_BYTES = 16 * 1024
 _KEEP_ALIVE_TIMEOUT = re.compile(r"timeout=([0-9]{1,6})", re.IGNORECASE).search
 _MAX_FIELDS = 256
@@ -62,7 +62,7 @@ _Origin = tuple[str, str, int]
 
 
 def translate_error(error: Exception, exchange: Exchange) -> PacelineError | None:
-    """The library's error as ours; None for what no library raises, which is a fault of this program."""
+    """The library's error as one of ours; None for an error of this program."""
     for kind, ours in ERROR_MAP:
         if isinstance(error, kind):
             return ours(_describe_error(error, exchange), sent=exchange.written_at is not None)
@@ -82,7 +82,7 @@ def _describe_error(error: Exception, exchange: Exchange) -> str:
 
 
 class _PooledConnection(ResponseHandler):
-    """One connection. It belongs to the call whose `exchange` it has; bytes that arrive in between end it."""
+    """One connection. It belongs to the call whose `exchange` it has; bytes that arrive between calls end it."""
 
     sock: socket.socket
     origin: _Origin
@@ -93,7 +93,7 @@ class _PooledConnection(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            # aiohttp would parse it and hand it to the next call as that call's answer.
+            # aiohttp would parse them and give them to the next call as its response.
             if data:
                 self.abort()
             return
@@ -106,7 +106,7 @@ class _PooledConnection(ResponseHandler):
             super().resume_reading(resume_parser)
 
     def prepare_for_response(self, without_body: bool) -> None:
-        """Make ready for one answer. The parser is new: an old one may hold the beginning of an answer nobody asked."""
+        """Prepare for one response. The parser is new: an old one may hold part of an unsolicited response."""
         self.set_response_params(
             skip_payload=without_body,
             read_until_eof=True,
@@ -118,7 +118,7 @@ class _PooledConnection(ResponseHandler):
         )
 
     def is_reusable(self, now: float) -> bool:
-        """Alive, and nothing has arrived on it since its last answer, not even in the kernel's buffer."""
+        """Whether it is open and no byte has arrived since its last response, not even in the kernel's buffer."""
         if not self.is_connected() or now >= self.expires_at:
             return False
         try:
@@ -127,7 +127,7 @@ class _PooledConnection(ResponseHandler):
             return True
         except OSError:
             return False
-        return False  # a byte too many, or the end
+        return False  # a surplus byte, or the end
 
 
 class AiohttpTransport:
@@ -142,11 +142,11 @@ class AiohttpTransport:
         self._in_use: set[_PooledConnection] = set()
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._closed = False
-        # Items of one batch share their headers more often than not.
+        # Items of one batch usually share their headers.
         self._render_cached_headers = lru_cache(maxsize=256)(_render_headers)
 
     async def send(self, request: Request) -> Response:
-        """Send once and read the whole answer; see `Transport.send`."""
+        """Send once and read the whole response; see `Transport.send`."""
         head = self._render_head(request)
         url, exchange = request.url, request.exchange
         origin = (url.scheme, url.host, url.port)
@@ -202,7 +202,7 @@ class AiohttpTransport:
         if (keep_alive := message.headers.get("Keep-Alive")) is not None and (
             match := _KEEP_ALIVE_TIMEOUT(keep_alive)
         ) is not None:
-            # A second short of the upstream's own word, so that it does not close as we write.
+            # A second less than the upstream advertises, so that it does not close while we write.
             connection.keep_alive_s = min(KEEP_ALIVE_S, int(match[1]) - 1.0)
         headers = tuple(
             [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in message.raw_headers]
@@ -236,7 +236,7 @@ class AiohttpTransport:
         return connection
 
     def _take_idle(self, origin: _Origin) -> _PooledConnection | None:
-        """The connection used last that can still be used: the others get to grow old and close."""
+        """The most recently used connection that is still usable: the others expire and close."""
         idle = self._idle.get(origin)
         if not idle:
             return None

@@ -1,9 +1,8 @@
-"""The seam to the wire: what every engine promises, whatever its library does.
+"""The contract of an HTTP engine: what every engine guarantees, whatever its library does.
 
-An engine sends one request over one connection and returns the whole answer. It never follows a redirect, keeps no
+An engine sends one request over one connection and returns the whole response. It follows no redirect, stores no
 cookie, reads no proxy from the environment, closes the socket of a cancelled call at once, and raises nothing but
-`AttemptError` and `EgressDenied` (and lets `CancelledError` travel). tests/integration/transport holds every engine
-to it.
+`AttemptError` and `EgressDenied` (`CancelledError` propagates). tests/integration/transport checks every engine.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from paceline.model import Headers, Request, Response
 
 
 class TransportOptions(Struct, frozen=True):
-    """How an upstream is to be reached; seconds and bytes."""
+    """How to reach an upstream; seconds and bytes."""
 
     allow_private: bool = False
     declared: bool = True
-    """Declared by the operator: any port, and private addresses where it says so."""
+    """Declared by the operator: any port, and private addresses with `allow_private`."""
     dns_timeout_s: float = 2.0
     connect_timeout_s: float = 3.0
     max_response: int = 10 * 1024 * 1024
@@ -35,13 +34,13 @@ class Transport(Protocol):
     """One engine, open for one upstream."""
 
     async def send(self, request: Request) -> Response:
-        """Send once and read the whole answer.
+        """Send once and read the whole response.
 
-        Fills `request.exchange` as it goes. The caller bounds the time by cancelling.
+        Fills `request.exchange` on the way. The caller limits the time by cancelling.
 
         Raises:
-            EgressDenied: an address the guard refuses.
-            AttemptError: anything else that brought no whole answer; `sent` is false only when certain.
+            EgressDenied: an address that the egress guard denies.
+            AttemptError: any other failure to get a whole response; `sent` is false only when certain.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""Open a connection to a URL's origin: judge, connect, pass the proxy, shake hands. Shared by the engines.
+"""Open a connection to a URL's origin: check, connect, open a tunnel, handshake. Shared by the engines.
 
-Only addresses that `Guard.resolve` gave back are dialled. The name stays what the URL says for SNI and for the
-certificate, whatever address was dialled. Every failure here is one before the request: `sent` is false.
+Only addresses that `EgressGuard.resolve` returned are connected to. SNI and the certificate check use the URL's own
+name, whatever the address. Every failure here comes before the request: `sent` is false.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Connector:
 
     Raises:
         InvalidRequest: `options.proxy` is no URL of a proxy.
-        OSError: a file of `options`' TLS settings cannot be read (ssl.SSLError: or is not what it should be).
+        OSError: a file of the TLS options cannot be read (ssl.SSLError: or is not valid).
     """
 
     def __init__(self, options: TransportOptions, guard: EgressGuard) -> None:
         self._options = options
         self._guard = guard
         self._proxy = _parse_proxy(options.proxy) if options.proxy else None
-        # Reading the system's certificates takes 20 ms: only when https is first dialled, unless files are named.
+        # Reading the system's certificates takes 20 ms: only at the first https connection, unless files are named.
         self._tls = _tls_context(options) if options.ca_file or options.cert_file else None
 
     def request_target(self, url: Url) -> str:
@@ -61,12 +61,12 @@ class Connector:
         """A connection ready for requests to `url`'s origin, its protocol, and the socket beneath.
 
         Raises:
-            EgressDenied, DnsFailed: as `Guard.resolve`.
+            EgressDenied, DnsFailed: as `EgressGuard.resolve`.
             ConnectFailed: refused, unreachable, refused by the proxy, or not within `connect_timeout_s`.
             TlsFailed: the handshake failed or the certificate is not the host's.
         """
         next_hop = url if self._proxy is None else self._proxy.url
-        if self._proxy is not None:  # the proxy looks names up; what can be judged here is
+        if self._proxy is not None:  # the proxy resolves names; check what needs no lookup
             self._guard.check_host(url.host, url.port, self._options)
         resolve_options = (
             self._options
@@ -108,7 +108,7 @@ class Connector:
 
 
 async def _connect_any(addresses: list[str], next_hop: Url, connect_deadline: float) -> socket.socket:
-    """Connect to the first address that answers; one that stays silent gets half of the time that is left."""
+    """Connect to the first address that answers; a silent one gets half of the remaining time."""
     error: Exception | None = None
     for addresses_left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         remaining_s = connect_deadline - time.perf_counter()
@@ -133,7 +133,7 @@ async def _connect_address(address: str, port: int, timeout_s: float) -> socket.
         async with asyncio.timeout(timeout_s):
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
         if sock.getsockname()[:2] == sock.getpeername()[:2]:
-            # A local port of the ephemeral range with nobody listening can connect to itself.
+            # A local port of the ephemeral range without a listener can connect to itself.
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
     except BaseException:
         sock.close()
@@ -159,7 +159,7 @@ async def _open_tunnel(sock: socket.socket, url: Url, proxy: _Proxy) -> None:
     if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].startswith(b"2"):
         shown = b" ".join(status)[:80].decode("latin-1")
         raise ConnectFailed(f"the proxy {proxy.url.authority} refused the tunnel to {url.authority}: {shown}")
-    if not head.endswith(b"\r\n\r\n"):  # TLS is ours to begin: bytes before it are nobody's
+    if not head.endswith(b"\r\n\r\n"):  # the client begins TLS: earlier bytes belong to no response
         raise ConnectFailed(f"the proxy {proxy.url.authority} sent bytes into the tunnel before it was used")
 
 

@@ -1,7 +1,7 @@
 """A response body as it arrives: decoded, and capped by its decoded bytes.
 
-A coding is opened only so far that one byte too many shows, so a bomb costs `max_response` bytes and no more. One
-coding at most; anything stacked, unknown, broken off or followed by other bytes is a `ProtocolError`.
+Decoding stops at the first byte above the limit, so a decompression bomb costs `max_response` bytes and no more. One
+coding at most; a stacked, unknown or truncated one, or bytes after its end, is a `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _MAX_GZIP_MEMBERS = 1000
 
 class _ContentDecoder(Protocol):
     def decode(self, chunk: bytes, max_bytes: int) -> bytes:
-        """What `chunk` opens to, never much more than `room` bytes of it. Raises on what is not its coding."""
+        """Decode `chunk`, to about `max_bytes` at most. Raises on what is not its coding."""
         ...
 
     def is_complete(self) -> bool:
-        """Whether the coding has come to its own end."""
+        """Whether the coding has reached its end."""
         ...
 
 
 class BodyDecoder:
-    """Collects one answer's body. `feed` until the wire ends, then `finish`."""
+    """Collects the body of one response: `feed` until the end, then `finish`."""
 
     __slots__ = ("_chunks", "_decoder", "_has_input", "_max_bytes", "_size_bytes")
 
@@ -42,11 +42,11 @@ class BodyDecoder:
 
     @property
     def was_decoded(self) -> bool:
-        """A coding was taken off, so content-encoding and content-length no longer describe the body."""
+        """Whether a coding was decoded, so that content-encoding and content-length no longer describe the body."""
         return self._has_input and self._decoder is not None
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes off the wire.
+        """Decode the next bytes of the body.
 
         Raises:
             BodyTooLarge: decoded, they pass the limit.
@@ -66,7 +66,7 @@ class BodyDecoder:
         self._chunks.append(chunk)
 
     def finish(self) -> bytes:
-        """The whole body. Raises ProtocolError where its coding broke off."""
+        """The whole body. Raises ProtocolError where its coding is truncated."""
         if self.was_decoded and self._decoder is not None and not self._decoder.is_complete():
             raise ProtocolError("the body breaks off before its content-encoding ends", sent=True)
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -77,10 +77,10 @@ def body_too_large(max_bytes: int) -> BodyTooLarge:
 
 
 def open_body_decoder(headers: Headers, max_bytes: int) -> BodyDecoder:
-    """A `Body` for an answer with these lower-case headers.
+    """A `BodyDecoder` for a response with these lower-case headers.
 
     Raises:
-        ProtocolError: codings are stacked, or it is one we did not ask for.
+        ProtocolError: codings are stacked, or the coding was not asked for.
     """
     values = [value for name, value in headers if name == "content-encoding"]
     codings = [
@@ -102,7 +102,7 @@ def open_body_decoder(headers: Headers, max_bytes: int) -> BodyDecoder:
 
 
 def strip_coding_headers(headers: Headers) -> Headers:
-    """The headers of a body whose coding was taken off."""
+    """The headers of a body whose coding was decoded."""
     return tuple(pair for pair in headers if pair[0] not in ("content-encoding", "content-length"))
 
 

@@ -1,7 +1,7 @@
-"""Where requests may go: a name is looked up once, every answer is judged, and one bad answer denies them all.
+"""The egress rules: a name is resolved once, every address is checked, and one denied address denies them all.
 
-The engines dial an address of the list that `Guard.resolve` gives back and nothing else, so what was judged is what is
-dialled, and a name that changes its answer between the check and the connection gains nothing.
+The engines connect to an address that `EgressGuard.resolve` returned and to no other, so the checked address is the
+connected one, and a name that changes between the check and the connection gains nothing.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class _HostRules:
         return any(ip in each for each in self._networks)
 
     def lists_exactly(self, ip: IPv4Address | IPv6Address) -> bool:
-        """Written as this one address, not as a range that happens to hold it."""
+        """Whether an entry is exactly this address, not a range that contains it."""
         return any(each.num_addresses == 1 and ip in each for each in self._networks)
 
 
 class EgressGuard:
     """The egress rules of one process.
 
-    `deny` always wins. Paceline's own listeners are never dialled. Undeclared hosts must be public or in `allow`, on
+    `deny` always wins. Paceline's own listeners are always denied. Undeclared hosts must be public or in `allow`, on
     one of `ports`, and under `mode: declared` in `allow`. A declared upstream may use any port, and with
-    `allow_private` any private address. Metadata addresses open only to an `allow` entry that is exactly that address.
+    `allow_private` any private address. Metadata addresses need an `allow` entry that is exactly that address.
 
     Raises:
         ValueError: an entry of `allow` or `deny` is a malformed range.
@@ -72,7 +72,7 @@ class EgressGuard:
         self._resolver = resolver or SystemResolver()
 
     async def resolve(self, host: str, port: int, options: TransportOptions) -> list[str]:
-        """The judged addresses of `host`, in the resolver's order; at most one lookup, within `options.dns_timeout_s`.
+        """The checked addresses of `host`, in the resolver's order; one lookup, within `options.dns_timeout_s`.
 
         Raises:
             EgressDenied: the host, its port or one of its addresses is refused.
@@ -87,7 +87,7 @@ class EgressGuard:
         return addresses
 
     def check_host(self, host: str, port: int, options: TransportOptions) -> str | None:
-        """Judge what needs no lookup: the name, the port, and an address written out (which is given back).
+        """Check what needs no lookup: the name, the port, and a literal address (which is returned).
 
         Raises:
             EgressDenied: what is refused, why, and which setting would allow it.
@@ -155,7 +155,7 @@ class EgressGuard:
 
 
 def _reaches_listener(ip: IPv4Address | IPv6Address, listener: str) -> bool:
-    """Whether dialling `ip` may reach a socket bound to `listener`."""
+    """Whether a connection to `ip` may reach a socket bound to `listener`."""
     bound = ip_address("127.0.0.1" if listener == "localhost" else listener) if _is_address(listener) else None
     if listener == "localhost" or bound is None:
         return ip.is_loopback or ip.is_unspecified

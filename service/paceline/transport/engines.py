@@ -1,4 +1,4 @@
-"""Engines by name. Each library is imported when its engine is first opened: a cold start pays for one at most."""
+"""Engines by name. Each library is imported when its engine is first opened, so a start imports one at most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_ENGINE: EngineName = "aiohttp"
 
 
 def open_engine(name: EngineName, options: TransportOptions, guard: EgressGuard) -> Transport:
-    """The engine of this name, open for one upstream; to be closed by whom it is given to. Needs a running loop."""
+    """Open the engine of this name for one upstream; the caller closes it. Needs a running loop."""
     if name == "aiohttp":
         from paceline.transport.aiohttp import AiohttpTransport
 

@@ -1,8 +1,8 @@
-"""The httpx engine: httpx2's transports under Paceline's seam, for those who want what they know, and for mocks.
+"""The httpx engine: httpx2's transports behind the `Transport` contract, for familiarity and for mocks.
 
-Any httpx transport can be put in (respx, `MockTransport`, `ASGITransport`). The one used otherwise gives each request
-an httpcore2 connection of its own, over a stream that Paceline dialled: httpcore2's pool hands surplus bytes to the
-next caller and keeps dead entries after a native cancellation, so this engine has no keep-alive (docs/decisions/0002).
+Any httpx transport can be plugged in (respx, `MockTransport`, `ASGITransport`). The default one gives each request an
+httpcore2 connection of its own, over a stream that Paceline opened: httpcore2's pool passes surplus bytes to the next
+caller and keeps dead entries after a native cancellation, so this engine has no keep-alive (docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from paceline.transport.egress import EgressGuard
 from paceline.transport.request_headers import build_header_fields, check_method, needs_content_length
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
-"""Bytes of an answer before its head is complete, interim answers included."""
+"""Bytes of a response before its head is complete, interim responses included."""
 _READ_BUFFER_BYTES = 64 * 1024
 
 # The first entry that fits decides.
@@ -63,7 +63,7 @@ _NEVER_SENT = (ConnectFailed,)
 
 
 def translate_error(error: Exception, exchange: Exchange) -> PacelineError | None:
-    """The library's error as ours; None for what no library raises, which is a fault of this program."""
+    """The library's error as one of ours; None for an error of this program."""
     for kind, ours in ERROR_MAP:
         if isinstance(error, kind):
             sent = exchange.written_at is not None and not issubclass(ours, _NEVER_SENT)
@@ -72,7 +72,7 @@ def translate_error(error: Exception, exchange: Exchange) -> PacelineError | Non
 
 
 class HttpxTransport:
-    """`Transport` over httpx2, HTTP/1.1, a connection a request. One for each upstream; needs a running loop."""
+    """`Transport` over httpx2, HTTP/1.1, one connection a request. One for each upstream; needs a running loop."""
 
     def __init__(
         self, options: TransportOptions, guard: EgressGuard, transport: httpx2.AsyncBaseTransport | None = None
@@ -84,18 +84,18 @@ class HttpxTransport:
         self._closed = False
 
     async def send(self, request: Request) -> Response:
-        """Send once and read the whole answer; see `Transport.send`."""
+        """Send once and read the whole response; see `Transport.send`."""
         outgoing = self._build_request(request)
         exchange = request.exchange
         if self._closed:
             raise ConnectFailed("the engine is closed")
         if self._connecting_transport is None:
-            exchange.mark_written(time.perf_counter())  # a transport put in has no socket to watch
+            exchange.mark_written(time.perf_counter())  # a plugged-in transport has no socket to watch
         answer: httpx2.Response | None = None
         try:
             assert self._transport is not None
             answer = await self._transport.handle_async_request(outgoing)
-            exchange.mark_written(time.perf_counter())  # answered by a mock in the socket's place
+            exchange.mark_written(time.perf_counter())  # a mock answered without a socket
             if exchange.answered_at is None:
                 exchange.answered_at = time.perf_counter()
             return await self._read_response(request, answer)
@@ -128,7 +128,7 @@ class HttpxTransport:
             async for chunk in chunks:
                 body.feed(chunk)
         finally:
-            if isinstance(chunks, AsyncGenerator):  # else the collector would close it in a task nobody awaits
+            if isinstance(chunks, AsyncGenerator):  # else the collector would close it in a task that is never awaited
                 await chunks.aclose()
         content = body.finish()
         return Response(status, strip_coding_headers(headers) if body.was_decoded else headers, content)
@@ -158,7 +158,7 @@ class HttpxTransport:
 
 
 class _ConnectingTransport(httpx2.AsyncBaseTransport):
-    """Each request on a connection of its own, dialled by Paceline, spoken by httpcore2."""
+    """Each request on a connection of its own: Paceline opens it, httpcore2 speaks HTTP on it."""
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -202,7 +202,7 @@ class _ConnectingTransport(httpx2.AsyncBaseTransport):
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
-    """Gives one request its stream: already through the proxy and TLS, so httpcore2 has only to speak HTTP on it."""
+    """Gives one request its stream, past the proxy and TLS, so that httpcore2 only speaks HTTP on it."""
 
     def __init__(self, connecting_transport: _ConnectingTransport, url: Url, exchange: Exchange) -> None:
         self._connecting_transport = connecting_transport
@@ -227,7 +227,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    """A dialled connection as httpcore2 wants one. Writing never waits: the body is in memory already."""
+    """An open connection as httpcore2 expects one. Writing never waits: the body is in memory."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The head of a request as an engine sends it: the caller's fields, checked, and the few that are Paceline's."""
+"""The header fields of a request as an engine sends them: the caller's, checked, and the few of Paceline's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 def check_method(method: str) -> None:
-    """Raises InvalidRequest for what is no method, and for CONNECT (a tunnel is no request)."""
+    """Raise InvalidRequest for anything but a method, and for CONNECT (a tunnel is no request)."""
     if method in _COMMON_METHODS:
         return
     if method.upper() == "CONNECT":
@@ -27,12 +27,12 @@ def check_method(method: str) -> None:
 
 
 def needs_content_length(request: Request) -> bool:
-    """Whether Content-Length is to be sent: with a body, and with methods that are expected to have one."""
+    """Whether to send Content-Length: with a body, and with methods that usually have one."""
     return bool(request.body) or request.method in _METHODS_WITH_BODY
 
 
 def build_header_fields(headers: Headers) -> list[tuple[str, bytes]]:
-    """The caller's fields that may travel, and ours where the caller said nothing.
+    """The caller's fields that may be forwarded, and Paceline's own where the caller gives none.
 
     Raises:
         InvalidRequest: a name that is no token, or a value with CR, LF, NUL or another control character in it.
@@ -53,7 +53,7 @@ def build_header_fields(headers: Headers) -> list[tuple[str, bytes]]:
 
 
 def _encode_value(value: str) -> bytes:
-    """Latin-1, as answers are read, so that what came in goes out unchanged; UTF-8 where that cannot hold it."""
+    """Latin-1, as responses are decoded, so that values pass unchanged; UTF-8 where Latin-1 cannot encode it."""
     try:
         return value.encode("latin-1")
     except UnicodeEncodeError:

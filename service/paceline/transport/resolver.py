@@ -1,7 +1,7 @@
-"""Names become addresses in threads of their own, so that a resolver that hangs holds up nobody else.
+"""Name resolution in daemon threads, so that a resolver that hangs blocks no other call.
 
-`getaddrinfo` cannot be cancelled. A name is looked up once at a time however many ask for it, in a daemon thread that
-no shutdown waits for, and who has waited long enough leaves. At most `MAX_LOOKUPS` names are asked for at once.
+`getaddrinfo` cannot be cancelled. Concurrent calls for a name share one lookup, whose thread no shutdown waits for; a
+call that times out leaves it running. At most `MAX_LOOKUPS` lookups run at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Resolution = Sequence[str] | Exception
 
 
 class SystemResolver:
-    """The system's resolver. `await lookup(host)` gives every address of a name, in the resolver's order."""
+    """The system's resolver: `await resolver(host)` returns every address of a name, in the resolver's order."""
 
     def __init__(self, resolve_host: Callable[[str], Sequence[str]] | None = None) -> None:
         self._resolve_host = resolve_host or _getaddrinfo
@@ -52,7 +52,7 @@ class SystemResolver:
             resolution = error
         try:
             loop.call_soon_threadsafe(self._on_resolved, host, resolution)
-        except RuntimeError:  # the loop closed while the resolver hung: nobody is left to tell
+        except RuntimeError:  # the loop closed while the resolver hung: no call waits any more
             return
 
     def _on_resolved(self, host: str, resolution: Resolution) -> None:

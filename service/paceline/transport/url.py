@@ -1,8 +1,8 @@
-"""A URL as text becomes a `Url`, or a refusal that says what is wrong with it and what to write instead.
+"""Parse a URL into a `Url`, or reject it with what is wrong and what to write instead.
 
-Ordinary URLs match one strict pattern and cost a microsecond; only the rest pay for the careful path. Both give the
-same result for a URL both accept (a property test says so). Nothing here guesses: a host that some parser would read as
-another address (`127.1`, `0x7f000001`, `a@b`, `a\\b`) is refused, not normalised.
+Common URLs match one strict pattern and cost a microsecond; the others take a slower path. Both give the same result
+for a URL that both accept (a property test checks it). Nothing is guessed: a host that some parser would read as
+another address (`127.1`, `0x7f000001`, `a@b`, `a\\b`) is rejected, not normalised.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_HOST = 253
 
 
 def parse_url(text: str) -> Url:
-    """Read an absolute http(s) URL; its fragment is dropped, its host is lower case and ASCII.
+    """Parse an absolute http(s) URL; its fragment is dropped, its host is lower case and ASCII.
 
     Raises:
         InvalidRequest: what is wrong, and what to write instead.
@@ -52,13 +52,14 @@ def parse_url(text: str) -> Url:
 def remove_dot_segments(path: str) -> str:
     """The path without `.` and `..` segments (RFC 3986 section 5.2.4); never climbs above the root.
 
-    `%2e` counts as a dot, and `\\`, `%2f` and `%5c` as separators, as they do to servers that decode before they look.
+    `%2e` counts as a dot, and `\\`, `%2f` and `%5c` as separators, as for servers that decode before they resolve a
+    path.
     """
     if "." not in path and "%2" not in path:
         return path
     parts = _SEPARATOR(path)
     segments: list[tuple[str, str]] = []  # (the separator before it, segment)
-    removed_separator: str | None = None  # the separator before what was taken out, for what follows it
+    removed_separator: str | None = None  # the separator before a removed segment, for the next one
     for index in range(0, len(parts), 2):
         segment = parts[index]
         separator = removed_separator if removed_separator is not None else parts[index - 1] if index else ""

@@ -1,4 +1,8 @@
-"""Rate-limit headers of every dialect, read into one value."""
+"""Dialects of rate headers, each a table; one parser reads a response's headers into one `RateInfo`.
+
+Imports `rate_info.py` and what is below `rate/`. Start with `dialect.py` (what a table may say) and `vendors.py` (the
+tables); `parser.py` chooses one.
+"""
 
 from paceline.rate.dialects.parser import AUTO, DIALECT_NAMES, parse_rate_headers
 

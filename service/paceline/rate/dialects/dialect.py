@@ -1,4 +1,4 @@
-"""What a dialect is: a table of the header names it reads, and one reader for all of them."""
+"""A dialect is a table of header names; one parser reads all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_LABEL_LENGTH = 64
 class RateHeaders:
     """One response as its dialect sees it: the fields it reads, and the upstream's clock.
 
-    `clamped` turns true when a wait was longer than `max_reset_s` and was cut.
+    `clamped` becomes true when a wait is longer than `max_reset_s` and is cut.
     """
 
     __slots__ = ("_date", "_now_epoch_s", "_sent_at_epoch_s", "clamped", "fields", "max_reset_s")
@@ -32,14 +32,14 @@ class RateHeaders:
         self._sent_at_epoch_s: float | None = None
 
     def sent_at_epoch_s(self) -> float:
-        """Epoch seconds by the answer's own Date, or by our clock where it has none that can be read."""
+        """Epoch seconds of the response's own Date, or of our clock where it has no usable one."""
         if self._sent_at_epoch_s is None:
             date_epoch_s = None if self._date is None else parse_http_date(self._date, self._now_epoch_s)
             self._sent_at_epoch_s = self._now_epoch_s if date_epoch_s is None else date_epoch_s
         return self._sent_at_epoch_s
 
     def clamp_wait(self, seconds: float) -> float:
-        """Never longer than allowed."""
+        """The wait, at most `max_reset_s`."""
         if seconds > self.max_reset_s:
             self.clamped = True
             return self.max_reset_s
@@ -51,24 +51,24 @@ class RateHeaders:
         return None if text is None else number(text)
 
     def is_true(self, name: str) -> bool:
-        """This field says true."""
+        """Whether this field says true."""
         return self.fields.get(name, "").strip(" \t").lower() == "true"
 
     def parse_label(self, name: str) -> str | None:
-        """The word in this field, or None where it is not one plain short word."""
+        """The word in this field, or None where it is anything but one plain short word."""
         text = self.fields.get(name, "").strip(" \t")
         return text if 0 < len(text) <= _MAX_LABEL_LENGTH and _LABEL_CHARACTERS.issuperset(text) else None
 
 
 class WindowFields(Struct, frozen=True):
-    """How one window is spelled: header names where the upstream says it, values where it is known of it."""
+    """The fields of one window: header names where the upstream sends them, values where they are known."""
 
     name: str = "default"
     limit: str = ""
     remaining: str = ""
     used: str = ""
     reset: tuple[str, ...] = ()
-    """The first that can be read counts."""
+    """The first usable one counts."""
     reset_parser: Callable[[str, Callable[[], float], float], ResetTime | None] = parse_reset
     reset_unit_s: float = 1.0
     per_ms: str = ""
@@ -76,31 +76,31 @@ class WindowFields(Struct, frozen=True):
     unit: str = "requests"
     refills: bool = False
     candidate_per_s: tuple[float, ...] = ()
-    """Lengths this window may have, where the refill's own speed tells which."""
+    """Lengths that this window may have, where the speed of the refill shows which."""
 
     def field_names(self) -> tuple[str, ...]:
         return tuple(filter(None, (self.limit, self.remaining, self.used, *self.reset, self.per_ms)))
 
 
 class KnownWindow(Struct, frozen=True):
-    """What is known of a window by the name an upstream gives it."""
+    """What is known of a window by the name that an upstream gives it."""
 
     per_s: float
     unit: str = "requests"
 
 
 class Dialect(Struct, frozen=True):
-    """One upstream's way to say its limits; every string is a header name unless said otherwise."""
+    """How one upstream writes its limits; every string is a header name unless said otherwise."""
 
     name: str
-    """The word for it in a configuration."""
+    """Its name in a configuration."""
     windows: tuple[WindowFields, ...] = ()
     signature_fields: tuple[str, ...] = ()
-    """Names that tell it apart when none is configured."""
+    """Names that identify it when no dialect is configured."""
     windows_parser: Callable[[RateHeaders], tuple[RateWindowInfo, ...]] | None = None
-    """A reader of its own, where a field holds more than one value."""
+    """A parser of its own, where a field holds more than one value."""
     parsed_fields: tuple[str, ...] = ()
-    """What that reader reads."""
+    """The fields that this parser reads."""
     window_name: str = ""
     known_windows: Mapping[str, KnownWindow] = MappingProxyType({})
     scope: str = ""
@@ -109,14 +109,14 @@ class Dialect(Struct, frozen=True):
     reason: str = ""
     near_limit: str = ""
     vendor_wait: str = ""
-    """A wait in seconds of the vendor's own, for a refusal."""
+    """The vendor's own field for the wait after a refusal, in seconds."""
     default_wait_s: float | None = None
-    """What its documentation asks to wait after a 429 that names nothing."""
+    """The wait that its documentation asks for after a 429 that names none."""
     is_ietf: bool = False
-    """Its reset is a time to wait, and outranks a vendor's own field."""
+    """Its reset is a time to wait, and takes precedence over a vendor's own field."""
 
     def field_names(self) -> frozenset[str]:
-        """Every header name it reads besides Retry-After and the milliseconds."""
+        """Every header name it reads, without the fields of `retry_after.py`."""
         plain = (
             self.window_name,
             self.scope,
@@ -131,7 +131,7 @@ class Dialect(Struct, frozen=True):
 
 
 def parse_windows(dialect: Dialect, headers: RateHeaders) -> tuple[RateWindowInfo, ...]:
-    """The windows that this dialect finds in an answer; what is malformed is as if it were not there."""
+    """The windows that this dialect finds in a response; a malformed field counts as absent."""
     if dialect.windows_parser is not None:
         return dialect.windows_parser(headers)
     found: list[RateWindowInfo] = []
@@ -143,7 +143,7 @@ def parse_windows(dialect: Dialect, headers: RateHeaders) -> tuple[RateWindowInf
 
 
 def _parse_window(window_fields: WindowFields, dialect: Dialect, headers: RateHeaders) -> RateWindowInfo | None:
-    # A limit of none at all is said where there is no limit or none is known; as a limit it could never be paid.
+    # Upstreams write 0 where there is no limit or none is known; as a limit it could never be paid.
     limit = headers.parse_number(window_fields.limit) or None
     remaining = headers.parse_number(window_fields.remaining)
     used = headers.parse_number(window_fields.used)
@@ -194,7 +194,7 @@ def _window_length_s(
         ms = headers.parse_number(window_fields.per_ms)
         return ms / 1000 if ms else None
     if window_fields.candidate_per_s and limit and remaining is not None and reset_s and remaining < limit:
-        # What was used is back at the reset; so the whole limit takes as much longer as it is larger.
+        # The used part refills by the reset, so the whole limit takes longer in proportion.
         seconds = reset_s * limit / (limit - remaining)
         return next(
             (candidate_s for candidate_s in window_fields.candidate_per_s if 0.75 < seconds / candidate_s < 1.33), None

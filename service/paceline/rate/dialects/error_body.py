@@ -1,4 +1,4 @@
-"""Why an upstream refused, where only the body says so."""
+"""The reason of a refusal, where only the body names it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class _ErrorBody(Struct, frozen=True):
 
 
 def parse_error_body(body: bytes) -> tuple[str | None, tuple[str, ...]]:
-    """The reason a JSON body gives and the policies it says were violated: the IETF's problem types, and HubSpot's
-    `policyName`. Whatever else it may hold is passed over.
+    """The reason that a JSON body gives, and the policies that it names as violated.
+
+    Reads the IETF's problem types and HubSpot's `policyName`; everything else is ignored.
     """
     if not body or len(body) > _MAX_BODY_BYTES or body.lstrip()[:1] != b"{":
         return None, ()

@@ -1,8 +1,8 @@
-"""The IETF's fields in the four shapes that its drafts gave them, read as structured fields (RFC 9651).
+"""The IETF's fields in the four forms of its drafts, parsed as structured fields (RFC 9651).
 
-`"default";r=50;t=30` is the draft's head, `limit=100, remaining=50, reset=5` its version 07, a field a value the
-versions to 06, and a text of 2023 had bare words and `l` for the quota. A field with anything in it that its draft does
-not allow is ignored as a whole; parameters that nobody knows are passed over.
+`"default";r=50;t=30` is the current draft, `limit=100, remaining=50, reset=5` is version 07, versions to 06 have one
+field for each value, and an interim text of 2023 has bare words and `l` for the quota. A field that holds anything its
+draft does not allow is ignored as a whole; unknown parameters are skipped.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def parse_current_draft(headers: RateHeaders) -> Windows:
 
 
 def parse_interim2023(headers: RateHeaders) -> Windows:
-    """The text of 2023: names are bare words, the quota is `l`; or one policy named in a dictionary."""
+    """The interim text of 2023: names are bare words, the quota is `l`; or one policy named in a dictionary."""
     counters = _parse_field(headers, "ratelimit", _parse_dictionary)
     return _match_by_name(headers, _require_string_or_token, "l", counters)
 
 
 def parse_draft07(headers: RateHeaders) -> Windows:
-    """Draft 07: one dictionary, and policies that are told by their quota."""
+    """Draft 07: one dictionary, and policies that are identified by their quota."""
     counters = _parse_field(headers, "ratelimit", _parse_dictionary)
     return _match_by_quota(
         counters[0] if counters else None, _parse_field(headers, "ratelimit-policy", _parse_unnamed_policies), headers
@@ -51,7 +51,7 @@ def parse_draft07(headers: RateHeaders) -> Windows:
 
 
 def parse_draft06(headers: RateHeaders) -> Windows:
-    """Drafts to 06: a field a value; the earliest put the policies behind the limit."""
+    """Drafts to 06: one field for each value; the earliest put the policies behind the limit."""
     text = headers.fields.get("ratelimit-limit", "")
     policies = _parse_field(headers, "ratelimit-policy", _parse_unnamed_policies)
     limit = number(text) or None
@@ -80,7 +80,7 @@ def _match_by_name(
 
 
 def _join_policies(counters: list[RateWindowInfo], policies: list[RateWindowInfo]) -> Windows:
-    """Each counter with the policy of its name (and partition, where both name one); then the policies left over."""
+    """Each counter with the policy of its name (and partition, where both name one); then the unmatched policies."""
     unmatched = list(policies)
     windows: list[RateWindowInfo] = []
     for counter in counters:
@@ -105,7 +105,7 @@ def _names_same_window(policy: RateWindowInfo, counter: RateWindowInfo) -> bool:
 
 
 def _match_by_quota(counter: RateWindowInfo | None, policies: list[RateWindowInfo], headers: RateHeaders) -> Windows:
-    """The counter with the policy of its quota, whose window it must fit; then the policies left over."""
+    """The counter with the policy of its quota, whose window it must fit; then the unmatched policies."""
     if counter is None:
         return tuple(policies)
     reset_s = counter.reset_after_s or 0.0
@@ -208,7 +208,7 @@ def _require_string(value: object) -> str:
 
 
 def _require_string_or_token(value: object) -> str:
-    """A bare word; a string too, as the text changed its mind."""
+    """A bare word, or a string as in later versions of the text."""
     return _require_string(str(value) if isinstance(value, Token) else value)
 
 

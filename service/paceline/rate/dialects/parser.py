@@ -1,4 +1,4 @@
-"""Read the rate limits an answer tells: by the dialect that is configured, or by the names that are seen."""
+"""Parse the rate limits that a response advertises, in the configured dialect or in the one its names identify."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from paceline.retry_after import RETRY_AFTER_FIELDS
 
 AUTO = "auto"
 DIALECT_NAMES: tuple[str, ...] = (AUTO, *(dialect.name for dialect in ALL_DIALECTS))
-"""The words a configuration may use."""
+"""What a configuration may name."""
 
 _LIST_FIELDS = frozenset({"ratelimit", "ratelimit-policy"})
-"""A repeated one goes on where the first ended; of any other field the first counts."""
+"""A repeated one continues the list; of any other field the first counts."""
 
 _DIALECT_BY_NAME = {dialect.name: dialect for dialect in ALL_DIALECTS}
 _FIELDS_BY_DIALECT = {dialect.name: dialect.field_names() | RETRY_AFTER_FIELDS for dialect in ALL_DIALECTS} | {
@@ -39,7 +39,7 @@ _BY_SPECIFICITY = (DRAFT06, *WITH_SIGNATURE, GENERIC)
 _RANK_BY_SIGNATURE = {
     name: rank for rank, dialect in reversed([*enumerate(_BY_SPECIFICITY)]) for name in dialect.signature_fields
 }
-"""The most particular dialect that a name is a sign of."""
+"""The most specific dialect that a name identifies."""
 
 
 def parse_rate_headers(
@@ -103,7 +103,7 @@ def _detect_dialect(headers: RateHeaders) -> tuple[Dialect, tuple[RateWindowInfo
 
 
 def _candidate_dialects(fields: dict[str, str]) -> Iterator[Dialect]:
-    """The dialects these names are signs of, the likeliest first: the standard's fields, then the most particular."""
+    """The dialects that these names identify, likeliest first: the standard's fields, then the most specific."""
     if "ratelimit" in fields:
         text = fields["ratelimit"].lstrip(" ")
         if text.startswith('"'):
@@ -171,7 +171,7 @@ def _throttle_wait_s(
 
 
 def _longest_reset_s(windows: list[RateWindowInfo]) -> float | None:
-    """The longest of these resets. One that only says when a bucket is full again is no wait."""
+    """The longest of these resets. The time until a bucket is full again is no wait."""
     return max(
         (window.reset_after_s for window in windows if window.reset_after_s is not None and not window.refills),
         default=None,

@@ -1,4 +1,4 @@
-"""When a window is whole again, in every form that upstreams write it."""
+"""When a window resets, in every form that upstreams write it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ _JAVASCRIPT_DATE = re.compile(
 )
 
 ResetTime = tuple[float, bool]
-"""Seconds from the answer to the reset, and whether it was written in whole seconds."""
+"""Seconds from the response to the reset, and whether it was written in whole seconds."""
 
 
 def parse_reset(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> ResetTime | None:
-    """Read a reset: epoch milliseconds from 1e12, epoch seconds from 1e9, below that a wait in `unit_s`; else a
-    duration (`6m0s`), an ISO 8601 moment, an HTTP-date, or a date as scripts print it. Negative or unclear is None.
+    """Parse a reset; None where it is negative or unclear.
 
-    A moment is reckoned from `sent_at()`, the answer's own clock; one that has passed is 0.
+    A number is epoch milliseconds from 1e12, epoch seconds from 1e9, below that a wait in `unit_s`. A text is a
+    duration (`6m0s`), an ISO 8601 moment, an HTTP-date, or a date as JavaScript prints it. A moment is compared with
+    `sent_at()`, the response's own clock; one that has passed is 0.
     """
     value = number(text)
     if value is not None:
@@ -59,7 +60,7 @@ def parse_reset(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) ->
 
 
 def parse_wait(text: str, sent_at: Callable[[], float], unit_s: float = 1.0) -> ResetTime | None:
-    """Read a reset that is a number of seconds to wait, however large."""
+    """Parse a reset that is a number of seconds to wait, however large."""
     value = number(text)
     return None if value is None else (value, value.is_integer())
 

@@ -1,4 +1,4 @@
-"""Every dialect, one table each. What a table leaves out, its upstream does not say."""
+"""Every dialect, one table each. A table leaves out what its upstream does not send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOPIFY_DRAIN_S = 20.0
 
 
 def _parse_shopify_call_limit(headers: RateHeaders) -> tuple[RateWindowInfo, ...]:
-    """Shopify's `32/40`: used first, and it leaks."""
+    """Shopify's `32/40`: used units and bucket size; the bucket drains steadily."""
     used_text, slash, size_text = headers.fields.get("x-shopify-shop-api-call-limit", "").partition("/")
     used, size = number(used_text), number(size_text)
     if not slash or used is None or not size:
@@ -31,7 +31,7 @@ def _parse_shopify_call_limit(headers: RateHeaders) -> tuple[RateWindowInfo, ...
 def _openai_style_windows(
     *, requests_per_s: float | None = None, tokens_per_s: float | None = None, refills: bool, infer_length: bool
 ) -> tuple[WindowFields, ...]:
-    """The pair of windows that OpenAI's interface has, and all who speak it."""
+    """The two windows of OpenAI's API and of the APIs that follow it."""
     length_by_unit = {"requests": requests_per_s, "tokens": tokens_per_s}
     return tuple(
         WindowFields(
@@ -49,7 +49,7 @@ def _openai_style_windows(
 
 
 def _x_ratelimit_window(prefix: str, *, used: bool = False, reset_unit_s: float = 1.0) -> WindowFields:
-    """The three names that most upstreams copied from one another."""
+    """The three names that most upstreams share."""
     return WindowFields(
         limit=f"{prefix}-limit",
         remaining=f"{prefix}-remaining",
@@ -102,7 +102,7 @@ REDDIT = Dialect(
         ),
     ),
 )
-"""Told by what it lacks: it sends what was used, and no limit."""
+"""Identified by what is absent: it sends what was used, and no limit."""
 
 WITH_SIGNATURE: tuple[Dialect, ...] = (
     Dialect(
@@ -221,7 +221,7 @@ WITH_SIGNATURE: tuple[Dialect, ...] = (
     REDDIT,
     Dialect(name="stripe", reason="stripe-rate-limited-reason", signature_fields=("stripe-rate-limited-reason",)),
 )
-"""Those with a sign of their own, the most particular first."""
+"""Those with a signature of their own, the most specific first."""
 
 GENERIC = Dialect(
     name="generic",
