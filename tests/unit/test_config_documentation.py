@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cli.check_config import check_config, print_reference, print_schema, replace_reference_tables
+from paceline.cli.check_config import check_config
+from paceline.cli.reference_tables import print_reference, print_schema, replace_reference_tables
 from paceline.config import json_schema, load_config, settings_table
 from paceline.config.schema import iter_settings
 from paceline.resilience.verdict_table import verdict_table

@@ -1,4 +1,4 @@
-"""`paceline check-config`, and `paceline schema` for those who work on Paceline itself."""
+"""`paceline check-config`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,3 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="The 
     from paceline.cli.check_config import check_config as check
 
     raise typer.Exit(check(file))
-
-
-def schema(
-    table: Annotated[
-        bool, typer.Option("--table", help="Print the table of settings, as docs/configuration.md has it.")
-    ] = False,
-    renew: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Put each generated table in the place of the one that FILE holds."),
-    ] = None,
-) -> None:
-    """Print the JSON schema of a configuration file, for editors; or the table of its settings."""
-    from paceline.cli.check_config import print_reference, print_schema, replace_reference_tables
-
-    if renew is not None:
-        replace_reference_tables(renew)
-    elif table:
-        print_reference()
-    else:
-        print_schema()
