@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from paceline.cli.ui.compare_report import format_ms, latency_plot, results_table
+from paceline.cli.ui.compare_report import latency_plot, results_table
 from paceline.model import Strategy
 from support.measured_strategies import measured
 
@@ -38,19 +36,3 @@ def test_a_strategy_under_which_nothing_succeeded_is_said_so() -> None:
     assert "none succeeded" in latency_plot(rows)
     assert "no request succeeded" in latency_plot(rows[:1])
     assert " - " in results_table(rows)
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "said"),
-    [
-        (0.5, "0.5ms"),
-        (4.213, "4.21ms"),
-        (99.7, "99.7ms"),
-        (132.6, "133ms"),
-        (999.6, "1.00s"),
-        (8030, "8.03s"),
-        (None, "-"),
-    ],
-)
-def test_durations_have_three_digits(milliseconds: float | None, said: str) -> None:
-    assert format_ms(milliseconds) == said

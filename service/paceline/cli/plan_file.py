@@ -18,8 +18,7 @@ from paceline.batch.plan_simulation import BatchSimulation
 from paceline.cli.io.batch_json import BatchEncoder
 from paceline.cli.io.input_file import close_input, open_input
 from paceline.cli.io.ndjson_reader import InputLine, NdjsonReader
-from paceline.cli.ui.compare_report import format_ms
-from paceline.cli.ui.text_table import text_table
+from paceline.cli.ui.table import format_ms, render_table
 from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Batch
@@ -99,7 +98,7 @@ async def _plan_remotely(fd: int, batch: Batch, client: ServiceClient) -> Plan:
 def _upstreams_table(rows: Sequence[UpstreamPlan], *, has_deadline: bool) -> str:
     deadline_heading = ["too late"] if has_deadline else []
     headings = ["upstream", "items", "done in", "bound by", *deadline_heading, "rejected", "a call takes"]
-    return text_table(
+    return render_table(
         headings,
         [
             [

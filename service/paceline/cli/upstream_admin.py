@@ -11,8 +11,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from paceline.cli.ui.compare_report import format_ms
-from paceline.cli.ui.text_table import text_table
+from paceline.cli.ui.table import format_ms, render_table
 from paceline.model import Rate
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _upstreams_table(states: Sequence[_UpstreamState]) -> str:
             for rate, remaining in windows or [("-", "-")]:
                 rows.append([label, rate, remaining, *upstream_cells, status])
                 label, status, upstream_cells = "", "", ["", "", ""]
-    return text_table(headings, rows, left_aligned=(0, 1, 6))
+    return render_table(headings, rows, left_aligned=(0, 1, 6))
 
 
 def _format_rate(window: _WindowState) -> str:

@@ -21,7 +21,8 @@ from msgspec import Struct
 from paceline.app import Service
 from paceline.batch.compare import Comparison, StrategyResult, compare
 from paceline.cli.compare_strategies import STRATEGY_ORDER
-from paceline.cli.ui.compare_report import format_ms, latency_plot, results_table, success_count
+from paceline.cli.ui.compare_report import latency_plot, results_table, success_count
+from paceline.cli.ui.table import format_ms, render_table
 from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Item, ItemRetry, Rate, Strategy, Tenant
@@ -182,18 +183,26 @@ def _counts_from_stats(stats: dict[str, Any]) -> ApiCounts:
 
 
 def _api_counts_table(rows: Sequence[tuple[StrategyResult, ApiCounts]], options: DemoOptions) -> str:
-    headings = ("accepted", "refused", f"most in {format_duration(options.per_s)}", "in flight", "a second")
-    lines = ["what the API saw".ljust(18) + "".join(heading.rjust(12) for heading in headings)]
-    for row, counts in rows:
-        cells = (
-            counts.accepted,
-            counts.refused,
-            counts.max_in_window,
-            counts.max_in_flight,
-            round(counts.accepted_per_s, 1),
+    headings = (
+        "what the API saw",
+        "accepted",
+        "refused",
+        f"most in {format_duration(options.per_s)}",
+        "in flight",
+        "a second",
+    )
+    cells = [
+        (
+            row.strategy.value,
+            str(counts.accepted),
+            str(counts.refused),
+            str(counts.max_in_window),
+            str(counts.max_in_flight),
+            f"{counts.accepted_per_s:.1f}",
         )
-        lines.append(row.strategy.value.ljust(18) + "".join(str(count).rjust(12) for count in cells))
-    return "\n".join(lines)
+        for row, counts in rows
+    ]
+    return render_table(headings, cells)
 
 
 def _share_of_limit(counts: ApiCounts, options: DemoOptions) -> str:

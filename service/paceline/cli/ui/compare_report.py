@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from math import floor, log10
 
 from paceline.batch.compare import StrategyResult
+from paceline.cli.ui.table import format_ms, render_table
 from paceline.model import OutcomeKind
-from paceline.units import format_duration, format_rounded_duration
+from paceline.units import format_duration
 
 _WIDTH = 80
 _P50_FILL, _P95_FILL, _P99_FILL = "█", "▓", "░"
@@ -15,26 +16,18 @@ _P50_FILL, _P95_FILL, _P99_FILL = "█", "▓", "░"
 
 def results_table(rows: Sequence[StrategyResult]) -> str:
     """A line for each strategy: how long, how fast, and what became of the requests."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    rich_table.add_column("strategy", no_wrap=True)
-    for heading in ("elapsed", "ok/s", "p50", "p95", "p99", "ok", "failed", "refused", "retries"):
-        rich_table.add_column(heading, justify="right", no_wrap=True)
-    for row, label in zip(rows, row_labels(rows), strict=True):
-        rich_table.add_row(
+    headings = ("strategy", "elapsed", "ok/s", "p50", "p95", "p99", "ok", "failed", "refused", "retries")
+    cells = [
+        (
             label,
             format_ms(row.elapsed_ms),
             f"{row.throughput_per_s:.1f}",
             *map(format_ms, (row.p50_ms, row.p95_ms, row.p99_ms)),
             *(str(number) for number in (success_count(row), failure_count(row), row.refusals, row.retries)),
         )
-    console = Console(width=_WIDTH + 20, color_system=None, force_terminal=False)
-    with console.capture() as captured:
-        console.print(rich_table)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+        for row, label in zip(rows, row_labels(rows), strict=True)
+    ]
+    return render_table(headings, cells, gap=1)
 
 
 def latency_plot(rows: Sequence[StrategyResult], width: int = _WIDTH) -> str:
@@ -85,10 +78,3 @@ def row_labels(rows: Sequence[StrategyResult]) -> list[str]:
     if len({row.engine for row in rows}) > 1:
         return [f"{row.strategy.value} {row.engine}" for row in rows]
     return [row.strategy.value for row in rows]
-
-
-def format_ms(milliseconds: float | None) -> str:
-    """Three digits and a unit: `4.21ms`, `42.1ms`, `8.03s`; a dash for none."""
-    if milliseconds is None:
-        return "-"
-    return format_rounded_duration(milliseconds / 1000)
