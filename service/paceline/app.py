@@ -70,22 +70,15 @@ class Service:
 
 
 def create_app(service: Service, load_shedder: LoadShedder, metrics: Metrics, *, loopback: bool) -> ASGIApp:
-    """The HTTP API of a service, as one ASGI app; `loopback`: it is bound where only this machine reaches it.
+    """The HTTP API of a service, as one ASGI app; `loopback` says that only this machine reaches its listener.
 
-    Batches are taken while `intake` is open.
+    It accepts batches while `load_shedder` does.
     """
-    # Imported here, as `run` and `compare` stand on a Service without any HTTP API and should start at once.
-    from paceline.api.app import create_api_app
-    from paceline.api.dependencies import ApiContext
-    from paceline.api.middleware.authentication import ApiKeyMiddleware
-    from paceline.api.middleware.metrics import HttpMetricsMiddleware
-    from paceline.api.middleware.trusted_host import TrustedHostMiddleware
+    # Imported here, as `run` and `compare` use a Service without an HTTP API and should start at once.
+    from paceline.api import app
 
     metrics.set_upstreams_source(service.upstream_snapshots)
-    app: ASGIApp = create_api_app(ApiContext(service, load_shedder, metrics.render))
-    app = ApiKeyMiddleware(app, lambda: service.config.server.api_keys)
-    app = TrustedHostMiddleware(app, loopback=loopback, get_allowed_hosts=lambda: service.config.server.hosts)
-    return HttpMetricsMiddleware(app, metrics.record_http_request)
+    return app.create_app(service, load_shedder, metrics, loopback=loopback)
 
 
 def _max_upstream_sockets() -> int:

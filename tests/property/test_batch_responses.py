@@ -14,7 +14,6 @@ from starlette.types import Message
 
 from paceline.api.batch_responses import StreamingBatchResponse
 from paceline.api.content_negotiation import EVENT_STREAM, NDJSON
-from paceline.api.dependencies import ApiContext
 from paceline.api.load_shedding import LoadShedder
 from paceline.app import Service
 from paceline.model import Batch, Item, Rate, Strategy, Tenant
@@ -187,9 +186,10 @@ def nobody_is_in_flight(service: Service) -> bool:
 
 
 async def streamed(service: Service, intake: LoadShedder, batch: Batch, caller: Caller, form: str) -> None:
-    core = ApiContext(service, intake, lambda _: (b"", ""))
-    with intake.reserve(Tenant(), core.config.server) as place:
-        await StreamingBatchResponse(core, batch, place, form)({}, caller.receive, caller.send)
+    limits = service.config.server
+    with intake.reserve(Tenant(), limits) as place:
+        response = StreamingBatchResponse(service.runner, batch, place, limits.max_batch_response, form)
+        await response({}, caller.receive, caller.send)
 
 
 def check(said: list[Any], sizes: list[int], deadline_s: float) -> None:

@@ -1,13 +1,14 @@
-"""The HTTP API as one ASGI application."""
+"""The FastAPI application: middleware, exception handlers and routers, in the order in which they apply."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.middleware import Middleware
 
 from paceline import __version__
-from paceline.api.dependencies import ApiContext
+from paceline.api.dependencies import ServiceProtocol
 from paceline.api.errors import (
     ApiError,
     render_api_error,
@@ -15,19 +16,32 @@ from paceline.api.errors import (
     render_input_error,
     render_internal_error,
 )
+from paceline.api.load_shedding import LoadShedder
+from paceline.api.middleware.authentication import ApiKeyMiddleware
+from paceline.api.middleware.metrics import HttpMetricsMiddleware
+from paceline.api.middleware.trusted_host import TrustedHostMiddleware
 from paceline.api.routes import batch, classic, compare, docs, fetch, health, plan, strategies, upstreams
 from paceline.api.schemas.openapi import document
 from paceline.batch.input_errors import InputError
+from paceline.telemetry.metrics import Metrics
 
 
-def create_api_app(context: ApiContext) -> FastAPI:
-    """Every route and every refusal; what stands around them is put there by the composition root."""
+def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Metrics, *, loopback: bool) -> FastAPI:
+    """Build the application of a service; `loopback` says that only this machine reaches its listener.
+
+    `app.state` holds what the dependencies hand to the routes.
+    """
     app = FastAPI(
         title="Paceline",
         version=__version__,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        middleware=[  # outermost first; a bug inside of them is answered outside, and still counted as 5xx
+            Middleware(HttpMetricsMiddleware, observe=metrics.record_http_request),
+            Middleware(TrustedHostMiddleware, loopback=loopback, get_allowed_hosts=lambda: service.config.server.hosts),
+            Middleware(ApiKeyMiddleware, get_api_keys=lambda: service.config.server.api_keys),
+        ],
         exception_handlers={
             ApiError: render_api_error,
             InputError: render_input_error,
@@ -35,10 +49,33 @@ def create_api_app(context: ApiContext) -> FastAPI:
             Exception: render_internal_error,
         },
     )
-    for resource in (batch, plan, fetch, strategies, upstreams, compare, classic, health, docs):
-        resource.add_routes(app, context)
-    for route in app.routes:
-        if isinstance(route, Route) and route.methods is not None and "GET" in route.methods:
-            route.methods.add("HEAD")  # load balancers ask so; the server leaves the content out
-    app.openapi = lambda: document(context.config)  # type: ignore[method-assign] # how FastAPI has it replaced
+    app.state.service = service
+    app.state.load_shedder = load_shedder
+    app.state.render_metrics = metrics.render
+    app.include_router(fetch.router)  # first: the router tries one after another, and this one has the least to do
+    app.include_router(batch.router)
+    app.include_router(plan.router)
+    app.include_router(strategies.router)
+    app.include_router(upstreams.router)
+    app.include_router(compare.router)
+    app.include_router(classic.router)
+    app.include_router(health.router)
+    app.include_router(docs.router)
+    _add_head_routes(app)
+    app.openapi = lambda: document(service.config)  # type: ignore[method-assign] # how FastAPI has it replaced
     return app
+
+
+def _add_head_routes(app: FastAPI) -> None:
+    """Answer HEAD on every GET route, as load balancers ask; the server leaves the content out."""
+    for route in list(iter_route_contexts(app.routes)):
+        if isinstance(route.original_route, APIRoute) and "GET" in (route.methods or ()):
+            assert route.path is not None
+            assert route.endpoint is not None
+            app.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                response_model=route.response_model,
+                include_in_schema=False,
+            )

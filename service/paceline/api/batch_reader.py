@@ -1,19 +1,21 @@
-"""A batch's body, whatever its size: a large one is read and checked in slices, so that nobody else has to wait for it.
+"""The body of a batch, whatever its size: a large one is decoded and checked in slices, so that others need not wait.
 
-Eight megabytes of short headers take a quarter of a second to read; the outline of it (where each item begins and ends)
-takes a few milliseconds, and the items are then read one by one.
+Eight megabytes of short headers take a quarter of a second to decode; their outline (where each item begins and ends)
+takes a few milliseconds, and the items are then decoded one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from typing import Annotated
 
 import msgspec
+from fastapi import Depends
 from msgspec import UNSET, Raw
 from starlette.requests import Request
 
-from paceline.api.dependencies import get_tenant
+from paceline.api.dependencies import ReservationDep, service_of, tenant_of
 from paceline.api.errors import Invalid
 from paceline.api.load_shedding import DECODED_BYTE_WEIGHT, Reservation
 from paceline.api.request_body import LARGE_REQUEST_BYTES, read_body
@@ -21,9 +23,9 @@ from paceline.api.schemas.requests import BatchOutline, BatchWithRawItems, ItemO
 from paceline.batch.batch_request import BatchRequest, FetchRequest
 from paceline.batch.input_errors import FieldError
 from paceline.batch.json_decoding import check_utf8, decode_json, decode_part
-from paceline.batch.validation import build_batch, check_item, check_item_count
+from paceline.batch.validation import build_batch, build_fetch_batch, check_item, check_item_count
 from paceline.config.server import ServerConfig
-from paceline.model import Batch, Defaults, Item
+from paceline.model import Batch, Defaults, Item, Tenant
 from paceline.units import format_size
 
 _MAX_SINGLE_PASS_BYTES = 256 * 1024
@@ -47,16 +49,35 @@ _defaults_decoder = msgspec.json.Decoder(Defaults)
 _item_outline_decoder = msgspec.json.Decoder(ItemOutline)
 
 
-async def read_batch(request: Request, reservation: Reservation, limits: ServerConfig) -> Batch:
-    """The batch a caller sends, checked as a whole; `place` holds what it weighs.
+async def read_batch(request: Request, reservation: ReservationDep) -> Batch:
+    """Read, decode and check a batch; reserve room for its body and for its items.
 
     Raises:
-        UnsupportedType, TooLarge, BadRequest, Invalid: it cannot be used, and why.
+        UnsupportedMediaType, TooLarge, Invalid, InputError: the body is refused, or is not a valid batch.
         OverShare, Unavailable: there is no room for it.
-        CallerGone: the caller hung up while sending it.
+        ClientDisconnected: the caller disconnected while sending it.
     """
+    limits = service_of(request).config.server
     body = await read_body(request, limits.max_body, reservation)
-    tenant = get_tenant(request.scope)
+    batch = await _decode_batch(body, reservation, limits, tenant_of(request))
+    reservation.reserve_items(len(batch.items))
+    return batch
+
+
+async def read_fetch(request: Request, reservation: ReservationDep) -> Batch:
+    """Read a single request, as the batch of one that it is. Raises what `read_batch` does."""
+    limits = service_of(request).config.server
+    body = await read_body(request, limits.max_body, reservation)
+    batch = build_fetch_batch(_decode_fetch(body, reservation), tenant_of(request), limits)
+    reservation.reserve_items(1)
+    return batch
+
+
+BatchDep = Annotated[Batch, Depends(read_batch)]
+FetchDep = Annotated[Batch, Depends(read_fetch)]
+
+
+async def _decode_batch(body: bytes, reservation: Reservation, limits: ServerConfig, tenant: Tenant) -> Batch:
     check_utf8(body)
     if len(body) > LARGE_REQUEST_BYTES:
         outline = decode_part(body, _outline_decoder)
@@ -70,9 +91,7 @@ async def read_batch(request: Request, reservation: Reservation, limits: ServerC
     return build_batch(decode_part(body, _batch_decoder), tenant, limits)
 
 
-async def read_fetch(request: Request, reservation: Reservation, limits: ServerConfig) -> FetchRequest:
-    """The one item a caller sends; `place` holds what it weighs. Raises what `read_batch` does."""
-    body = await read_body(request, limits.max_body, reservation)
+def _decode_fetch(body: bytes, reservation: Reservation) -> FetchRequest:
     if len(body) > LARGE_REQUEST_BYTES:
         check_utf8(body)
         _check_field_sizes(body, "")

@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from paceline.api.content_negotiation import EVENT_STREAM, JSON
-from paceline.api.dependencies import ApiContext
 from paceline.api.disconnect import run_until_disconnect
 from paceline.api.errors import ClientDisconnected
 from paceline.api.load_shedding import Reservation
 from paceline.batch.run import BatchRun
+from paceline.batch.runner import BatchRunner
 from paceline.events import Event, ItemFinished
 from paceline.model import Batch, ErrorCode, Failure, Outcome, OutcomeKind, Summary
 
@@ -79,11 +79,11 @@ class ResponseBudget:
 class JsonBatchResponse(Response):
     """One JSON document when everything is done."""
 
-    def __init__(self, core: ApiContext, batch: Batch, reservation: Reservation) -> None:
+    def __init__(self, runner: BatchRunner, batch: Batch, reservation: Reservation, max_bytes: int) -> None:
         super().__init__(media_type=JSON)
-        self._core = core
+        self._runner = runner
         self._batch = batch
-        self._budget = ResponseBudget(reservation, core.config.server.max_batch_response)
+        self._budget = ResponseBudget(reservation, max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head, lines = await run_until_disconnect(receive, self._collect_outcomes())
@@ -105,8 +105,8 @@ class JsonBatchResponse(Response):
         def store_outcome(outcome: Outcome) -> None:
             lines[outcome.index] = budget.encode_outcome(outcome)
 
-        run = self._core.runner.open_run(batch)
-        summary = await self._core.runner.run(batch, store_outcome, run)
+        run = self._runner.open_run(batch)
+        summary = await self._runner.run(batch, store_outcome, run)
         head = {
             "batch_id": run.batch_id,
             "strategy": batch.strategy,
@@ -176,12 +176,15 @@ class StreamBuffer:
 class StreamingBatchResponse(Response):
     """Each outcome when it is there, the summary last; a caller that does not read does not fill our memory."""
 
-    def __init__(self, core: ApiContext, batch: Batch, reservation: Reservation, media_type: str) -> None:
+    def __init__(
+        self, runner: BatchRunner, batch: Batch, reservation: Reservation, max_bytes: int, media_type: str
+    ) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type=media_type)
         del self.headers["content-length"]
-        self._core = core
+        self._runner = runner
         self._batch = batch
         self._reservation = reservation
+        self._max_bytes = max_bytes
         self._is_event_stream = media_type == EVENT_STREAM
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,9 +200,9 @@ class StreamingBatchResponse(Response):
             if isinstance(event, ItemFinished):
                 buffer.put(self._frame(b"item", _encode(event.outcome)))
 
-        runner = self._core.runner
+        runner = self._runner
         run = runner.open_run(self._batch, extra_listener=buffer_outcome, pausable=True)
-        buffer = StreamBuffer(self._reservation, self._core.config.server.max_batch_response, run)
+        buffer = StreamBuffer(self._reservation, self._max_bytes, run)
         run_task = asyncio.get_running_loop().create_task(runner.run(self._batch, lambda _: buffer.wakeup.set(), run))
         run_task.add_done_callback(lambda _: buffer.wakeup.set())
         next_comment_at = time.perf_counter() + SSE_COMMENT_INTERVAL_S
@@ -228,6 +231,22 @@ class StreamingBatchResponse(Response):
 
     def _frame(self, event: bytes, line: bytes) -> bytes:
         return b"event: %b\ndata: %b\n\n" % (event, line) if self._is_event_stream else line + b"\n"
+
+
+class ChunkedResponse(Response):
+    """A body that is handed over in pieces if it is large: its reservation lasts until its caller has taken it.
+
+    In one piece it would go to the connection's buffer at once, where no reservation counts it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self.body) <= _CHUNK_BYTES:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for chunk in split_chunks([bytes(self.body)]):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def split_chunks(pieces: list[bytes]) -> Iterator[bytes]:

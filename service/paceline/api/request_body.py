@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import Receive
 
+from paceline.api.dependencies import ReservationDep, service_of
 from paceline.api.errors import ClientDisconnected, TooLarge, UnsupportedMediaType
 from paceline.api.load_shedding import DECODED_BYTE_WEIGHT, Reservation
 from paceline.batch.json_decoding import decode_json
@@ -21,29 +23,43 @@ _JSON_CONTENT_TYPE = re.compile(rb"application/(?:[\w.!#$&^-]+\+)?json", re.IGNO
 T = TypeVar("T")
 
 
-async def read_json(
-    request: Request, decoder: msgspec.json.Decoder[T], max_bytes: int, reservation: Reservation | None = None
-) -> T:
-    """The decoded body; for one that is small.
+def json_body(model: type[T], max_bytes: int) -> Callable[..., Awaitable[T]]:
+    """Make the dependency that reads a small body and reserves room for it, up to `server.max_body`.
 
-    Raises:
-        UnsupportedType, TooLarge, BadRequest, Invalid: it cannot be used, and why.
+    It raises:
+        UnsupportedMediaType, TooLarge, InputError: the body is refused, or is not a valid one.
         OverShare, Unavailable: there is no room for it.
-        CallerGone: the caller hung up while sending it.
+        ClientDisconnected: the caller disconnected while sending it.
     """
-    body = await read_body(request, max_bytes, reservation)
-    if reservation is not None:
+    decoder = msgspec.json.Decoder(model)
+
+    async def read_reserved_body(request: Request, reservation: ReservationDep) -> T:
+        limit = min(service_of(request).config.server.max_body, max_bytes)
+        body = await read_body(request, limit, reservation)
         reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body))
-    return decode_json(body, decoder)
+        return decode_json(body, decoder)
+
+    return read_reserved_body
+
+
+def unreserved_json_body(model: type[T], max_bytes: int) -> Callable[..., Awaitable[T]]:
+    """Make the dependency that reads a small body for which no room is reserved: operators must get through."""
+    decoder = msgspec.json.Decoder(model)
+
+    async def read_unreserved_body(request: Request) -> T:
+        limit = min(service_of(request).config.server.max_body, max_bytes)
+        return decode_json(await read_body(request, limit, None), decoder)
+
+    return read_unreserved_body
 
 
 async def read_body(request: Request, max_bytes: int, reservation: Reservation | None) -> bytes:
-    """The body as it was sent; `place` holds its size, from before it is read where its length is told.
+    """The body as it was sent; `reservation` holds its size, from before it is read if the head declares it.
 
     Raises:
-        UnsupportedType, TooLarge: it is not taken.
+        UnsupportedMediaType, TooLarge: it is refused.
         OverShare, Unavailable: there is no room for it.
-        CallerGone: the caller hung up while sending it.
+        ClientDisconnected: the caller disconnected while sending it.
     """
     content_type = length = b""
     for name, value in request.scope["headers"]:

@@ -12,16 +12,11 @@ Bodies pass through as they are, unread and uncounted.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paceline.telemetry.counters import status_class
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ObserveRequest = Callable[[str, str, str, float], None]
 """Takes route, method, status class and seconds."""
@@ -32,7 +27,7 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 class HttpMetricsMiddleware:
     """Reports each request once, when its answer has ended. Place it outside whatever else may answer."""
 
-    def __init__(self, app: App, observe: ObserveRequest) -> None:
+    def __init__(self, app: ASGIApp, observe: ObserveRequest) -> None:
         self._app = app
         self._observe = observe
 

@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.api.batch_reader import read_batch
+from paceline.api.batch_reader import BatchDep
 from paceline.api.batch_responses import JsonBatchResponse, StreamingBatchResponse
 from paceline.api.content_negotiation import EVENT_STREAM, JSON, NDJSON, negotiate_media_type
-from paceline.api.dependencies import ApiContext
-from paceline.api.load_shedding import Reservation
-from paceline.api.with_reservation import with_reservation
+from paceline.api.dependencies import ReservationDep, ServiceDep
+from paceline.api.schemas import examples
+from paceline.api.schemas.openapi import json_response, problem_responses, request_body
+from paceline.api.schemas.responses import BatchResponse
+from paceline.batch.batch_request import BatchRequest
+
+router = APIRouter(tags=["requests"])
+
+_RESPONSE = json_response(
+    BatchResponse,
+    examples.BATCH_RESPONSE,
+    "Whatever the items did; streams give outcomes as they come and the summary last.",
+)
+_RESPONSE["content"] |= {
+    NDJSON: {"schema": {"type": "string", "description": "An Outcome a line, then a line with `summary`."}},
+    EVENT_STREAM: {"schema": {"type": "string", "description": "Events `item` (an Outcome) and, last, `summary`."}},
+}
 
 
-def add_routes(app: FastAPI, context: ApiContext) -> None:
-    async def run_batch(request: Request, reservation: Reservation) -> Response:
-        media_type = negotiate_media_type(request.scope, (JSON, NDJSON, EVENT_STREAM))
-        batch = await read_batch(request, reservation, context.config.server)
-        reservation.reserve_items(len(batch.items))
-        return (
-            JsonBatchResponse(context, batch, reservation)
-            if media_type == JSON
-            else StreamingBatchResponse(context, batch, reservation, media_type)
-        )
+async def get_media_type(request: Request) -> str:
+    return negotiate_media_type(request.scope, (JSON, NDJSON, EVENT_STREAM))
 
-    app.post("/v1/batch", response_model=None, name="batch")(with_reservation(context, run_batch))
+
+@router.post(
+    "/v1/batch",
+    operation_id="batch",
+    summary="Send a batch of requests; one outcome for each.",
+    response_model=None,
+    responses={200: _RESPONSE, **problem_responses(400, 406, 413, 415, 422, 503)},
+    openapi_extra=request_body(BatchRequest, examples.BATCH_REQUESTS),
+)
+async def run_batch(
+    reservation: ReservationDep,
+    media_type: Annotated[str, Depends(get_media_type)],
+    batch: BatchDep,
+    service: ServiceDep,
+) -> Response:
+    """Send each request as fast as its upstream allows and no faster.
+
+    The response is one JSON document in request order, or a stream of outcomes in the order in which they come, as
+    `Accept` asks.
+    """
+    max_bytes = service.config.server.max_batch_response
+    if media_type == JSON:
+        return JsonBatchResponse(service.runner, batch, reservation, max_bytes)
+    return StreamingBatchResponse(service.runner, batch, reservation, max_bytes, media_type)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import FastAPI
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from msgspec import UNSET
 from starlette.requests import Request
-from starlette.responses import Response
 
-from paceline.api.content_negotiation import JSON
-from paceline.api.dependencies import ApiContext, get_tenant
+from paceline.api.dependencies import ReservationDep, ServiceDep, TenantDep
 from paceline.api.disconnect import run_until_disconnect
 from paceline.api.errors import Forbidden, Invalid
-from paceline.api.load_shedding import Reservation
-from paceline.api.request_body import read_json
+from paceline.api.request_body import json_body
+from paceline.api.schemas import examples
+from paceline.api.schemas.openapi import problem_responses, request_body
 from paceline.api.schemas.requests import CompareRequest
 from paceline.api.schemas.responses import CompareResponse
-from paceline.api.with_reservation import with_reservation
 from paceline.batch.compare import Comparison, compare, missing_rate
 from paceline.batch.field_types import check_max_concurrency, parse_rate
 from paceline.batch.input_errors import FieldError
@@ -32,20 +31,32 @@ MAX_BODY_BYTES = 1024 * 1024
 """The largest body of a comparison, which sends it some hundred times."""
 
 
-def add_routes(app: FastAPI, context: ApiContext) -> None:
-    decoder = msgspec.json.Decoder(CompareRequest)
-    encode = msgspec.json.Encoder().encode
+router = APIRouter(tags=["strategies"])
 
-    async def run_comparison(request: Request, reservation: Reservation) -> Response:
-        limits = context.config.server
-        body = await read_json(request, decoder, min(limits.max_body, MAX_BODY_BYTES), reservation)
-        comparison = _build_comparison(body, context.registry, get_tenant(request.scope), limits)
-        reservation.reserve_items(comparison.n)
-        results = await run_until_disconnect(request.receive, compare(context.runner, comparison))
-        response = CompareResponse(comparison.upstream.name, comparison.n, comparison.unpaced, results)
-        return Response(encode(response), media_type=JSON)
+CompareRequestDep = Annotated[CompareRequest, Depends(json_body(CompareRequest, MAX_BODY_BYTES))]
 
-    app.post("/v1/compare", response_model=None, name="compare")(with_reservation(context, run_comparison))
+
+@router.post(
+    "/v1/compare",
+    operation_id="compare",
+    summary="The same request `n` times under each strategy (and engine), one after another.",
+    responses={
+        200: {"content": {"application/json": {"example": examples.COMPARE_RESPONSE}}},
+        **problem_responses(400, 403, 413, 415, 422, 503),
+    },
+    openapi_extra=request_body(CompareRequest, examples.COMPARE_REQUESTS),
+)
+async def run_comparison(
+    request: Request, reservation: ReservationDep, body: CompareRequestDep, tenant: TenantDep, service: ServiceDep
+) -> CompareResponse:
+    """Show what each strategy costs in time and in refusals.
+
+    Before each run the upstream gets the time to forget the one before, so that their order changes nothing.
+    """
+    comparison = _build_comparison(body, service.registry, tenant, service.config.server)
+    reservation.reserve_items(comparison.n)
+    results = await run_until_disconnect(request.receive, compare(service.runner, comparison))
+    return CompareResponse(comparison.upstream.name, comparison.n, comparison.unpaced, results)
 
 
 def _build_comparison(

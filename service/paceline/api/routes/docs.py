@@ -13,12 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
-
-from paceline.api.dependencies import ApiContext
 
 _FILES = Path(str(files("fastapi_swagger.resources")))
 _MEDIA_TYPES = {
@@ -71,17 +69,13 @@ _PAGE_HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/docs", methods=["GET", "HEAD"])
+@router.get("/docs")
 async def get_docs() -> Response:
     return Response(_PAGE, headers=_PAGE_HEADERS, media_type="text/html")
 
 
-@router.api_route("/docs/{file}", methods=["GET", "HEAD"])
+@router.get("/docs/{file}")
 async def get_docs_file(file: str) -> Response:
     if file not in _MEDIA_TYPES:
         raise HTTPException(404)
     return FileResponse(_FILES / file, headers=_FILE_HEADERS, media_type=_MEDIA_TYPES[file])
-
-
-def add_routes(app: FastAPI, context: ApiContext) -> None:
-    app.include_router(router)

@@ -1,28 +1,31 @@
-"""`POST /v1/plan`: what a batch would take, told before anything of it is sent."""
+"""`POST /v1/plan`: what a batch would take, known before anything of it is sent."""
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
 
-from paceline.api.batch_reader import read_batch
-from paceline.api.content_negotiation import JSON
-from paceline.api.dependencies import ApiContext
+from paceline.api.batch_reader import BatchDep
+from paceline.api.dependencies import RegistryDep
 from paceline.api.disconnect import run_until_disconnect
-from paceline.api.load_shedding import Reservation
-from paceline.api.with_reservation import with_reservation
-from paceline.batch.plan import plan_batch
+from paceline.api.schemas import examples
+from paceline.api.schemas.openapi import problem_responses, request_body
+from paceline.batch.batch_request import BatchRequest
+from paceline.batch.plan import Plan, plan_batch
+
+router = APIRouter(tags=["requests"])
 
 
-def add_routes(app: FastAPI, context: ApiContext) -> None:
-    encode = msgspec.json.Encoder().encode
-
-    async def run_plan(request: Request, reservation: Reservation) -> Response:
-        batch = await read_batch(request, reservation, context.config.server)
-        reservation.reserve_items(len(batch.items))
-        plan = await run_until_disconnect(request.receive, plan_batch(context.registry, batch))
-        return Response(encode(plan), media_type=JSON)
-
-    app.post("/v1/plan", response_model=None, name="plan")(with_reservation(context, run_plan))
+@router.post(
+    "/v1/plan",
+    operation_id="plan",
+    summary="What a batch would take, told without sending anything of it.",
+    responses={
+        200: {"content": {"application/json": {"example": examples.PLAN_RESPONSE}}},
+        **problem_responses(400, 413, 415, 422, 503),
+    },
+    openapi_extra=request_body(BatchRequest, examples.BATCH_REQUESTS),
+)
+async def plan(request: Request, batch: BatchDep, registry: RegistryDep) -> Plan:
+    """Simulate the batch against the present state of its upstreams."""
+    return await run_until_disconnect(request.receive, plan_batch(registry, batch))

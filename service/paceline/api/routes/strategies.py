@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter
 
-from paceline.api.content_negotiation import JSON
-from paceline.api.dependencies import ApiContext
 from paceline.api.schemas.responses import StrategyDescription, StrategyList, StrategyParameter
 from paceline.model import Strategy
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
+
+router = APIRouter(tags=["strategies"])
 
 _OUTER_LAYERS, _INNER_LAYERS = ["deadline", "retry"], ["admission", "attempt timeout", "send"]
 _CONCURRENCY_PARAMETER = StrategyParameter(
@@ -55,9 +52,7 @@ STRATEGIES = StrategyList(
 )
 
 
-def add_routes(app: FastAPI, context: ApiContext) -> None:
-    body = msgspec.json.encode(STRATEGIES)
-
-    @app.get("/v1/strategies", response_model=None)
-    async def list_strategies(request: Request) -> Response:
-        return Response(body, media_type=JSON)
+@router.get("/v1/strategies", operation_id="strategies", summary="The strategies, and what each is made of.")
+async def list_strategies() -> StrategyList:
+    """What a batch may say under `strategy`, and what each of them does."""
+    return STRATEGIES

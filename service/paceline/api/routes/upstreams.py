@@ -4,64 +4,68 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-import msgspec
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends
 from msgspec import UNSET
-from starlette.requests import Request
-from starlette.responses import Response
 
-from paceline.api.content_negotiation import JSON
-from paceline.api.dependencies import ApiContext, get_tenant
-from paceline.api.errors import Invalid, NotFound
-from paceline.api.problem_code import ProblemCode
-from paceline.api.request_body import LARGE_REQUEST_BYTES, read_json
+from paceline.api.dependencies import RegistryDep, TenantDep, UpstreamDep, visible_upstreams
+from paceline.api.errors import Invalid
+from paceline.api.request_body import unreserved_json_body
+from paceline.api.schemas import examples
+from paceline.api.schemas.openapi import problem_responses, request_body
 from paceline.api.schemas.requests import UpstreamPatch
 from paceline.api.schemas.responses import UpstreamList
 from paceline.batch.batch_request import RateSpec
 from paceline.batch.field_types import parse_rate
 from paceline.batch.input_errors import FieldError
-from paceline.model import Rate, Tenant
-from paceline.upstream.snapshot import state_of
+from paceline.model import Rate
+from paceline.upstream.snapshot import UpstreamState, state_of
 from paceline.upstream.upstream import Upstream
 
+router = APIRouter(tags=["upstreams"])
 
-def add_routes(app: FastAPI, context: ApiContext) -> None:
-    decoder = msgspec.json.Decoder(UpstreamPatch)
-    encode = msgspec.json.Encoder().encode
+_MAX_BODY_BYTES = 256 * 1024
 
-    @app.get("/v1/upstreams", response_model=None)
-    async def list_upstreams(request: Request) -> Response:
-        now = time.perf_counter()
-        states = [state_of(each, now) for each in _visible_upstreams(context, get_tenant(request.scope))]
-        return Response(encode(UpstreamList(states)), media_type=JSON)
-
-    @app.get("/v1/upstreams/{name}", response_model=None)
-    async def get_upstream(request: Request) -> Response:
-        upstream = _find_upstream(context, request)
-        return Response(encode(state_of(upstream, time.perf_counter())), media_type=JSON)
-
-    @app.patch("/v1/upstreams/{name}", response_model=None)
-    async def update_upstream(request: Request) -> Response:
-        upstream = _find_upstream(context, request)
-        patch = await read_json(request, decoder, min(context.config.server.max_body, 8 * LARGE_REQUEST_BYTES))
-        _apply_patch(upstream, patch)
-        return Response(encode(state_of(upstream, time.perf_counter())), media_type=JSON)
+UpstreamPatchDep = Annotated[UpstreamPatch, Depends(unreserved_json_body(UpstreamPatch, _MAX_BODY_BYTES))]
+_STATE_RESPONSE: dict[str, Any] = {"content": {"application/json": {"example": examples.UPSTREAM_RESPONSE}}}
 
 
-def _visible_upstreams(context: ApiContext, tenant: Tenant) -> list[Upstream]:
-    return [each for each in context.registry if tenant.upstreams is None or each.name in tenant.upstreams]
+@router.get(
+    "/v1/upstreams",
+    operation_id="upstreams",
+    summary="How every declared upstream stands.",
+    responses={200: {"content": {"application/json": {"example": {"upstreams": [examples.UPSTREAM_RESPONSE]}}}}},
+)
+async def list_upstreams(registry: RegistryDep, tenant: TenantDep) -> UpstreamList:
+    """The live state of each upstream that the caller may see."""
+    now = time.perf_counter()
+    return UpstreamList([state_of(upstream, now) for upstream in visible_upstreams(registry, tenant)])
 
 
-def _find_upstream(context: ApiContext, request: Request) -> Upstream:
-    name, visible = request.path_params["name"], _visible_upstreams(context, get_tenant(request.scope))
-    for each in visible:
-        if each.name == name:
-            return each
-    known = ", ".join(each.name for each in visible) or "none"
-    raise NotFound(
-        f"no upstream of this name is declared for you; there is: {known}", code=ProblemCode.UNKNOWN_UPSTREAM
-    )
+@router.get(
+    "/v1/upstreams/{name}",
+    operation_id="upstream",
+    summary="How one upstream stands.",
+    responses={200: _STATE_RESPONSE, **problem_responses(404)},
+)
+async def show_upstream(upstream: UpstreamDep) -> UpstreamState:
+    """The live state of the upstream: its budgets, their windows, what waits and what is in flight."""
+    return state_of(upstream, time.perf_counter())
+
+
+@router.patch(
+    "/v1/upstreams/{name}",
+    operation_id="change_upstream",
+    summary="Pause an upstream, change its rate until a reset or a reload, or reset it; of several at once, reset "
+    "first.",
+    responses={200: _STATE_RESPONSE, **problem_responses(400, 404, 413, 415, 422)},
+    openapi_extra=request_body(UpstreamPatch, examples.UPSTREAM_PATCHES),
+)
+async def change_upstream(upstream: UpstreamDep, patch: UpstreamPatchDep) -> UpstreamState:
+    """Change the upstream and show its state; nothing is changed unless the whole patch is valid."""
+    _apply_patch(upstream, patch)
+    return state_of(upstream, time.perf_counter())
 
 
 def _apply_patch(upstream: Upstream, patch: UpstreamPatch) -> None:

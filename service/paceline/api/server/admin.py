@@ -6,14 +6,17 @@ import asyncio
 import socket
 import threading
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paceline.api.content_negotiation import JSON
 from paceline.api.dependencies import RenderMetrics
 from paceline.api.errors import MethodNotAllowed, NotFound, Unavailable, problem_response
 from paceline.api.load_shedding import LoadShedder
-from paceline.api.routes.health import render_liveness, render_readiness
+from paceline.api.routes.health import ALIVE, check_readiness
+from paceline.api.schemas.responses import HealthResponse
 from paceline.api.server.uvicorn_server import UvicornServer
 
 _METRICS_TIMEOUT_S = 1.0
@@ -43,9 +46,9 @@ class AdminApp:
             detail = "this path takes GET and HEAD only"
             return problem_response(request.scope, MethodNotAllowed(detail, headers={"allow": "GET, HEAD"}))
         if path == "/healthz":
-            return render_liveness()
+            return _health_response(ALIVE, 200)
         if path == "/readyz":
-            return render_readiness(self._load_shedder)
+            return _health_response(*check_readiness(self._load_shedder))
         return await self._respond_with_metrics(request)
 
     async def _respond_with_metrics(self, request: Request) -> Response:
@@ -63,6 +66,10 @@ class AdminApp:
     async def _render_on_loop(self, accept: str) -> tuple[bytes, str]:
         # On the service's own loop: what the gauges read may be looked at by no other thread.
         return self._render_metrics(accept)
+
+
+def _health_response(state: HealthResponse, status: int) -> Response:
+    return Response(msgspec.json.encode(state), status, media_type=JSON)
 
 
 class AdminServer:
