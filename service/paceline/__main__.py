@@ -14,13 +14,13 @@ import typer
 
 from paceline.cli.commands.check_config import check_config
 from paceline.cli.commands.compare import compare
+from paceline.cli.commands.demo import demo
 from paceline.cli.commands.plan import plan
 from paceline.cli.commands.run import run
 from paceline.cli.commands.schema import schema
 from paceline.cli.commands.serve import serve
 from paceline.cli.commands.upstreams import upstreams
 from paceline.cli.usage_error import EXIT_USAGE_ERROR
-from paceline.demo.command import demo
 
 EXIT_INTERRUPTED = 130
 

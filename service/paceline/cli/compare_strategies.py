@@ -31,9 +31,6 @@ from paceline.upstream.registry import UpstreamRegistry
 if TYPE_CHECKING:
     from paceline.cli.io.service_client import ServiceClient
 
-STRATEGY_ORDER = (Strategy.SEQUENTIAL, Strategy.CONCURRENT, Strategy.BOUNDED, Strategy.TOKEN_BUCKET, Strategy.ADAPTIVE)
-"""From the plainest to the one that knows most."""
-
 _AD_HOC_UPSTREAM_NAME = "target"
 
 
@@ -89,7 +86,7 @@ def _build_comparison(options: CompareOptions, registry: UpstreamRegistry) -> Co
     if options.unpaced and not upstream.policy.allow_unpaced:
         raise UsageError(f"--unpaced: the upstream {upstream.name} does not say allow_unpaced: true; add it to it")
     rate = options.rate or next((rate for rate in upstream.policy.to_rates() if rate.unit == "requests"), None)
-    strategies = options.strategies or [each for each in STRATEGY_ORDER if rate or each is not Strategy.TOKEN_BUCKET]
+    strategies = options.strategies or [each for each in Strategy if rate or each is not Strategy.TOKEN_BUCKET]
     if rate is None and Strategy.TOKEN_BUCKET in strategies:
         raise flag_error(missing_rate())
     return Comparison(

@@ -7,16 +7,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from paceline.demo.limits import DEFAULT_COST, MODES, LimitSet, OtherClients
+from paceline.demo.options import ApiOptions, parse_jitter, parse_latency
 from paceline.units import parse_duration
-
-if TYPE_CHECKING:
-    from paceline.demo.protocol import DemoHttpProtocol
 
 _MAX_KEPT_ARRIVALS = 100_000
 _STALL_DELAY_S = 0.02
@@ -46,36 +44,6 @@ class Stats(msgspec.Struct):
     """When each refused one came; likewise."""
 
 
-class DurationRange(msgspec.Struct, frozen=True):
-    """A time drawn anew each time it is needed; seconds."""
-
-    min_s: float = 0.0
-    max_s: float = 0.0
-
-    def sample(self, random: Random) -> float:
-        return self.min_s if self.min_s == self.max_s else random.uniform(self.min_s, self.max_s)
-
-
-class ApiOptions(msgspec.Struct, frozen=True):
-    """How the API behaves."""
-
-    limit: float
-    per_s: float
-    mode: str = "sliding"
-    extra_limits: tuple[tuple[float, float, str], ...] = ()
-    """More limits: how much, in how many seconds, of which unit; of the same mode."""
-    latency: DurationRange = DurationRange()
-    jitter: DurationRange = DurationRange()
-    """On the way there, and again on the way back."""
-    share: float = 0.0
-    """How much of the first limit other clients take."""
-    retry_after: bool = False
-    count_refused: bool = False
-    close_connections: bool = False
-    """Each answer ends its connection."""
-    seed: int | None = None
-
-
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `POST /control` changes."""
 
@@ -86,13 +54,20 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall: str | None = None
 
 
+class ClosableConnection(Protocol):
+    """A client's connection, as the API sees it."""
+
+    def close_when_idle(self) -> None:
+        """Close it once every request that it has taken is answered."""
+
+
 class RateLimitedApi:
     """The API's state, shared by its connections."""
 
     def __init__(self, options: ApiOptions) -> None:
         self.options = options
         self.random = Random(options.seed)
-        self.connections: set[DemoHttpProtocol] = set()
+        self.connections: set[ClosableConnection] = set()
         self.stats = Stats(options.limit, options.per_s)
         self.reset()
 
@@ -184,25 +159,6 @@ def _append_bounded(moments: list[float], now: float) -> None:
     moments.append(now)
     if len(moments) >= 2 * _MAX_KEPT_ARRIVALS:
         del moments[:_MAX_KEPT_ARRIVALS]
-
-
-def parse_latency(text: str) -> DurationRange:
-    """`20ms`, or `100ms..800ms`.
-
-    Raises:
-        ValueError: anything else.
-    """
-    min_text, _, max_text = text.partition("..")
-    span = DurationRange(parse_duration(min_text), parse_duration(max_text or min_text))
-    if span.max_s < span.min_s:
-        raise ValueError("ends before it begins; write the shorter time first")
-    return span
-
-
-def parse_jitter(text: str) -> DurationRange:
-    """`5ms` is 0 to 5 ms; else as `latency`."""
-    span = parse_latency(text)
-    return span if ".." in text else DurationRange(0.0, span.max_s)
 
 
 def json_response(status: int, body: bytes, headers: bytes = b"") -> bytes:

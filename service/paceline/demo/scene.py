@@ -1,7 +1,4 @@
-"""`paceline demo`: a rate-limited API in a process of its own, fetched by five strategies over real sockets.
-
-What is said at the end is computed from what both sides counted.
-"""
+"""The scene of `paceline demo`: a rate-limited API in a separate process, fetched by each strategy in turn."""
 
 from __future__ import annotations
 
@@ -9,30 +6,30 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from textwrap import fill
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
-import uvloop
 from msgspec import Struct
 
 from paceline.app import Service
 from paceline.batch.compare import Comparison, StrategyResult, compare
-from paceline.cli.compare_strategies import STRATEGY_ORDER
-from paceline.cli.ui.compare_report import latency_plot, results_table, success_count
-from paceline.cli.ui.table import format_ms, render_table
-from paceline.cli.usage_error import UsageError
 from paceline.config import Config
 from paceline.model import Item, ItemRetry, Rate, Strategy, Tenant
 from paceline.units import MAX_DURATION_S, format_duration
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
 from paceline.upstream.upstream import Upstream
 
-_LATENCY = "30ms"
+API_LATENCY = "30ms"
+"""How long the API takes for each response."""
+
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
+
+
+class ApiNotStarted(Exception):
+    """The API's process did not start; its standard error says why."""
 
 
 class ApiCounts(Struct, frozen=True):
@@ -55,69 +52,28 @@ class DemoOptions(Struct, frozen=True):
     per_s: float
 
 
-def run_demo(options: DemoOptions) -> int:
-    """Run it and print what happened; returns the exit code: 0 when nothing was lost or refused under `adaptive`."""
-    rows = uvloop.run(_run_strategies(options))
-    measured = [row for row, _ in rows]
-    print(
-        f"\n{results_table(measured)}\n\n{latency_plot(measured)}\n\n"
-        f"{_api_counts_table(rows, options)}\n\n{conclusion(rows, options)}"
-    )
-    adaptive = measured[-1]
-    return 0 if success_count(adaptive) == options.n and not adaptive.refusals else 1
-
-
-def conclusion(rows: Sequence[tuple[StrategyResult, ApiCounts]], options: DemoOptions) -> str:
-    """Two sentences: what the classic forms did, and what `adaptive` did."""
-    classic, (adaptive, counts) = rows[:-1], rows[-1]
-    most_refused, _ = max(classic, key=lambda pair: pair[0].refusals)
-    if most_refused.refusals:
-        lost = options.n - success_count(most_refused)
-        strategy, refusals = most_refused.strategy.value, most_refused.refusals
-        first = f"{strategy} was refused {refusals} times and lost {lost} of {options.n} requests"
-    else:
-        first = "None of the classic forms was refused"
-    lossless = [pair for pair in classic if not pair[0].refusals and success_count(pair[0]) == options.n]
-    if lossless:
-        slowest, slowest_counts = max(lossless, key=lambda pair: pair[0].elapsed_ms)
-        first += (
-            f"; {slowest.strategy.value} lost none and took {format_ms(slowest.elapsed_ms)}, "
-            f"at {_share_of_limit(slowest_counts, options)} of the API's limit"
-        )
-    second = (
-        f"adaptive got {success_count(adaptive)} of {options.n} in {format_ms(adaptive.elapsed_ms)}, "
-        f"at {_share_of_limit(counts, options)} of the limit, and was refused {counts.refused} times."
-    )
-    return f"{fill(first + '.', 80)}\n{fill(second, 80)}"
-
-
-async def _run_strategies(options: DemoOptions) -> list[tuple[StrategyResult, ApiCounts]]:
-    rows: list[tuple[StrategyResult, ApiCounts]] = []
-    async with _api_process(options) as url:
-        print(
-            f"an API of its own at {url}: {options.limit} requests in any {format_duration(options.per_s)}, else 429; "
-            f"each answer takes {_LATENCY}\n{options.n} requests under each strategy, one attempt each; "
-            "the classic four do not know the limit"
-        )
-        service = Service(_config(url, options))
-        try:
-            for strategy in STRATEGY_ORDER:
-                # By itself, so that the API can be asked what it saw; it is told to forget, so order changes nothing.
-                [row] = await compare(
-                    service.runner, _build_comparison(service.registry.get("demo"), strategy, options)
-                )
-                rows.append((row, _counts_from_stats(await asyncio.to_thread(_request_json, "GET", url + "/stats"))))
-                await asyncio.to_thread(_request_json, "POST", url + "/reset")
-                print(f"  {strategy.value} done in {format_ms(row.elapsed_ms)}", flush=True)
-        finally:
-            await service.close()
-    return rows
+async def measure_strategies(url: str, options: DemoOptions) -> AsyncGenerator[tuple[StrategyResult, ApiCounts]]:
+    """Fetch the API under each strategy in turn; give what this side and the API measured as soon as it is there."""
+    service = Service(_config(url, options))
+    try:
+        for strategy in Strategy:
+            # One comparison each, so that the API can be asked what it counted; after a reset the order is irrelevant.
+            [row] = await compare(service.runner, _build_comparison(service.registry.get("demo"), strategy, options))
+            counts = _counts_from_stats(await asyncio.to_thread(_request_json, "GET", url + "/stats"))
+            await asyncio.to_thread(_request_json, "POST", url + "/reset")
+            yield row, counts
+    finally:
+        await service.close()
 
 
 @asynccontextmanager
-async def _api_process(options: DemoOptions) -> AsyncIterator[str]:
-    """The API as a child process, ended with the block; gives its URL."""
-    flags = ("--limit", str(options.limit), "--per", format_duration(options.per_s), "--latency", _LATENCY)
+async def start_api(options: DemoOptions) -> AsyncIterator[str]:
+    """Run the API as a child process, ended with the block; gives its URL.
+
+    Raises:
+        ApiNotStarted: it printed no address in time.
+    """
+    flags = ("--limit", str(options.limit), "--per", format_duration(options.per_s), "--latency", API_LATENCY)
     argv = (sys.executable, "-m", "paceline.demo.server", "--port", "0", *flags)
     process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stdin=asyncio.subprocess.DEVNULL)
     assert process.stdout is not None
@@ -128,7 +84,7 @@ async def _api_process(options: DemoOptions) -> AsyncIterator[str]:
         except TimeoutError:
             startup_line = []
         if not startup_line:
-            raise UsageError("the demo API did not start; what it says is above")
+            raise ApiNotStarted
         yield startup_line[-1]
     finally:
         if process.returncode is None:
@@ -180,30 +136,3 @@ def _counts_from_stats(stats: dict[str, Any]) -> ApiCounts:
     took_s = arrivals[-1] - arrivals[0] if arrivals else 0.0
     per_second = (len(arrivals) - 1) / took_s if took_s else 0.0
     return ApiCounts(stats["accepted"], stats["refused"], max_in_window, stats["in_flight_max"], per_second)
-
-
-def _api_counts_table(rows: Sequence[tuple[StrategyResult, ApiCounts]], options: DemoOptions) -> str:
-    headings = (
-        "what the API saw",
-        "accepted",
-        "refused",
-        f"most in {format_duration(options.per_s)}",
-        "in flight",
-        "a second",
-    )
-    cells = [
-        (
-            row.strategy.value,
-            str(counts.accepted),
-            str(counts.refused),
-            str(counts.max_in_window),
-            str(counts.max_in_flight),
-            f"{counts.accepted_per_s:.1f}",
-        )
-        for row, counts in rows
-    ]
-    return render_table(headings, cells)
-
-
-def _share_of_limit(counts: ApiCounts, options: DemoOptions) -> str:
-    return f"{100 * counts.accepted_per_s * options.per_s / options.limit:.1f} %"

@@ -22,8 +22,9 @@ from typing import TypeVar
 import uvloop
 
 from paceline.demo.limits import MODES
+from paceline.demo.options import ApiOptions, DurationRange, parse_jitter, parse_latency
 from paceline.demo.protocol import DemoHttpProtocol
-from paceline.demo.rate_limited_api import ApiOptions, DurationRange, RateLimitedApi, parse_jitter, parse_latency
+from paceline.demo.rate_limited_api import RateLimitedApi
 from paceline.units import parse_duration
 
 _SHUTDOWN_GRACE_S = 5.0

@@ -16,7 +16,7 @@ def demo(
     show what each got and what the API saw. Takes about 20 seconds and leaves nothing behind.
     """
     from paceline.cli.flag_parsing import parse_duration_flag
+    from paceline.cli.run_demo import run_demo
     from paceline.demo.scene import DemoOptions
-    from paceline.demo.scene import run_demo as show_demo
 
-    raise typer.Exit(show_demo(DemoOptions(n, limit, parse_duration_flag("--per", per))))
+    raise typer.Exit(run_demo(DemoOptions(n, limit, parse_duration_flag("--per", per))))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paceline.demo.scene import ApiCounts, DemoOptions, conclusion
+from paceline.cli.ui.demo_report import conclusion
+from paceline.demo.scene import ApiCounts, DemoOptions
 from paceline.model import Strategy
 from support.measured_strategies import measured
 
