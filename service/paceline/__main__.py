@@ -1,5 +1,6 @@
-"""The command `paceline`: what it is made of. Each command's own imports are made when it is called, so that all start
-at once.
+"""The command `paceline`: every command, and the exit codes of mistakes and interruptions.
+
+A command imports what it needs when it runs, so that `--help` and small commands start at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run on the engine itself, in this very process; no service is needed."""
+"""A run in this process, without a service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_S = 0.01
 
 
 class LocalBackend:
-    """Starts items as slots get free and puts each outcome into the outlet."""
+    """Starts an item for each free slot and hands every outcome to the writer."""
 
     def __init__(self, config: Config, batch: Batch) -> None:
         self._service = Service(config)
@@ -52,13 +52,13 @@ class LocalBackend:
         await writer.wait_idle()
 
     async def drain(self, within_s: float) -> None:
-        """After `carry` was cancelled: nothing new is sent, what is in flight may end, and the rest is let go."""
+        """After `run` was cancelled: send nothing more, and wait at most `within_s` seconds for what is in flight."""
         registry = self._service.registry
         gates = [upstream.async_gate for upstream in (*registry, *registry.undeclared)]
         for gate in gates:
             gate.set_paused(True)
         give_up_at = time.perf_counter() + within_s
-        while any(a.gate.in_flight for a in gates) and time.perf_counter() < give_up_at:  # noqa: ASYNC110 - gates tell nobody
+        while any(a.gate.in_flight for a in gates) and time.perf_counter() < give_up_at:  # noqa: ASYNC110 - a gate has no event for it
             await asyncio.sleep(_POLL_S)
         await asyncio.sleep(_POLL_S)  # the last answers become outcomes
 

@@ -1,4 +1,4 @@
-"""`paceline plan`: what sending a file would take, told without sending anything of it."""
+"""`paceline plan`: simulate sending a file and print how long it would take; nothing is sent."""
 
 from __future__ import annotations
 

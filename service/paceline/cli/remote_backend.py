@@ -56,11 +56,11 @@ class _ResultLine(Struct):
 
 
 class RemoteBackend:
-    """Sends chunks of items to `POST /v1/batch` and puts each outcome into the outlet."""
+    """Sends chunks of items to `POST /v1/batch` and hands every outcome to the writer."""
 
     def __init__(self, client: ServiceClient, batch: Batch, lookahead: int) -> None:
         self._client = client
-        # A cap, a rate or an order of the run's own would hold for each batch by itself: then there is one at a time.
+        # A limit, rate or order that the flags set would hold for each batch separately: send one batch at a time then.
         can_run_parallel = batch.max_concurrency is None and batch.rate is None
         self._parallel_batches = (
             _PARALLEL_BATCHES if can_run_parallel and batch.strategy in (Strategy.ADAPTIVE, Strategy.CONCURRENT) else 1
@@ -107,12 +107,12 @@ class RemoteBackend:
         await writer.wait_idle()
 
     async def drain(self, within_s: float) -> None:
-        """After `carry` was cancelled: what was sent may end."""
+        """After `run` was cancelled: wait at most `within_s` seconds for what was sent."""
         if self._batch_tasks:
             await asyncio.wait(self._batch_tasks, timeout=within_s)
 
     async def close(self) -> None:
-        """Hang up on what is still on its way; the service cancels it."""
+        """Close the connections of batches in flight; the service cancels them."""
         for task in self._batch_tasks:
             task.cancel()
         await asyncio.gather(*self._batch_tasks, return_exceptions=True)
@@ -152,7 +152,7 @@ class RemoteBackend:
     async def _send_once(
         self, chunk: list[InputLine], writer: OutputWriter, deadline_s: float
     ) -> tuple[list[InputLine], float]:
-        """One try. Returns what is to be sent again, and after how long."""
+        """Send once. Returns what must be sent again, and after how many seconds."""
         body = self._batch_encoder.encode(chunk, deadline_s)
         try:
             async with self._client.stream("POST", "/v1/batch", body, _NDJSON) as response:
@@ -171,7 +171,7 @@ class RemoteBackend:
     async def _recover(
         self, chunk: list[InputLine], error: ServiceErrorResponse, writer: OutputWriter
     ) -> list[InputLine]:
-        """What can be sent all the same after a refusal, or the refusal itself."""
+        """Return what can be sent again after a rejection, or raise the rejection."""
         item_match = _REQUEST_FIELD.match(error.field or "")
         if error.status == 413 and len(chunk) > 1:
             half = len(chunk) // 2
@@ -190,7 +190,7 @@ class RemoteBackend:
     async def _read_results(
         self, chunk: Sequence[InputLine], response: ServiceResponse, writer: OutputWriter
     ) -> list[InputLine]:
-        """Put each result as it comes; returns the items that had to wait too long and were never sent."""
+        """Write each result as it arrives; return the items that the batch's deadline kept from being sent."""
         unanswered = dict(enumerate(chunk))
         resend: list[InputLine] = []
         try:
@@ -217,7 +217,7 @@ class RemoteBackend:
         return resend
 
     def _should_resend(self, result: _ResultLine) -> bool:
-        """It only waited longer than one batch may take, while the run itself has time left."""
+        """Return whether an item waited past the deadline of its batch only, while the run has time left."""
         if result.error is None or result.error.sent or self._deadline_at <= time.perf_counter():
             return False
         return result.error.code in (ErrorCode.DEADLINE_EXCEEDED, ErrorCode.DEADLINE_UNREACHABLE)

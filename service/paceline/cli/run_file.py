@@ -31,7 +31,7 @@ EXIT_SOME_FAILED = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 INTERRUPT_GRACE_S = 5.0
-"""How long what is in flight may go on after Ctrl-C or SIGTERM; a second one ends it at once."""
+"""Seconds that requests in flight may take after Ctrl-C or SIGTERM; a second signal ends the run at once."""
 
 
 class RunFiles(Struct, frozen=True):
@@ -93,7 +93,7 @@ async def _run_until_signal(
     """Carry every item, or what can be until a signal comes. Returns what ended it early.
 
     Raises:
-        UsageError: the service or the output refused to go on.
+        UsageError: the service rejected the run, or the output cannot be written.
     """
     loop = asyncio.get_running_loop()
     signals: list[signal.Signals] = []
@@ -118,7 +118,7 @@ async def _run_until_signal(
             await asyncio.wait({running})
             await _await_unless(second_signal, backend.drain(INTERRUPT_GRACE_S))
         if not writing.done():
-            # Only what is finished is written: what is still on its way is let go first.
+            # Only finished items are written: cancel those in flight first.
             await backend.close()
             writer.finish()
             await _await_unless(second_signal, asyncio.wait({writing}, timeout=INTERRUPT_GRACE_S if signals else None))
@@ -156,7 +156,7 @@ async def _await_unless(event: asyncio.Event, work: Coroutine[Any, Any, object])
 async def _report_progress(
     reader: NdjsonReader, writer: OutputWriter, total: int | None, *, is_output_terminal: bool
 ) -> None:
-    """Show how far it is; a bar would be torn up by outcomes that are shown `beside` it."""
+    """Show progress, unless outcomes go to the same terminal: they would tear up the bar."""
 
     def take_snapshot() -> ProgressSnapshot:
         return ProgressSnapshot(

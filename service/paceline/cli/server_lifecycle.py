@@ -1,9 +1,7 @@
 """`paceline serve`: the HTTP API, until a signal ends it.
 
-SIGTERM or SIGINT drains: unready at once; for `server.pre_stop` whatever still comes is taken; then nothing new is, and
-what is in flight has `server.drain` to finish; the rest gets its outcomes, every answer is delivered, exit code 0. A
-second signal ends the process where it stands.
-SIGHUP reads the configuration again; a file that cannot be used changes nothing.
+SIGTERM or SIGINT starts the drain of `api/server/drain.py`; the process then exits with code 0. A second signal ends it
+at once. SIGHUP reads the configuration again; an invalid file changes nothing.
 """
 
 from __future__ import annotations
@@ -33,12 +31,12 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_server(config: Path | None, host: str | None, port: int | None, insecure: bool) -> int:
-    """Serve until told to end; the exit code.
+    """Serve until a signal ends the process, and return the exit code.
 
     Port 0 takes any free port; the line `listening on http://HOST:PORT` says which.
 
-    A configuration or settings that cannot be served are told in a line for each mistake: the last line of a log is
-    what is seen first of a container that does not start.
+    Each mistake in the configuration or the settings is one line: the last line of the log is what an operator sees
+    first of a container that does not start.
     """
     try:
         settings = read_settings(config=config, host=host, port=port or None, insecure=insecure or None)

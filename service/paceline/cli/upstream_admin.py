@@ -1,4 +1,4 @@
-"""`paceline upstreams`: how the upstreams of a running service stand, and changing that while it runs."""
+"""`paceline upstreams`: show the upstreams of a running service, and change one while it runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def show_upstreams(client: ServiceClient) -> int:
 
 
 def change_upstream(client: ServiceClient, name: str, patch: dict[str, object]) -> int:
-    """Change an upstream until a reset or a reload, and print how it stands now.
+    """Change an upstream until a reset or a reload, and print its new state.
 
     Raises:
         UsageError: the service cannot be reached, or refuses.

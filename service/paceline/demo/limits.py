@@ -17,7 +17,7 @@ DEFAULT_COST: Mapping[str, float] = MappingProxyType({"requests": 1.0})
 
 
 class ArrivalLimit(Protocol):
-    """One limit: `limit` may be changed at any time; what was counted stays counted."""
+    """One limit. `limit` may be changed at any time and keeps what was counted."""
 
     limit: float
 

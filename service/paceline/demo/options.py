@@ -40,7 +40,7 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 
 def parse_latency(text: str) -> DurationRange:
-    """`20ms`, or `100ms..800ms`.
+    """Parse `20ms`, or `100ms..800ms`.
 
     Raises:
         ValueError: anything else.
@@ -53,6 +53,6 @@ def parse_latency(text: str) -> DurationRange:
 
 
 def parse_jitter(text: str) -> DurationRange:
-    """`5ms` is 0 to 5 ms; else as `latency`."""
+    """Parse `5ms` as 0 to 5 ms; a range as `parse_latency` does."""
     span = parse_latency(text)
     return span if ".." in text else DurationRange(0.0, span.max_s)

@@ -13,7 +13,7 @@ from paceline.demo.rate_limited_api import ControlHandler, RateLimitedApi, call_
 
 
 class _PendingResponse:
-    """One request's place in its connection's line of answers."""
+    """The response that one request waits for, in the order of its connection."""
 
     __slots__ = ("body", "content", "handler", "is_head_only", "is_request_complete")
 

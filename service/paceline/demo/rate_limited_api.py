@@ -1,4 +1,4 @@
-"""What the demo API knows and answers: its limits, what it counted, and how it is changed while it runs."""
+"""The state of the demo API and its responses: limits, counts, and changes while it runs."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class RateLimitedApi:
         return handler if method == expected else lambda body: json_response(405, b"{}")
 
     def record_lag(self, lag_s: float) -> None:
-        """A timer woke so late."""
+        """Record how late a timer woke."""
         self.stats.late_max_s = max(self.stats.late_max_s, lag_s)
 
     def _handle_stats(self, body: bytes) -> bytes:

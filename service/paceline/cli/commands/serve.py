@@ -21,6 +21,6 @@ def serve(
     ] = False,
 ) -> None:
     """Start the service; SIGTERM drains it, SIGHUP reloads the configuration."""
-    from paceline.cli.server_lifecycle import run_server as serve_until_told
+    from paceline.cli.server_lifecycle import run_server
 
-    raise typer.Exit(serve_until_told(config, host, port, insecure))
+    raise typer.Exit(run_server(config, host, port, insecure))

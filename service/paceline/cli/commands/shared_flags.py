@@ -44,7 +44,11 @@ MaxConcurrency = Annotated[
 def remote_service(
     server: str | None, key: str | None, key_file: Path | None, config: Path | None
 ) -> ServiceClient | None:
-    """The service to go through, if one is named; its key and our own configuration exclude each other."""
+    """Return the client of the service that `--server` names, if it does.
+
+    Raises:
+        UsageError: its address or key is none, or a configuration is given as well.
+    """
     from paceline.cli.flag_parsing import read_api_key
     from paceline.cli.usage_error import UsageError
 
@@ -60,7 +64,7 @@ def remote_service(
 
 
 def local_config(file: Path | None) -> Config:
-    """The configuration of an engine of its own."""
+    """Read the configuration of a run in this process."""
     from paceline.settings import read_config, read_settings
 
     return read_config(read_settings(config=file), os.environ)

@@ -1,4 +1,4 @@
-"""Blocking calls off the event loop, on a thread that never holds up the end of the command."""
+"""Blocking calls off the event loop, on a thread that never delays the end of the command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class DaemonThreadExecutor:
-    """Runs calls one after another on a daemon thread of its own.
+    """Runs calls one after another on a separate daemon thread.
 
     The loop's executor is not used: at exit it waits for its threads, and a read of a terminal may never return.
     """
@@ -55,5 +55,5 @@ def _resolve_threadsafe(
         if not future.done():
             resolve()
 
-    with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+    with suppress(RuntimeError):  # the loop is closed: no task waits any more
         loop.call_soon_threadsafe(resolve_unless_done)

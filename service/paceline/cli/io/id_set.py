@@ -11,7 +11,7 @@ _INITIAL_SLOTS = 1024
 class IdSet:
     """A set of texts, kept as 64-bit keyed hashes (SipHash, a fresh key each time) in one open-addressed table.
 
-    Two different texts are taken for one with a chance of 3 in 10^8 for a million of them.
+    Among a million texts, two collide with a probability of 3 in 10^8.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class IdSet:
 
 
 def _hash64(text: str) -> int:
-    return hash(text) & _HASH_MASK or 1  # 0 marks a free place
+    return hash(text) & _HASH_MASK or 1  # 0 marks a free slot
 
 
 def _find_slot(table: array[int], hashed: int) -> int:
-    """Where this word is, or the free place where it belongs."""
+    """Find the slot of this hash, or the free slot where it belongs."""
     mask = len(table) - 1
     slot = hashed & mask
     while (found := table[slot]) and found != hashed:

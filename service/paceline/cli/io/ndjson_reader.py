@@ -48,7 +48,7 @@ class NdjsonReader:
     """The lines of a file descriptor, numbered and decoded.
 
     `done`: ids that have succeeded in an earlier run. Where it is given their lines are skipped and counted, and a line
-    without an id is a `UsageError`, since nobody could say whether it is done.
+    without an id is a `UsageError`, since it cannot be known whether it is done.
     """
 
     def __init__(self, fd: int, completed_ids: IdSet | None = None) -> None:

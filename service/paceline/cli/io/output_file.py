@@ -1,4 +1,4 @@
-"""The file a run writes its outcomes to, and how one that was cut short is taken up again."""
+"""The file that a run writes its outcomes to, and how a run resumes from it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OutputFile:
         """All of it, however slowly the other side takes it; call it off the event loop.
 
         Raises:
-            OSError: it cannot be written; a BrokenPipeError says that nobody reads any more.
+            OSError: it cannot be written; a BrokenPipeError says that its reader is gone.
         """
         left = memoryview(content)
         while left:

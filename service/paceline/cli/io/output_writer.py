@@ -63,7 +63,7 @@ class OutputWriter:
         self._is_finishing = False
 
     async def acquire_slots(self, max_slots: int) -> int:
-        """Wait for a free slot, and take up to `most` of those that are free."""
+        """Wait for a free slot, and take up to `max_slots` of those that are free."""
         while not self._free_slots:
             self._slot_freed.clear()
             await self._slot_freed.wait()
@@ -72,7 +72,7 @@ class OutputWriter:
         return taken
 
     def release_slots(self, slots: int) -> None:
-        """Free slots without an outcome: there was no item for them, or it was left for the next run."""
+        """Free slots without an outcome: they had no item, or its item is left for the next run."""
         self._free_slots += slots
         self._slot_freed.set()
 
@@ -82,7 +82,7 @@ class OutputWriter:
         self._wakeup.set()
 
     def finish(self) -> None:
-        """Nothing more will come: `write` returns when all is written."""
+        """Let `write_until_finished` return once every queued line is written."""
         self._is_finishing = True
         self._wakeup.set()
 

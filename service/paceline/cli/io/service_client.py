@@ -95,7 +95,7 @@ class ServiceResponse:
 class ServiceClient:
     """A running service, by its base URL.
 
-    Each request has a connection of its own: a batch is not safe to send twice, so it never travels on an idle
+    Each request opens a connection: a batch is not safe to send twice, so it never travels on an idle
     connection that the service may be closing.
     """
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar where somebody watches, a plain line every few seconds where not."""
+"""Progress of a run: a bar on a terminal, else a plain line every few seconds."""
 
 from __future__ import annotations
 
