@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,10 +18,11 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from paceline.api import batch_reader
+from paceline.api.batch_reader import read_batch, read_fetch
 from paceline.api.errors import ApiError, BadRequest, Invalid, TooLarge, to_api_error
-from paceline.api.load_shedding import LoadShedder, Reservation
+from paceline.api.load_shedding import LoadShedder
 from paceline.batch.input_errors import InputError
-from paceline.batch.validation import build_fetch_batch
+from paceline.config import Config
 from paceline.config.server import ServerConfig
 from paceline.model import Batch, Tenant
 from support.hypothesis_profiles import examples
@@ -111,16 +113,9 @@ def request_of(body: bytes, *, chunk: int) -> Request:
     async def receive() -> Message:
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    app = SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(config=Config(server=LIMITS))))
+    scope = {"type": "http", "headers": [(b"content-type", b"application/json")], "app": app}
     return Request(scope, receive)
-
-
-async def take_batch(request: Request, place: Reservation) -> Batch:
-    return await batch_reader.read_batch(request, place, LIMITS)
-
-
-async def take_fetch(request: Request, place: Reservation) -> Batch:
-    return build_fetch_batch(await batch_reader.read_fetch(request, place, LIMITS), Tenant(), LIMITS)
 
 
 def taken(take: Any, body: bytes) -> Batch | ApiError:
@@ -201,7 +196,7 @@ def plain(answer: Batch | ApiError) -> Any:
 @examples(100)
 @given(body=batches)
 def test_a_batch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
-    at_once, in_slices = (read(take_batch, body, in_slices=each) for each in (False, True))
+    at_once, in_slices = (read(read_batch, body, in_slices=each) for each in (False, True))
     judged(at_once, body)
     judged(in_slices, body)
     assert plain(at_once) == plain(in_slices)
@@ -210,7 +205,7 @@ def test_a_batch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
 @examples(60)
 @given(body=fetches)
 def test_a_fetch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
-    at_once, in_slices = (read(take_fetch, body, in_slices=each) for each in (False, True))
+    at_once, in_slices = (read(read_fetch, body, in_slices=each) for each in (False, True))
     judged(at_once, body)
     judged(in_slices, body)
     assert plain(at_once) == plain(in_slices)
@@ -219,7 +214,7 @@ def test_a_fetch_is_taken_or_its_refusal_names_a_field_it_has(body: Any):
 @examples(60)
 @given(body=st.one_of(st.binary(max_size=60), batches.map(lambda body: json.dumps(body).encode()[:-1])))
 def test_bytes_that_are_no_json_are_refused_as_that(body: bytes):
-    assert isinstance(taken(take_batch, body), BadRequest | Invalid)
+    assert isinstance(taken(read_batch, body), BadRequest | Invalid)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +231,7 @@ def test_bytes_that_are_no_json_are_refused_as_that(body: bytes):
     ],
 )
 def test_only_a_payload_may_be_large(body: Any, field: str):
-    answer = read(take_batch, body, in_slices=False)
+    answer = read(read_batch, body, in_slices=False)
     assert isinstance(answer, Invalid)
     assert answer.field == field
     assert len(answer.detail) < 300
@@ -246,12 +241,12 @@ def test_a_head_given_twice_is_large_as_well():
     text = b'{"requests":[{"url":"x","headers":{%b},"headers":{}}]}' % b",".join(
         b'"a%d":"1"' % n for n in range(40_000)
     )
-    answer = taken(take_batch, text)
+    answer = taken(read_batch, text)
     assert isinstance(answer, Invalid)
     assert answer.field == "requests[0]"
 
 
 def test_a_payload_may_be_large():
     for payload in ({"json": ["x"] * 100_000}, {"body": "x" * 400_000}, {"body_base64": "eHh4" * 100_000}):
-        assert isinstance(read(take_batch, {"requests": [{"url": "x", **payload}]}, in_slices=False), Batch)
-        assert isinstance(read(take_fetch, {"url": "x", **payload}, in_slices=False), Batch)
+        assert isinstance(read(read_batch, {"requests": [{"url": "x", **payload}]}, in_slices=False), Batch)
+        assert isinstance(read(read_fetch, {"url": "x", **payload}, in_slices=False), Batch)
