@@ -17,7 +17,8 @@ from rich.table import Table
 
 from paceline.admission.async_gate import AsyncGate
 from paceline.admission.gate import Gate
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.model import ONE_REQUEST, Exchange, Priority, Rate, Receipt, Verdict
 

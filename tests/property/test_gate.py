@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.admission.early_rejection import reject_unreachable, unreachable_wait_s
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.model import Priority, Rate, Receipt, Verdict
 from support.gate_simulation import GateSimulation
@@ -300,12 +301,13 @@ def test_offers_and_withdrawals_behind_a_blocked_head_leave_nothing_behind() -> 
     world.offer(world.open_flow())
     for _ in range(2_000):
         world.withdraw(world.offer(world.open_flow(tenant="passing")))
-    share = next(
-        share
-        for share in world.gate.budgets.snapshot()[0].lane_queues[Lane.ADAPTIVE].classes.values()
-        if share.active_children
-    )
-    assert len(share._heap) < 200
+    [node] = [
+        node
+        for lane_queue in world.gate.budgets.iter_lane_queues()
+        for node in lane_queue.classes.values()
+        if node.active_children
+    ]
+    assert len(node._heap) < 200
     assert world.gate.queued == 1
 
 

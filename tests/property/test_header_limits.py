@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.model import Priority, Rate, Verdict
 from paceline.rate.header_limits import HeaderLimits
 from paceline.rate.rate_info import RateInfo, RateWindowInfo

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.admission.copy_memo import CopyMemo
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Cost, Rate, Verdict
@@ -269,7 +269,7 @@ def test_it_climbs_only_while_it_holds_the_queue() -> None:
 def test_a_copy_that_is_run_ahead_keeps_its_rate() -> None:
     study = Study()
     study.run(until=10)
-    fork = study.world.gate.budgets.snapshot()[0].copy(CopyMemo())
+    fork = study.world.gate.budgets.snapshot()[0].copy({})
     before = fork.learner.rate_per_s
     for step in range(100):
         fork.learner.take(1.0, study.world.now + step, rate_bound=True, now=study.world.now + step)

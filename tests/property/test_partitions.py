@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.admission.lane_queue import Lane
+from paceline.admission.lane import Lane
 from paceline.admission.partition_key import partition_by
 from paceline.model import Exchange, Priority, Rate, Receipt, Request, RetryPolicy, Url, Verdict
 from support.gate_simulation import GateSimulation, StrictUpstream

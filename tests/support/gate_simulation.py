@@ -11,7 +11,8 @@ from math import inf
 
 from paceline.admission.budget_table import DEFAULT_KEY
 from paceline.admission.gate import Gate
-from paceline.admission.lane_queue import BatchFlow, Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import BatchFlow, Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.model import ONE_REQUEST, Cost, Priority, Rate, Receipt, Verdict
 from paceline.rate.rate_info import RateInfo, RateWindowInfo

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from paceline.admission.async_gate import AsyncGate
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.admission.upstream_health import UpstreamHealth
 from paceline.errors import InvalidRequest

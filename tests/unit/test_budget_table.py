@@ -49,9 +49,9 @@ def test_one_that_is_free_again_is_found_a_second_later(looks: list[str]):
     budgets = known(*(f"busy {n}" for n in range(MOST)))
     with pytest.raises(LookupError):
         budgets.get_or_create("new", 10.0)
-    freed = budgets.get_or_create("busy 7", 10.5)
+    freed = budgets.get_or_create("busy 7", 10.5)[0].budget
     freed.key = "free"
-    assert budgets.get_or_create("new", 11.0).key == "new"
+    assert budgets.get_or_create("new", 11.0)[0].budget.key == "new"
     assert freed.is_evicted
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from paceline.admission.lane_queue import Lane
+from paceline.admission.lane import Lane
 from paceline.admission.permit_pool import PermitPool
 from paceline.batch.plan import plan_batch
 from paceline.model import Batch, Priority, Rate, Strategy

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.admission.gate import Gate
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.app import Service
 from paceline.config import Config
 from paceline.errors import ConfigError, EgressDenied, InvalidRequest, Overloaded, UnknownUpstream

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.model import Receipt, Verdict
 from support.gate_simulation import GateSimulation
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from paceline.admission.gate import Gate
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.admission.upstream_health import UpstreamHealth
 from paceline.model import ONE_REQUEST, Priority, Receipt, Verdict

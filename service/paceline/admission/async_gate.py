@@ -1,4 +1,4 @@
-"""The asyncio shell of a gate: one timer, and a future for each waiter that has to wait."""
+"""The asyncio side of a gate: one timer, and a future for each waiter that has to wait."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 
+from paceline.admission.arrival_coalescer import MAX_COALESCE_S, ArrivalCoalescer
 from paceline.admission.early_rejection import (
     breaker_wait_s,
     reject_breaker_blocked,
@@ -24,29 +25,11 @@ from paceline.rate.rate_info import RateInfo
 from paceline.units import format_seconds
 
 TIMER_RESOLUTION_S = 0.001
-"""Event loops keep time in milliseconds; one wake releases all that is due."""
-
-_MAX_COALESCE_S = 0.02
-_QUIET_ITERATIONS = 2
-
-
-class ArrivalCoalescer:
-    """Waiting for all who come at once: until nobody came for two turns of the loop, or for 20 ms."""
-
-    __slots__ = ("_ends_at", "_last_queued", "_quiet_iterations")
-
-    def __init__(self, queued: int, ends_at: float) -> None:
-        self._last_queued, self._ends_at, self._quiet_iterations = queued, ends_at, 0
-
-    def should_keep_waiting(self, queued: int, now: float) -> bool:
-        """A turn of the loop has passed."""
-        self._quiet_iterations = 0 if queued > self._last_queued else self._quiet_iterations + 1
-        self._last_queued = queued
-        return self._quiet_iterations < _QUIET_ITERATIONS and now < self._ends_at
+"""Event loops keep time in milliseconds; one wake-up grants all that is due."""
 
 
 class AsyncGate:
-    """Admits attempts through one gate."""
+    """Admits attempts through one gate; see `gate.py` for the rules."""
 
     def __init__(
         self,
@@ -80,8 +63,8 @@ class AsyncGate:
         """Return when this attempt may go; it must then be settled.
 
         Raises:
-            InvalidRequest: its cost can never be paid, or cannot any more after a retune.
-            DeadlineUnreachable: it cannot be served by its deadline, or cannot any more after a pause or a retune.
+            InvalidRequest: its cost can never be paid, or not any more after a retune.
+            DeadlineUnreachable: it cannot be served by its deadline, or not any more after a pause or a retune.
             CircuitOpen: the breaker is open, and it cannot or will not wait for the next trial.
         """
         unpayable_reason = self.gate.budgets.unpayable_reason(waiter.cost, waiter.flow.batch_pool)
@@ -98,7 +81,7 @@ class AsyncGate:
             if waiter.flow.lane_queue.budget.uses_interactive_reserve(waiter, now):
                 self._dispatch_coalesced()
             else:
-                self.dispatch(now)  # of the same moment: it has not waited, however long this takes
+                self.dispatch(now)  # at the same moment, so that the time this takes is no wait
         if waiter.granted_at is not None:
             return
         waiter.future = asyncio.get_running_loop().create_future()
@@ -113,7 +96,7 @@ class AsyncGate:
             raise
 
     def mark_written(self, waiter: Waiter, now: float) -> None:
-        """This attempt's head went to the socket: its tokens have a day of return now."""
+        """Record that the attempt's head was written: its tokens now have a time of return."""
         if self.gate.mark_written(waiter, now):
             self.dispatch()
 
@@ -127,7 +110,7 @@ class AsyncGate:
         healthy: bool | None = None,
         timed_out: bool = False,
     ) -> float | None:
-        """Give a grant back, once. Returns how long the budget pauses for it, where it does."""
+        """Release a grant, exactly once. Returns how long the budget pauses for it, or None."""
         now = time.perf_counter()
         if verdict not in (Verdict.IGNORED, Verdict.THROTTLED) and waiter.granted_at is not None:
             self.mean_latency.add(now - waiter.granted_at, reused=exchange.reused)
@@ -153,7 +136,7 @@ class AsyncGate:
         return pause_s
 
     def retune(self, rates: Sequence[Rate]) -> None:
-        """Change the windows; waiters that can never be paid any more are refused."""
+        """Change the windows and reject the waiters that can never be paid any more."""
         for waiter in self.gate.retune(rates, time.perf_counter()):
             unpayable_reason = self.gate.budgets.unpayable_reason(waiter.cost, None)
             _reject(waiter, InvalidRequest(unpayable_reason or "the upstream's limit was changed"))
@@ -165,19 +148,19 @@ class AsyncGate:
             _reject(waiter, _deadline_unreachable_error(required_wait_s))
 
     def set_paused(self, paused: bool) -> None:
-        """The operator's pause: nobody goes until it is lifted; what is in flight goes on."""
+        """Set or lift the operator's pause; calls in flight continue."""
         self.gate.paused = paused
         self.dispatch()
 
     def reset(self, rates: Sequence[Rate]) -> None:
-        """Back to the configuration, what was learned forgotten."""
+        """Return to the configuration and forget what was learned."""
         self.gate.paused = False
         self.mean_latency = MeanLatency()
         self.gate.reset_learned(time.perf_counter())
         self.retune(rates)
 
     def dispatch(self, now: float | None = None) -> None:
-        """Release all who may go now and set the timer for the next. Nothing that this calls looks again."""
+        """Grant all that may go now and set the timer for the next. Nothing that this calls dispatches again."""
         if now is None:
             now = time.perf_counter()
         granted, next_wakeup_at = self.gate.dispatch(now)
@@ -196,10 +179,10 @@ class AsyncGate:
         self._coalescer = None
 
     def _dispatch_coalesced(self) -> None:
-        """What is scarce goes by all that is queued; a batch's items come one by one, over some turns of the loop."""
+        """Dispatch after the rest of a batch has arrived, so that scarce tokens are shared by all that is queued."""
         self.gate.defer_dispatch()
         if self._coalescer is None:
-            self._coalescer = ArrivalCoalescer(self.gate.queued, time.perf_counter() + _MAX_COALESCE_S)
+            self._coalescer = ArrivalCoalescer(self.gate.queued, time.perf_counter() + MAX_COALESCE_S)
             asyncio.get_running_loop().call_soon(self._dispatch_if_quiet)
 
     def _dispatch_if_quiet(self) -> None:

@@ -1,28 +1,24 @@
-"""Who goes next: start-time fair queueing over priority class, tenant, batch; first come first served within a batch.
+"""Hierarchical start-time fair queueing: priority class, then tenant, then batch.
 
-Each level is a `Share`: it serves its child with the least start tag and, when a child was served a cost c, moves that
-child's tag on by c / weight (Goyal, Vin, Cheng 1996). A share that was idle, or that might not go, starts at its
-parent's virtual time, so nobody saves up credit. Offer, withdraw and serve are O(log of batches), whatever the number
-of waiters.
+A `FairNode` serves the child with the least start tag. When a child is served a cost c, its tag advances by c / weight
+(Goyal, Vin, Cheng 1996). A node that becomes active starts at its parent's virtual time, so an idle node saves up no
+credit. Activating, deactivating and charging a node take O(log of its siblings), whatever the number of waiters.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from copy import copy
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Self
 
-if TYPE_CHECKING:
-    from paceline.admission.copy_memo import CopyMemo
-    from paceline.admission.lane_queue import Waiter
+from paceline.rate.window import CopyMemo
 
 _sequence = count(1)
 
 
 class FairNode:
-    """One level's member: a class, a tenant, or (as `Flow`) a batch."""
+    """One member of one level: a class, a tenant, or a batch (`BatchFlow`)."""
 
     __slots__ = (
         "_heap",
@@ -41,14 +37,14 @@ class FairNode:
         self.weight = weight
         self.start_tag = self.finish_tag = self.virtual_time = 0.0
         self.heap_sequence = 0
-        """Its place in the parent's heap; 0 while it has nothing to be served."""
+        """The number of its entry in the parent's heap; 0 while it is not active."""
         self.active_children = 0
         self._heap: list[tuple[float, int, FairNode]] = []
         self._only_child: FairNode | None = None
-        """An only child that was served: its place in the heap is not moved until another comes."""
+        """An only active child that was served: its heap entry stays as it is until a second child becomes active."""
 
     def first_child(self) -> FairNode:
-        """The child to serve next; only for a share with `live` children."""
+        """Return the child to serve next; requires `active_children`."""
         if self._only_child is not None:
             return self._only_child
         heap = self._heap
@@ -57,7 +53,7 @@ class FairNode:
         return heap[0][2]
 
     def activate(self) -> None:
-        """It has work: it queues at its parent, and the parent at its own."""
+        """Queue this node at its parent, and every parent at its own, as far as they are not active yet."""
         node = self
         while (parent := node.parent) is not None and not node.heap_sequence:
             node.start_tag = max(parent.virtual_time, node.finish_tag)
@@ -70,7 +66,7 @@ class FairNode:
             node = parent
 
     def deactivate(self) -> None:
-        """It has no work that may be served now."""
+        """Take this node out of its parent's queue, and every parent that is left without an active child."""
         node = self
         while (parent := node.parent) is not None and node.heap_sequence:
             node.heap_sequence = 0
@@ -82,7 +78,7 @@ class FairNode:
             node = parent
 
     def charge(self, cost: float) -> None:
-        """It was served: move its tag, and that of every level above, on by the cost it took."""
+        """Advance the tags of this node and of every level above it by the cost that was served."""
         node = self
         while (parent := node.parent) is not None:
             if node.start_tag > parent.virtual_time:
@@ -96,38 +92,26 @@ class FairNode:
                     parent._only_child = node
             node = parent
 
-    def copy(self, parent: FairNode | None, memo: CopyMemo) -> FairNode:
-        """Its copy below the copy of its parent, still without children; see `adopt`."""
-        clone = memo.nodes[self] = copy(self)
-        clone.parent = parent
+    def copy(self, memo: CopyMemo) -> Self:
+        """Copy this node with its parents and its active children, tags and order included."""
+        clone: Self | None = memo.get(self)
+        if clone is None:
+            clone = memo[self] = copy(self)
+            clone.parent = self.parent and self.parent.copy(memo)
+            clone._heap = [
+                (start_tag, sequence, child.copy(memo))
+                for start_tag, sequence, child in self._heap
+                if sequence == child.heap_sequence
+            ]
+            heapify(clone._heap)
+            clone._only_child = self._only_child and self._only_child.copy(memo)
         return clone
-
-    def copy_children(self, memo: CopyMemo) -> None:
-        """Once all its children have copies: its own copy takes them over, tags and order included."""
-        clone, nodes = memo.nodes[self], memo.nodes
-        entries = ((start, entry, nodes[child]) for start, entry, child in self._heap if entry == child.heap_sequence)
-        clone._heap = list(entries)
-        heapify(clone._heap)
-        clone._only_child = nodes.get(self._only_child) if self._only_child is not None else None
 
     def _push_to(self, parent: FairNode) -> None:
         self.heap_sequence = next(_sequence)
         heap = parent._heap
         if len(heap) > 2 * parent.active_children + 64:
-            # What left without being served is still in here; sweep before it outgrows what lives.
+            # Nodes that were deactivated leave their entries behind: sweep before these outnumber the live ones.
             heap[:] = [entry for entry in heap if entry[1] == entry[2].heap_sequence]
             heapify(heap)
         heappush(heap, (self.start_tag, self.heap_sequence, self))
-
-
-class Flow(FairNode):
-    """One batch's waiters at one gate, in order of arrival."""
-
-    __slots__ = ("waiters",)
-
-    def __init__(self, parent: FairNode) -> None:
-        super().__init__(parent)
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
-
-    def head(self) -> Waiter:
-        return next(iter(self.waiters))

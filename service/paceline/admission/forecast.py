@@ -1,12 +1,12 @@
-"""The gate run ahead of time: copies of gates as they stand, in virtual time, with assumed call durations.
+"""Discrete-event simulation of gates: copies of the gates as they are, in virtual time, with assumed call durations.
 
-What counts: tokens taken, who waits (and leaves at its deadline), what is in flight, pauses, what was learned. Assumed:
-every call takes as long as the upstream's calls took so far and succeeds, is written at once, and nobody new comes. An
-operator's pause stays.
+Taken into account: tokens taken, waiters (which leave at their deadlines), calls in flight, pauses, what was learned.
+Assumed: every call is written at once, takes as long as the upstream's calls took so far, and succeeds; no new calls
+arrive; an operator's pause stays.
 
-The queue of a batch enters its gate a few at a time, so that no single look takes long; `run` yields often.
+The waiters of a batch enter their gate a few at a time, so that no single dispatch takes long; `run` yields often.
 
-Pure: starts at a moment it is given and reads no clock.
+Pure: starts at a moment that it is given and reads no clock.
 """
 
 from __future__ import annotations
@@ -15,60 +15,32 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from heapq import heappop, heappush
 from itertools import count, islice
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 from paceline.admission.async_gate import TIMER_RESOLUTION_S
 from paceline.admission.budget import Budget
-from paceline.admission.copy_memo import CopyMemo
+from paceline.admission.demand import Demand
 from paceline.admission.gate import Gate
 from paceline.admission.lane_queue import BatchFlow, Waiter
-from paceline.model import Cost, Rate, Verdict
+from paceline.model import Rate, Verdict
+from paceline.rate.window import CopyMemo
 
 _MAX_QUEUED_PER_FLOW = 64
-"""Of each batch, so many wait in the gate itself and the others behind."""
+"""Of each batch, the number of waiters in the gate itself; the others wait behind."""
 _EVENTS_PER_YIELD = 32
-"""Between two yields of a run."""
-
-
-class Demand:
-    """What is asked of one budget from a moment on, and how long each of its windows alone would need for it."""
-
-    __slots__ = ("_requested", "_windows")
-
-    def __init__(self, budget: Budget, now: float) -> None:
-        self._requested: dict[str, float] = {}
-        self._windows = [
-            (
-                window,
-                window.earliest_possible_at(0.0, 0.0, now) - now,
-                window.rate.limit - window.remaining(now, budget.transit_s),
-            )
-            for window in (*budget.windows, *budget.learned_windows)
-        ]
-
-    def add(self, cost: Cost) -> None:
-        requested = self._requested
-        for unit, amount in cost.items():
-            requested[unit] = requested.get(unit, 0.0) + amount
-
-    def min_durations_s(self) -> Iterator[tuple[float, Rate]]:
-        for window, smooth_s, tokens_used in self._windows:
-            rate, requested = window.rate, self._requested.get(window.rate.unit, 0.0)
-            if requested:
-                full_windows = ceil((tokens_used + requested) / rate.limit - 1e-9) - 1
-                yield max(smooth_s + requested * window.emission_interval_s, full_windows * rate.per_s), rate
+"""Events between two yields of a run."""
 
 
 class Simulation:
-    """Several gates on one clock, which starts at `now`. `on_settled` is told of every call that is over."""
+    """Several gates on one clock, which starts at `now`. `on_settled` is called for every call that is over."""
 
     def __init__(self, now: float, on_settled: Callable[[Waiter], None]) -> None:
         self.now = now
         self.on_settled = on_settled
-        self.memo = CopyMemo()
+        self.memo: CopyMemo = {}
         self.stop_requested = False
-        """Set it, and a run stops."""
+        """Set to stop the run."""
         self._dispatching = False
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._sequence = count()
@@ -77,15 +49,15 @@ class Simulation:
     def add_gate(
         self, gate: Gate, call_duration_s: float, keys: Collection[str], *, reuses_connections: bool = True
     ) -> SimulatedGate:
-        """Copy a gate as it stands, with the budgets of `keys`; its calls take `call_s`, on kept connections or not."""
+        """Copy a gate as it is, with the budgets of `keys`; its calls take `call_duration_s`."""
         return SimulatedGate(self, gate, call_duration_s, keys, reuses_connections)
 
     def schedule(self, moment: float, callback: Callable[[Any], None], argument: object = None) -> None:
-        """Do something at a moment, or now where that is past."""
+        """Call back at a moment, or now where that is past."""
         heappush(self._events, (moment, next(self._sequence), callback, argument))
 
     def schedule_dispatch(self, simulated_gate: SimulatedGate) -> None:
-        """Something changed: look who may go, before anything else does. Looks do not nest, as in the gates' shells."""
+        """Dispatch a gate before any other event. Dispatches do not nest, as in `AsyncGate`."""
         self._pending_dispatches[simulated_gate] = None
         if not self._dispatching:
             self._dispatching = True
@@ -96,7 +68,7 @@ class Simulation:
             self._dispatching = False
 
     def run(self) -> Iterator[None]:
-        """Let time pass until it is `over`, or until nothing more can happen."""
+        """Process events until `stop_requested`, or until none is left."""
         events, steps = self._events, 0
         while events and not self.stop_requested:
             moment, _, callback, argument = heappop(events)
@@ -109,7 +81,7 @@ class Simulation:
 
 
 class SimulatedGate:
-    """One gate's copy on its way ahead."""
+    """The copy of one gate in a simulation."""
 
     def __init__(
         self,
@@ -122,39 +94,39 @@ class SimulatedGate:
         self.call_duration_s = call_duration_s
         self._reuses_connections = reuses_connections
         self.grant_count = 0
-        """How many went, of everybody, while somebody `watched` was left."""
+        """Grants to all batches while `tracks_demand`."""
         self.tracks_demand = False
         self._simulation = simulation
         self._memo = simulation.memo
         self._overflow: dict[BatchFlow, deque[Waiter]] = {}
         self._demands: dict[Budget, Demand] = {}
         self._timer_at = inf
-        copied_before = len(self._memo.flows)
         self.gate = gate.copy(self._memo, keys, lambda: simulation.schedule_dispatch(self))
         self.gate.min_latency_s = self.gate.min_latency_s or call_duration_s
         self.gate.queued = 0
         self._has_header_limits = any(budget.header_limits for budget in self.gate.budgets)
-        for flow, clone in list(islice(self._memo.flows.items(), copied_before, None)):
-            self._copy_waiters(flow, clone)
+        for lane_queue in gate.budgets.iter_lane_queues():
+            for flow in lane_queue.flows:
+                self._copy_waiters(flow, self._memo[flow])
         for budget in self.gate.budgets:
             for grant in budget.unsettled_grants:
                 simulation.schedule(simulation.now, self._resume_in_flight, grant)
         simulation.schedule(simulation.now, simulation.schedule_dispatch, self)
 
     def track_demand(self, flow: BatchFlow) -> None:
-        """Count what is spent of this batch's budget until `watched` is false again."""
+        """Count what is used of this batch's budget while `tracks_demand`."""
         self.tracks_demand = True
         budget = flow.lane_queue.budget
         if budget not in self._demands:
             self._demands[budget] = Demand(budget, self._simulation.now)
 
     def min_durations_s(self) -> Iterator[tuple[float, Rate]]:
-        """How long each window alone would have kept what went through it."""
+        """Yield the seconds that each window alone would have needed for what went through it."""
         for demand in self._demands.values():
             yield from demand.min_durations_s()
 
     def offer(self, waiter: Waiter) -> None:
-        """Somebody joins the queue."""
+        """Queue a waiter, in the gate or behind it."""
         overflow = self._overflow.get(waiter.flow)
         if overflow or len(waiter.flow.waiters) >= _MAX_QUEUED_PER_FLOW:
             if overflow is None:
@@ -191,14 +163,14 @@ class SimulatedGate:
             self._timer_at = next_wakeup_at
             simulation.schedule(max(next_wakeup_at, now + TIMER_RESOLUTION_S), self._on_timer, next_wakeup_at)
         if dispatch_again:
-            simulation.schedule_dispatch(self)  # tokens that were only waited for because they were not written
+            simulation.schedule_dispatch(self)  # tokens whose time of return was unknown until they were written
 
     def _copy_waiters(self, flow: BatchFlow, clone: BatchFlow) -> None:
-        """Those who wait now: the first at the gate, the others behind; all leave at their deadline."""
+        """Copy the first waiters into the gate and keep the others behind it; all leave at their deadlines."""
         if not flow.waiters:
             return
         for waiter in islice(flow.waiters, _MAX_QUEUED_PER_FLOW):
-            clone.waiters[waiter.copy(clone, self._memo)] = None
+            clone.waiters[waiter.copy(self._memo)] = None
         self.gate.queued += len(clone.waiters)
         if len(flow.waiters) > _MAX_QUEUED_PER_FLOW:
             self._overflow[clone] = deque(islice(flow.waiters, _MAX_QUEUED_PER_FLOW, None))
@@ -231,12 +203,12 @@ class SimulatedGate:
         if self._has_header_limits:
             self._adjust_queued_amounts(flow, waiter, -1)
         if waiter.flow is not flow:
-            waiter = waiter.copy(flow, self._memo)
+            waiter = waiter.copy(self._memo)
         if self.gate.offer(waiter, self._simulation.now):
             self._simulation.schedule_dispatch(self)
 
     def _adjust_queued_amounts(self, flow: BatchFlow, waiter: Waiter, sign: int) -> None:
-        """Those behind count as queued too, where somebody asks: what remains by rate headers is spent by it."""
+        """Count the waiters behind the gate as queued too, where rate headers advertise a limit that depends on it."""
         if not self._has_header_limits:
             return
         queued = flow.lane_queue.budget.queued_amounts
@@ -253,7 +225,7 @@ class SimulatedGate:
             self._simulation.schedule_dispatch(self)
 
     def _resume_in_flight(self, grant: Waiter) -> None:
-        """A call that is in flight already: it takes what is left of its time."""
+        """Schedule the end of a call that is in flight already, after the rest of its duration."""
         now = self._simulation.now
         if grant.written_at is None:
             self.gate.mark_written(grant, now)

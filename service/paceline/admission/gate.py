@@ -1,20 +1,19 @@
-"""The gate of one upstream: who may send now, and if nobody, when to look again.
+"""The gate of one upstream: which attempts may go now, and when to dispatch again.
 
-Rules:
+* A waiter is granted when, at one moment, nothing is paused, a permit is free and every rate window of its budget has
+  its tokens. Permit and tokens are taken together, so no waiter holds one while it waits for the other.
+* What the operator declared binds all calls. What was learned (throttle pauses, the adaptive limit) binds the adaptive
+  lane only, but every call contributes to it.
+* Free permits go to the classes 100 : 10 : 1 across budgets, and in turn to the budgets of a class. Within a budget its
+  queue decides. A budget that cannot pay blocks no other budget.
+* The head of a queue is never skipped for a cheaper waiter behind it. A class or batch that may not go now (bulk
+  without a spare permit, a batch at its own cap) blocks no other.
+* A grant is settled exactly once. One that was never written returns permit and tokens; one that was written keeps its
+  tokens until the upstream no longer counts it.
 
-* a waiter is granted when, at one moment, nothing is paused, a permit is free and every rate window of its budget has
-  its tokens; permit and tokens are then taken together, so nobody holds the one while waiting for the other;
-* what the operator declared binds everybody; what was learned (throttle pauses, the adaptive limit) binds the adaptive
-  lane only, but is fed by everybody;
-* free permits go to the classes 100 : 10 : 1 across budgets, and in turn to the budgets of a class; within a budget the
-  queue decides; a budget that cannot pay waits by itself and costs another nothing;
-* the head of a lineup is never skipped for a cheaper waiter behind it; a class or batch that may not go now (bulk
-  without a spare permit, a batch at its own cap) blocks nobody else;
-* a grant is settled exactly once; one never written gives permit and tokens back, one written keeps its tokens until
-  the upstream has forgotten it.
-
-Pure: time is an argument, nothing here waits; `shell.py` is the asyncio shell. Of its parts `budgets.py` has the
-windows, `standing.py` knows which lineup is ready, `turns.py` whose turn a permit is, `refusals.py` who need not wait.
+Pure: time is an argument and nothing here waits; `async_gate.py` is the asyncio side. `budget_table.py` holds the
+budgets and their queues, `run_queue.py` which queue is ready, `permit_scheduler.py` which of these gets a permit,
+`early_rejection.py` which waiters need not wait.
 """
 
 from __future__ import annotations
@@ -24,20 +23,21 @@ from copy import copy
 from math import inf
 
 from paceline.admission.budget_table import DEFAULT_KEY, BudgetTable
-from paceline.admission.copy_memo import CopyMemo
-from paceline.admission.lane_queue import BatchFlow, Lane, LaneQueue, QueueState, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import BatchFlow, LaneQueue, QueueState, Waiter
 from paceline.admission.permit_pool import PermitPool
 from paceline.admission.run_queue import RunQueue
 from paceline.admission.upstream_health import UpstreamHealth, is_deadline_infeasible
 from paceline.model import Priority, Rate, Verdict, WaitReason
 from paceline.rate.rate_info import RateInfo
+from paceline.rate.window import CopyMemo
 
 _BLOCKED = QueueState.BLOCKED
 _BULK = Priority.BULK
 _RATE, _CONCURRENCY, _PAUSE = WaitReason.RATE, WaitReason.CONCURRENCY, WaitReason.PAUSE
 
 _MAX_TIMER_LAG_S = 0.1
-"""A timer later than this is a stall of ours: its capacity is lost rather than written as one burst."""
+"""Seconds. A timer later than this means a stall of the process: its capacity is lost, not written as one burst."""
 
 
 class Gate:
@@ -59,11 +59,11 @@ class Gate:
         self.adaptive_limit = adaptive_limit
         self.health = health
         self.breaker_changed = False
-        """The last settlement opened the breaker, or was a trial that left it open: who waits may have to be told."""
+        """Whether the last settlement opened the breaker, or was a trial that left it open: waiters may be rejected."""
         self.min_latency_s = 0.0
-        """As its health told, for a copy that goes without."""
+        """The minimum latency that its health measured, for a copy without health."""
         self.infeasible_waiters: list[Waiter] = []
-        """Withdrawn by the last look, as their time was too short to be served; the shell tells them."""
+        """Waiters that dispatches withdrew because too little time was left to serve them; `AsyncGate` rejects them."""
         self.in_flight = 0
         self._bulk_in_flight = 0
         self.queued = 0
@@ -73,7 +73,7 @@ class Gate:
         self.budgets = BudgetTable(rates, transit_s, max_pause_s)
         self._run_queue = RunQueue(request_dispatch)
         self._last_non_rate_wait_at = -inf
-        """When a ready lineup last had to wait for something else than its rate."""
+        """When a ready queue last had to wait for something else than its rate."""
 
     def open_flow(
         self,
@@ -85,19 +85,16 @@ class Gate:
         weight: float = 1.0,
         key: str = DEFAULT_KEY,
     ) -> BatchFlow:
-        """A place in the queue for one batch; good until its budget is `dropped`.
+        """Open the flow of one batch; valid until its budget `is_evicted`.
 
         Raises:
-            LookupError: see `Budgets.of`.
+            LookupError: see `BudgetTable.get_or_create`.
         """
-        return (
-            self.budgets.get_or_create(key, self._run_queue.accrued_at)
-            .lane_queues[lane]
-            .open_flow(priority, tenant, weight, batch_pool)
-        )
+        lanes = self.budgets.get_or_create(key, self._run_queue.accrued_at)
+        return lanes[lane].open_flow(priority, tenant, weight, batch_pool)
 
     def offer(self, waiter: Waiter, now: float) -> bool:
-        """Join the queue. False: somebody of the same batch waits already, so nothing can have changed."""
+        """Queue a waiter. False: another of the same batch waits already, so a dispatch would grant nothing new."""
         flow = waiter.flow
         lane_queue = flow.lane_queue
         self._run_queue.accrue_waits(flow, now)
@@ -111,17 +108,17 @@ class Gate:
             flow.activate()
             if lane_queue.state is not _BLOCKED or lane_queue.block_reason is _RATE:
                 # A head of another cost may be payable sooner.
-                self._run_queue.mark_ready(lane_queue, now)
+                self._run_queue.mark_ready_or_idle(lane_queue, now)
         return is_first
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
-        """Leave the queue ungranted; what it waited is on its receipt."""
+        """Take a waiter out of the queue, ungranted; its receipt has the time it waited."""
         self._run_queue.accrue_waits(waiter.flow, now)
         self._dequeue(waiter)
-        self._run_queue.mark_ready(waiter.flow.lane_queue, now)
+        self._run_queue.mark_ready_or_idle(waiter.flow.lane_queue, now)
 
     def dispatch(self, now: float) -> tuple[list[Waiter], float]:
-        """Grant all that may go now. Returns them, and when to look again (`inf`: when something happens)."""
+        """Grant all that may go now. Returns them, and when to dispatch again (`inf`: after the next event)."""
         run_queue = self._run_queue
         run_queue.accrue_lane_waits(now)
         classic, adaptive = run_queue.scheduler.by_lane
@@ -158,23 +155,23 @@ class Gate:
         return granted, breaker_retry_at if breaker_retry_at < unblock_at else unblock_at
 
     def defer_dispatch(self) -> None:
-        """Somebody came and there is no look yet, as what is left is scarce: they wait for the rate."""
+        """Count the time until the next dispatch as a wait for the rate: the remaining tokens are scarce."""
         adaptive = self._run_queue.scheduler.adaptive
         if adaptive.wait_reason is None:
             adaptive.wait_reason = _RATE
 
     def mark_written(self, waiter: Waiter, now: float) -> bool:
-        """Its head went to the socket. True: somebody waited for just that, so it is time to look."""
+        """Record that the request's head was written. True: a queue waited for that, so it is time to dispatch."""
         waiter.written_at = now
         flow = waiter.flow
         flow.lane_queue.budget.mark_written(waiter, now)
         if waiter.batch_hold is not None and flow.batch_pool is not None:
             flow.batch_pool.mark_written(waiter.batch_hold, now)
         unblocked = False
-        for lane_queue in flow.lane_queue.budget.lane_queues:
+        for lane_queue in flow.lane_queue.lanes:
             if lane_queue.state is _BLOCKED and lane_queue.blocked_until == inf:
                 self._run_queue.accrue_lane_waits(now)
-                self._run_queue.mark_ready(lane_queue, now)
+                self._run_queue.mark_ready_or_idle(lane_queue, now)
                 unblocked = True
         return unblocked
 
@@ -191,7 +188,7 @@ class Gate:
         healthy: bool | None = None,
         timed_out: bool = False,
     ) -> float | None:
-        """Give the permit back, once. Returns how long the budget pauses for it, where it does.
+        """Release a grant, exactly once. Returns how long the budget pauses for it, or None.
 
         `healthy` is what the attempt says of the upstream's health, None for nothing.
         """
@@ -199,26 +196,27 @@ class Gate:
         waiter.settled = True
         self._run_queue.accrue_lane_waits(now)
         self.in_flight -= 1
-        if waiter.flow.priority is _BULK:
+        if waiter.priority is _BULK:
             self._bulk_in_flight -= 1
-        budget = waiter.flow.lane_queue.budget
+        flow = waiter.flow
+        budget = flow.lane_queue.budget
         was_declared_only = budget.has_only_declared_limits
         if rate_info is not None:
             budget.apply_rate_info(waiter, rate_info, now)
         tokens_free_at = budget.settle(waiter, answered_at, reused)
         pause_s = budget.record_verdict(waiter, verdict, now, retry_after_s)
-        for lane_queue in budget.lane_queues:
+        for lane_queue in flow.lane_queue.lanes:
             if lane_queue.state is _BLOCKED and (
                 tokens_free_at <= lane_queue.blocked_until
                 or lane_queue.root.active_children > 1
                 or not was_declared_only
                 or not budget.has_only_declared_limits
             ):
-                self._run_queue.mark_ready(lane_queue, now)
+                self._run_queue.mark_ready_or_idle(lane_queue, now)
         if self.health is not None:
             self.breaker_changed = self.health.on_result(waiter, healthy, timed_out, answered_at, now)
             self.adaptive_limit = self.health.limit
-        batch_pool = waiter.flow.batch_pool
+        batch_pool = flow.batch_pool
         if batch_pool is not None:
             batch_pool.settle(waiter.batch_hold, answered_at)
             batch_pool.notify()
@@ -227,7 +225,7 @@ class Gate:
         return pause_s
 
     def retune(self, rates: Sequence[Rate], now: float) -> list[Waiter]:
-        """Change the windows and keep what was counted. Returns the waiters that can never be paid now, withdrawn."""
+        """Change the windows and keep what they counted. Withdraws and returns waiters that can never be paid now."""
         self.budgets.retune(rates, now)
         unpayable = [
             each for each in self.budgets.iter_waiters() if self.budgets.unpayable_reason(each.cost, None) is not None
@@ -247,7 +245,7 @@ class Gate:
         self.adaptive_limit = new_health.limit if current is None else current.limit
 
     def reset_learned(self, now: float) -> None:
-        """Back to the configuration. Counted sends stay counted."""
+        """Forget what was learned. Counted sends stay counted."""
         self.budgets.reset_learned()
         if self.health is not None:
             self.health.reset()
@@ -255,29 +253,28 @@ class Gate:
         self.unblock_all(now)
 
     def unblock_all(self, now: float) -> None:
-        """What held the lineups may not hold any more."""
+        """Unblock every queue, so that the next dispatch decides anew."""
         self._run_queue.accrue_lane_waits(now)
-        for budget in self.budgets:
-            for lane_queue in budget.lane_queues:
-                lane_queue.rate_due_at = None
-                self._run_queue.mark_ready(lane_queue, now)
+        for lane_queue in self.budgets.iter_lane_queues():
+            lane_queue.rate_due_at = None
+            self._run_queue.mark_ready_or_idle(lane_queue, now)
 
     @property
     def has_ready_queue(self) -> bool:
-        """Somebody waits whom no budget is known to hold: it may be worth a look."""
+        """Whether a waiter exists that no budget is known to block: a dispatch may grant it."""
         return self._run_queue.scheduler.has_ready
 
     def is_idle(self, now: float, max_window_s: float = inf) -> bool:
-        """Nobody waits or is in flight, nothing is paused, and every window (of at most `longest_s`) is free.
+        """Whether there are no waiters, calls in flight or pauses, and every window of up to `max_window_s` is free.
 
-        With every window, nothing would be forgotten by dropping this gate.
+        With every window, dropping this gate would lose nothing.
         """
         return not self.paused and self.budgets.is_idle(now, max_window_s)
 
     def copy(self, memo: CopyMemo, keys: Collection[str], request_dispatch: Callable[[], None]) -> Gate:
-        """A copy to be run ahead of time by itself, with the budgets of `keys` and those where anybody waits or flies.
+        """Copy this gate for a simulation, with the budgets of `keys` and those with waiters or calls in flight.
 
-        Its batches have their places but none of their waiters yet: `copies.flows` says whose these are.
+        The flows of the copy have their places in the queue but no waiters yet; `memo` has each original's copy.
         """
         clone = copy(self)
         if self.health is not None:
@@ -287,11 +284,11 @@ class Gate:
             clone.adaptive_limit = health.limit if isinstance(health, UpstreamHealth) else health
         clone._request_dispatch, clone._socket_pool = request_dispatch, self._socket_pool.copy(memo)
         clone.budgets = self.budgets.copy(memo, keys)
-        clone._run_queue = self._run_queue.copy(memo, clone.budgets, request_dispatch)
+        clone._run_queue = self._run_queue.copy(memo, clone.budgets.iter_lane_queues(), request_dispatch)
         return clone
 
     def _select_lane_queue(self, now: float) -> tuple[LaneQueue, bool] | None:
-        """The lineup whose turn it is, and whether bulk may go; None when nobody may."""
+        """Return the queue to serve next and whether bulk may go; None when none may."""
         scheduler = self._run_queue.scheduler
         if (
             not (scheduler.adaptive.ready_count or scheduler.classic.ready_count)
@@ -308,7 +305,7 @@ class Gate:
         return scheduler.select(self.in_flight, self._bulk_in_flight, self.limit, adaptive_limit)
 
     def _record_wait_reasons(self, now: float) -> float:
-        """Note why each lane's ready lineups were not served. Until when, where it is for the breaker."""
+        """Note why each lane's ready queues were not served. Returns until when, where it is for the breaker."""
         classic, adaptive = self._run_queue.scheduler.by_lane
         reason = _PAUSE if self.paused else _CONCURRENCY
         classic.wait_reason = reason if classic.ready_count else None
@@ -344,7 +341,7 @@ class Gate:
         flow.charge(cost)
         scheduler.virtual_time = lane_scheduler.charge(lane_queue, flow.priority, cost, scheduler.virtual_time)
         self._dequeue(waiter)
-        self._run_queue.mark_ready(lane_queue, now)
+        self._run_queue.mark_ready_or_idle(lane_queue, now)
 
     def _dequeue(self, waiter: Waiter) -> None:
         flow, arrival_waits, receipt = waiter.flow, waiter.arrival_waits, waiter.receipt

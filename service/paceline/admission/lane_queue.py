@@ -1,7 +1,9 @@
-"""One lane's queue before one budget: who is its head, and what held it back so far.
+"""One lane's queue before one budget: its batches' flows, their waiters, and what held them back so far.
 
-A lineup is idle (nobody waits), ready (its head may go as soon as the gate has a permit) or held (its budget cannot pay
-the head, or is paused, until a moment). Time is put down to the reason of the state it passed in.
+A queue is idle (it has no active flow), ready (its head may go as soon as the gate has a permit) or blocked (its budget
+cannot pay for the head, or is paused, until a moment). Time counts as a wait for the reason of the state it passed in.
+
+`Waiter`, `BatchFlow` and `LaneQueue` refer to one another, so they share this file.
 """
 
 from __future__ import annotations
@@ -12,31 +14,21 @@ from collections.abc import Mapping
 from copy import copy
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Self
 
-from paceline.admission.copy_memo import CopyMemo
-from paceline.admission.fair_queue import FairNode, Flow
+from paceline.admission.budget import Budget
+from paceline.admission.fair_queue import FairNode
+from paceline.admission.lane import PRIORITY_WEIGHTS, Lane
 from paceline.admission.permit_pool import PermitPool
 from paceline.admission.wait_totals import WaitTotals
 from paceline.model import ONE_REQUEST, Cost, Priority, Receipt, WaitReason
-from paceline.rate.window import RateWindow, TokenHold
+from paceline.rate.window import CopyMemo, RateWindow, TokenHold
 from paceline.resilience.breaker import UNCOUNTED_TICKET
-
-if TYPE_CHECKING:
-    from paceline.admission.budget import Budget
 
 _ONE_REQUEST_AMOUNTS = tuple(ONE_REQUEST.items())
 _ROUNDING_TOLERANCE = 1e-6
-"""Sums of fractions leave crumbs."""
+"""Sums and differences of fractions leave remainders of this size."""
 _BULK = Priority.BULK
-PRIORITY_WEIGHTS = {Priority.INTERACTIVE: 100.0, Priority.NORMAL: 10.0, Priority.BULK: 1.0}
-
-
-class Lane(IntEnum):
-    """Who is bound by what was learned."""
-
-    CLASSIC = 0
-    ADAPTIVE = 1
 
 
 class QueueState(IntEnum):
@@ -46,44 +38,40 @@ class QueueState(IntEnum):
 
 
 _READY, _BLOCKED = QueueState.READY, QueueState.BLOCKED
-_CLASSIC = Lane.CLASSIC
 
 
-class BatchFlow(Flow):
-    """A batch in one lineup: its own allowance, and how its waits differ from the lineup's."""
+class BatchFlow(FairNode):
+    """One batch in one queue: its waiters in order of arrival, its permit pool, and its waits where they differ."""
 
     __slots__ = (
-        "backlog",
-        "batch_due_at",
-        "batch_pool",
-        "lane_queue",
-        "parked_at",
-        "parked_baseline",
-        "parked_reason",
-        "priority",
-        "unparked_at",
-        "wait_offset",
+        "backlog", "batch_due_at", "batch_pool", "lane", "lane_queue", "parked_at", "parked_baseline",
+        "parked_reason", "priority", "unparked_at", "wait_offset", "waiters",
     )  # fmt: skip
 
     def __init__(
         self, parent: FairNode, lane_queue: LaneQueue, priority: Priority, batch_pool: PermitPool | None
     ) -> None:
         super().__init__(parent)
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.lane_queue = lane_queue
+        self.lane = lane_queue.lane
         self.priority = priority
         self.batch_pool = batch_pool
         self.backlog: dict[str, float] = {}
-        """What its waiters ask for in all, by unit."""
+        """The total cost of its waiters, by unit."""
         self.batch_due_at = -inf
-        """When its own rate would have let its head go, for the look that unparked it."""
+        """When the batch's own rate allowed its head, for the dispatch that unparked it."""
         self.unparked_at = -inf
         self.parked_at: float | None = None
         self.parked_reason = WaitReason.CONCURRENCY
         self.parked_baseline = (0.0, 0.0, 0.0)
         self.wait_offset = WaitTotals()
 
+    def head(self) -> Waiter:
+        return next(iter(self.waiters))
+
     def read_waits(self) -> tuple[float, float, float]:
-        """Rate, concurrency and pause so far, as one of its waiters sees them."""
+        """Return the seconds waited so far for rate, concurrency and pause, as they count for one of its waiters."""
         waits, offset = self.lane_queue.waits, self.wait_offset
         return (
             waits.rate_s + offset.rate_s,
@@ -106,11 +94,11 @@ class BatchFlow(Flow):
                 remaining = holder.get(unit, 0.0) - amount
                 if remaining > _ROUNDING_TOLERANCE:
                     holder[unit] = remaining
-                else:  # callers name units as they like: those of nobody who waits are forgotten
+                else:  # clients choose the names of units, so unused ones are dropped
                     holder.pop(unit, None)
 
     def park(self, now: float, batch_due_at: float, reason: WaitReason) -> None:
-        """Its own allowance holds it back: out of the running, so that it holds nobody else."""
+        """Take the batch out of the queue while its own permit pool blocks it, so that it blocks no other batch."""
         self.deactivate()
         self.parked_at = now
         self.parked_reason = reason
@@ -118,7 +106,7 @@ class BatchFlow(Flow):
         self.parked_baseline = self.lane_queue.waits.snapshot()
 
     def accrue_waits(self, now: float) -> None:
-        """While it is parked, what the lineup waited for is not what this batch waited for."""
+        """Bring `wait_offset` up to now: while parked, the batch waits for its own reason, not for the queue's."""
         if self.parked_at is not None:
             self.wait_offset.subtract_since(self.lane_queue.waits, self.parked_baseline)
             self.wait_offset.add(self.parked_reason, now - self.parked_at)
@@ -126,20 +114,19 @@ class BatchFlow(Flow):
             self.parked_baseline = self.lane_queue.waits.snapshot()
 
     def unpark(self, now: float) -> None:
-        """Back into the running."""
+        """Return the batch to the queue."""
         self.accrue_waits(now)
         self.parked_at = None
         self.unparked_at = now
         self.batch_due_at = min(self.batch_due_at, now)
         self.activate()
 
-    def copy_into(self, lane_queue: LaneQueue, memo: CopyMemo) -> BatchFlow:
-        """Its copy in the copy of its lineup, with the same place in the queue but nobody waiting there yet."""
-        clone = memo.flows.get(self)
+    def copy(self, memo: CopyMemo) -> Self:
+        """Copy this flow and its place in the queue, without its waiters."""
+        clone: Self | None = memo.get(self)
         if clone is None:
-            assert self.parent is not None
-            clone = memo.flows[self] = memo.nodes[self] = copy(self)
-            clone.parent, clone.lane_queue = memo.nodes[self.parent], lane_queue
+            clone = super().copy(memo)
+            clone.lane_queue = self.lane_queue.copy(memo)
             clone.waiters = OrderedDict()
             clone.backlog, clone.wait_offset = dict(self.backlog), copy(self.wait_offset)
             clone.batch_pool = self.batch_pool and self.batch_pool.copy(memo)
@@ -147,112 +134,88 @@ class BatchFlow(Flow):
 
 
 class Waiter:
-    """One attempt that wants to go; once granted it is the grant."""
+    """One attempt that waits for a grant; once granted it is the grant."""
 
     __slots__ = (
-        "amounts",
-        "arrival_waits",
-        "batch_hold",
-        "breaker_ticket",
-        "cost",
-        "deadline",
-        "flow",
-        "future",
-        "granted_at",
-        "holds",
-        "in_flight_at_grant",
-        "offered_at",
-        "receipt",
-        "settled",
-        "written_at",
-        "written_totals",
+        "amounts", "arrival_waits", "batch_hold", "breaker_ticket", "cost", "deadline", "flow", "future",
+        "granted_at", "holds", "in_flight_at_grant", "lane", "offered_at", "priority", "receipt", "settled",
+        "written_at", "written_totals",
     )  # fmt: skip
 
     def __init__(self, flow: BatchFlow, cost: Cost, receipt: Receipt, deadline: float = inf) -> None:
         self.flow = flow
+        self.lane = flow.lane
+        self.priority = flow.priority
         self.cost = cost
         self.amounts = _ONE_REQUEST_AMOUNTS if cost is ONE_REQUEST else tuple(cost.items())
         self.receipt = receipt
         self.deadline = deadline
         self.future: Future[None] | None = None
-        """The shell's, while it waits."""
+        """Set by `AsyncGate` while it waits."""
         self.offered_at = inf
         self.granted_at: float | None = None
         self.written_at: float | None = None
         self.settled = False
         self.breaker_ticket = UNCOUNTED_TICKET
-        """The breaker's."""
         self.in_flight_at_grant = 0
-        """How many were in flight when it went, itself included."""
+        """Calls in flight when it was granted, itself included."""
         self.holds: list[tuple[RateWindow, TokenHold]] = []
         self.batch_hold: TokenHold | None = None
         self.written_totals: Mapping[str, float] = {}
-        """What its budget had written in all when this was written, itself included, by unit."""
+        """What its budget had written in total when this was written, itself included, by unit."""
         self.arrival_waits = (0.0, 0.0, 0.0)
 
-    def copy(self, flow: BatchFlow, memo: CopyMemo) -> Waiter:
-        """Its copy in the copy of its batch; with a receipt of its own and without a future."""
+    def copy(self, memo: CopyMemo) -> Waiter:
+        """Copy this attempt, with a receipt of its own and without a future."""
+        flow = self.flow.copy(memo)
         clone = Waiter(flow, self.cost, Receipt(), self.deadline)
         clone.granted_at, clone.written_at, clone.written_totals = self.granted_at, self.written_at, self.written_totals
         clone.arrival_waits, clone.offered_at = self.arrival_waits, self.offered_at
-        windows, holds = memo.windows, memo.holds
-        clone.holds = [(windows[window], hold.copy(holds)) for window, hold in self.holds if window in windows]
-        clone.batch_hold = self.batch_hold and self.batch_hold.copy(holds)
-        pause = flow.lane_queue.budget.throttle_pause
+        clone.holds = [(memo[window], hold.copy(memo)) for window, hold in self.holds if window in memo]
+        clone.batch_hold = self.batch_hold and self.batch_hold.copy(memo)
+        pause = self.flow.lane_queue.budget.copy(memo).throttle_pause
         if pause.throttled_receipt is self.receipt:
             pause.throttled_receipt = clone.receipt
         return clone
 
 
 class LaneQueue:
-    """Waiters of one lane before one budget, by class, tenant, batch and arrival."""
+    """The waiters of one lane before one budget, by class, tenant, batch and arrival."""
 
     __slots__ = (
-        "_accrued_at",
-        "_lane_baseline",
-        "_tenants",
-        "block_reason",
-        "block_sequence",
-        "blocked_until",
-        "budget",
-        "classes",
-        "fallback_class",
-        "flows",
-        "lane",
-        "rate_due_at",
-        "ready_class",
-        "root",
-        "served_sequence",
-        "state",
-        "waits",
+        "_accrued_at", "_lane_baseline", "_tenants", "block_reason", "block_sequence", "blocked_until",
+        "budget", "classes", "fallback_class", "flows", "lane", "lanes", "rate_due_at", "ready_class", "root",
+        "served_sequence", "state", "waits",
     )  # fmt: skip
 
     def __init__(self, budget: Budget, lane: Lane) -> None:
         self.budget = budget
         self.lane = lane
+        self.lanes: tuple[LaneQueue, ...] = (self,)
+        """The queues of both lanes before this budget; see `open_lanes`."""
         self.root = FairNode(None)
         self.classes = {priority: FairNode(self.root, weight) for priority, weight in PRIORITY_WEIGHTS.items()}
         self._tenants: dict[tuple[Priority, str], FairNode] = {}
         self.flows: set[BatchFlow] = set()
-        """Those with somebody waiting, parked or not."""
+        """The flows with waiters, parked or not."""
         self.state = QueueState.IDLE
         self.ready_class: Priority | None = None
-        """The class of its head, as the gate's turns have it; None unless it is ready."""
+        """The class of its head, as the permit scheduler has it; None unless the queue is ready."""
         self.fallback_class: Priority | None = None
-        """Where that is bulk, the class of who goes when bulk may not; None where nobody else waits."""
+        """Where that is bulk, the class that goes when bulk may not; None where no other class waits."""
         self.served_sequence = 0
-        """The gate's turns': larger, the later it had one."""
+        """Set by the permit scheduler: larger, the later this queue was served."""
         self.block_reason = WaitReason.RATE
         self.blocked_until = inf
         self.block_sequence = 0
         self.rate_due_at: float | None = None
-        """When the rate would have let the head go, where it was the rate that held it last."""
+        """When the rate allowed the head, where the rate was the last to block it."""
         self.waits = WaitTotals()
         self._accrued_at = 0.0
         self._lane_baseline = (0.0, 0.0, 0.0)
 
     def open_flow(self, priority: Priority, tenant: str, weight: float, batch_pool: PermitPool | None) -> BatchFlow:
-        """A place for one batch."""
+        """Open the flow of one batch."""
         node = self._tenants.get((priority, tenant))
         if node is None:
             node = self._tenants[priority, tenant] = FairNode(self.classes[priority])
@@ -260,7 +223,7 @@ class LaneQueue:
         return BatchFlow(node, self, priority, batch_pool)
 
     def head_class(self, include_bulk: bool) -> Priority | None:
-        """The class whose turn it is; None where nobody (but bulk, unless `bulk`) waits in the running."""
+        """Return the class to serve next; None where no class is active (but bulk, unless `include_bulk`)."""
         best: Priority | None = None
         start = inf
         only_one = self.root.active_children == 1
@@ -276,7 +239,7 @@ class LaneQueue:
         return best
 
     def head_flow(self, include_bulk: bool) -> BatchFlow | None:
-        """The batch whose turn it is; for a probe, another than the throttled item's where there is one."""
+        """Return the batch to serve next; for a probe, another one than the throttled item's where there is one."""
         priority = self.ready_class if include_bulk else None
         if priority is None:
             priority = self.head_class(include_bulk)
@@ -284,7 +247,7 @@ class LaneQueue:
                 return None
         flow = self._first_flow(priority)
         throttled = self.budget.throttle_pause.throttled_receipt
-        if throttled is None or self.lane is _CLASSIC or flow.head().receipt is not throttled:
+        if throttled is None or self.lane is Lane.CLASSIC or flow.head().receipt is not throttled:
             return flow
         for other in sorted(self.classes, key=self._start_tag):
             if other is not priority and self.classes[other].active_children and (include_bulk or other is not _BULK):
@@ -300,7 +263,7 @@ class LaneQueue:
         return self.classes[priority].start_tag
 
     def set_state(self, state: QueueState, now: float, lane_waits: WaitTotals) -> None:
-        """Change state; the time until now goes to the old state's reason."""
+        """Change state; the time until now counts for the reason of the old state."""
         self.accrue_waits(now, lane_waits)
         self.state = state
 
@@ -315,14 +278,22 @@ class LaneQueue:
         self._lane_baseline = lane_waits.snapshot()
         self._accrued_at = now
 
-    def copy(self, budget: Budget, memo: CopyMemo) -> LaneQueue:
-        """Its copy before the copy of its budget, with the batches that have somebody waiting."""
-        clone = memo.lane_queues[self] = copy(self)
-        clone.budget, clone.waits = budget, copy(self.waits)
-        clone.root = self.root.copy(None, memo)
-        clone.classes = {priority: share.copy(clone.root, memo) for priority, share in self.classes.items()}
-        clone._tenants = {key: share.copy(clone.classes[key[0]], memo) for key, share in self._tenants.items()}
-        clone.flows = {flow.copy_into(clone, memo) for flow in self.flows}
-        for share in (self.root, *self.classes.values(), *self._tenants.values()):
-            share.copy_children(memo)
+    def copy(self, memo: CopyMemo) -> LaneQueue:
+        """Copy this queue, its budget, and the flows that have waiters."""
+        clone: LaneQueue | None = memo.get(self)
+        if clone is None:
+            clone = memo[self] = copy(self)
+            clone.budget, clone.waits, clone.root = self.budget.copy(memo), copy(self.waits), self.root.copy(memo)
+            clone.classes = {priority: node.copy(memo) for priority, node in self.classes.items()}
+            clone._tenants = {key: node.copy(memo) for key, node in self._tenants.items()}
+            clone.flows = {flow.copy(memo) for flow in self.flows}
+            clone.lanes = tuple(lane_queue.copy(memo) for lane_queue in self.lanes)
         return clone
+
+
+def open_lanes(budget: Budget) -> tuple[LaneQueue, ...]:
+    """Open the queues of both lanes before a budget, by `Lane`."""
+    lanes = tuple(LaneQueue(budget, lane) for lane in Lane)
+    for lane_queue in lanes:
+        lane_queue.lanes = lanes
+    return lanes

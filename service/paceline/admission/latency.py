@@ -1,9 +1,9 @@
-"""How long the calls of an upstream take, so that a forecast can assume it."""
+"""The mean latency of an upstream's calls, which a simulation assumes for all calls."""
 
 from __future__ import annotations
 
 DEFAULT_LATENCY_S = 0.1
-"""Assumed where no call was seen yet."""
+"""Assumed before the first call."""
 
 _MAX_SAMPLES = 512
 
@@ -27,11 +27,11 @@ class MeanLatency:
 
     @property
     def mostly_reuses_connections(self) -> bool:
-        """Most calls go over connections that were used before, so that their round trips can be told."""
+        """Whether most calls use connections that were used before, so that their round trips can be measured."""
         return self._reused_share > 0.5
 
     def add(self, duration_s: float, *, reused: bool) -> None:
-        """A call is over."""
+        """Record a call that is over."""
         self._samples = min(self._samples + 1, _MAX_SAMPLES)
         self._mean_s += (duration_s - self._mean_s) / self._samples
         self._reused_share += (reused - self._reused_share) / self._samples

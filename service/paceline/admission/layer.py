@@ -1,4 +1,4 @@
-"""Admission as a layer: wait for the grant, send, settle exactly once."""
+"""Admission as a layer of the pipeline: wait for the grant, send, settle exactly once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 from functools import partial
 
 from paceline.admission.async_gate import AsyncGate
-from paceline.admission.lane_queue import Lane, Waiter
-from paceline.admission.partition_key import FlowTable
+from paceline.admission.flow_table import FlowTable
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.errors import AttemptTimeout, ItemTimeout, PacelineError, Rejected
 from paceline.events import AttemptFinished, EventListener
 from paceline.model import Request, Response, Send, Strategy, Verdict
@@ -16,14 +17,14 @@ from paceline.resilience.verdict import classify_attempt, health_of
 from paceline.retry_after import parse_retry_after
 
 _MAX_ADVERTISED_RESET_S = 366 * 86_400.0
-"""What is told may be further away than `max_pause`, for which at most it holds anybody."""
+"""Seconds. An advertised reset may be further away than `max_pause`, which caps only how long it blocks."""
 
 _TIMEOUT_TOLERANCE = 0.99
-"""Event loops may ring a little early."""
+"""Timers of event loops may fire a little early."""
 
 
 class AdmissionLayer:
-    """One batch's way through one upstream's gate."""
+    """Sends one batch's requests through one upstream's gate."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class AdmissionLayer:
         self._upstream = upstream
         self._dialect = dialect
         self._policy_timeout_s = policy_timeout_s
-        """The time that its policy gives an answer; an item that gives it less says nothing of its health."""
+        """The upstream's own timeout; a timeout of an item that allows less says nothing about its health."""
         self._emit = emit
 
     async def __call__(self, request: Request, call_next: Send) -> Response:
@@ -103,7 +104,7 @@ class AdmissionLayer:
                 waiter, verdict, exchange, advertised_wait_s, rate_info, healthy=is_healthy, timed_out=timed_out
             )
             if verdict is Verdict.THROTTLED:
-                receipt.budget_paused = pause_s is not None and waiter.flow.lane_queue.lane is Lane.ADAPTIVE
+                receipt.budget_paused = pause_s is not None and waiter.lane is Lane.ADAPTIVE
                 receipt.retry_after_s = pause_s
             if exchange.written_at is not None:
                 receipt.sent = True

@@ -1,6 +1,6 @@
-"""A cap or rate of the caller's own (one batch's, or the process's sockets) that several gates draw on.
+"""A concurrency cap and rate that several gates share: one batch's own, or the process's sockets.
 
-Pure. A flow that may not go is parked here and entered again when something comes back.
+Pure. A caller that finds no capacity registers a callback, which is called once when capacity is free again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from collections.abc import Callable
 from copy import copy
 from math import inf
 
-from paceline.admission.copy_memo import CopyMemo
 from paceline.model import Cost, Rate
-from paceline.rate.window import RateWindow, TokenHold
+from paceline.rate.window import CopyMemo, RateWindow, TokenHold
 
 
 class PermitPool:
-    """At most `limit` in flight, and `rate` where given; none at all while it is shut."""
+    """At most `limit` calls in flight, and `rate` where given; none while it is paused."""
 
     __slots__ = ("_paused", "_transit_s", "_waiters", "_window", "in_flight", "limit")
 
@@ -36,24 +35,24 @@ class PermitPool:
         return self._window.rate if self._window else None
 
     def pause(self) -> None:
-        """Let nobody go until `reopen`; what is in flight goes on."""
+        """Grant nothing until `resume`; calls in flight continue."""
         self._paused = True
 
     def resume(self) -> None:
-        """Let them go again."""
+        """Grant again, and notify the waiters."""
         if self._paused:
             self._paused = False
             self.notify()
 
     def due_at(self, cost: Cost, now: float) -> float:
-        """When the own rate allows this cost; in the past where there is none."""
+        """Return when the pool's rate allows this cost; `-inf` without a rate."""
         return -inf if self._window is None else self._window.due_at(self._counted_amount(cost), now, self._transit_s)
 
     def earliest_possible_at(self, ahead: float, cost: Cost, now: float) -> float:
-        """A lower bound of when the own rate allows this cost if `ahead` requests go before it."""
+        """Return a lower bound of when the pool's rate allows this cost if `ahead` requests go before it."""
         if self._window is None:
             return -inf
-        counted = ahead if self._window.rate.unit == "requests" else 0.0  # what those cost in another unit is not known
+        counted = ahead if self._window.rate.unit == "requests" else 0.0  # their cost in another unit is unknown
         return self._window.earliest_possible_at(counted, self._counted_amount(cost), now)
 
     def take(self, cost: Cost, allowed_at: float) -> TokenHold | None:
@@ -61,13 +60,13 @@ class PermitPool:
         return None if self._window is None else self._window.take(self._counted_amount(cost), allowed_at)
 
     def mark_written(self, hold: TokenHold | None, now: float) -> None:
-        """Its token has a day of return now: who waits for it without one may set a timer."""
+        """Record that a call was written: its tokens now have a time of return, so waiters can set a timer."""
         if self._window and hold:
             self._window.mark_written(hold, now)
             self.notify()
 
     def settle(self, hold: TokenHold | None, answered_at: float | None) -> None:
-        """The call is over: its place comes back, and its tokens as the window says."""
+        """Release the permit of a call that is over, and its tokens as the window says."""
         self.in_flight -= 1
         if self._window and hold:
             if hold.written_at is None:
@@ -76,23 +75,23 @@ class PermitPool:
                 self._window.mark_answered(hold, answered_at, 0.0, self._transit_s)
 
     def copy(self, memo: CopyMemo) -> PermitPool:
-        """Its copy, the same one for every gate that draws on it; open, and nobody is blocked at it yet."""
-        clone = memo.pools.get(self)
+        """Copy this pool, once for all gates that share it; the copy is not paused and has no waiters."""
+        clone: PermitPool | None = memo.get(self)
         if clone is None:
-            clone = memo.pools[self] = copy(self)
-            clone._window = self._window and self._window.copy(memo.holds)
+            clone = memo[self] = copy(self)
+            clone._window = self._window and self._window.copy(memo)
             clone._waiters, clone._paused = {}, False
         return clone
 
     def add_waiter(self, key: object, callback: Callable[[], None]) -> None:
-        """Call `wake` once when there is room again."""
+        """Call `callback` once when there is capacity again."""
         self._waiters[key] = callback
 
     def remove_waiter(self, key: object) -> None:
         self._waiters.pop(key, None)
 
     def notify(self) -> None:
-        """Wake who is blocked, first come first, while there is room; who blocks again meanwhile waits for the next."""
+        """Call the waiters, first come first, while there is capacity; one added meanwhile waits for the next call."""
         if not self._waiters:
             return
         for key in list(self._waiters):
@@ -103,6 +102,6 @@ class PermitPool:
                 callback()
 
     def _counted_amount(self, cost: Cost) -> float:
-        """What of a cost the own rate counts."""
+        """Return the part of a cost that the pool's rate counts."""
         assert self._window is not None
         return cost.get(self._window.rate.unit, 0.0)

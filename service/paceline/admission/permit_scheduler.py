@@ -1,7 +1,7 @@
-"""Whose turn a free permit is, among the lineups that are ready: by class, and in turn within a class.
+"""Which ready queue gets the next free permit: by priority class, and in turn within a class.
 
-`bulk` leaves one permit in ten to the others, but as many it may always have itself, so that it is never starved. Both
-lanes share the permits: the class that is furthest behind goes, in whichever lane.
+`bulk` leaves one permit in ten to the other classes, and may always use that number itself, so that it never starves.
+Both lanes share the permits: the class that is furthest behind is served, in either lane.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections import OrderedDict
 from copy import copy
 from math import inf
 
-from paceline.admission.copy_memo import CopyMemo
-from paceline.admission.lane_queue import PRIORITY_WEIGHTS, LaneQueue
+from paceline.admission.lane import PRIORITY_WEIGHTS
+from paceline.admission.lane_queue import LaneQueue
 from paceline.admission.wait_totals import WaitTotals
 from paceline.model import Priority, WaitReason
+from paceline.rate.window import CopyMemo
 
 _BULK = Priority.BULK
 
 
 class LaneScheduler:
-    """Those of one lane."""
+    """The ready queues of one lane."""
 
     __slots__ = ("_fallback", "_ready", "_served_sequence", "_start_tags", "ready_count", "wait_reason", "waits")
 
@@ -30,17 +31,17 @@ class LaneScheduler:
         self._fallback: dict[Priority, OrderedDict[LaneQueue, None]] = {
             priority: OrderedDict() for priority in PRIORITY_WEIGHTS
         }
-        """Lineups whose head is bulk, by the class of who goes instead when bulk may not: in turn with the others."""
+        """Queues whose head is bulk, by the class that goes instead when bulk may not: in turn with the others."""
         self._served_sequence = 0
         self._start_tags = dict.fromkeys(PRIORITY_WEIGHTS, 0.0)
         self.ready_count = 0
         self.wait_reason: WaitReason | None = None
-        """Why they were not served at the last look; None where none was ready."""
+        """Why its ready queues were not served at the last dispatch; None where none was ready."""
         self.waits = WaitTotals()
-        """What a ready lineup of this lane was held back by: permits, a pause, or a look that was put off."""
+        """What blocked the ready queues of this lane: permits, a pause, or a dispatch that was deferred."""
 
     def add(self, lane_queue: LaneQueue) -> None:
-        """It is ready, or its head may have changed."""
+        """Add a queue that is ready, or update one whose head may have changed."""
         head = lane_queue.head_class(True)
         assert head is not None
         before = lane_queue.ready_class
@@ -64,7 +65,7 @@ class LaneScheduler:
                 self._set_fallback(lane_queue, None)
 
     def select(self, include_bulk: bool, virtual_time: float) -> tuple[float, LaneQueue] | None:
-        """The lineup whose turn it is, with its start tag."""
+        """Return the queue to serve next, with its start tag."""
         best: LaneQueue | None = None
         start = inf
         for priority, ready in self._ready.items():
@@ -80,7 +81,7 @@ class LaneScheduler:
         return None if best is None else (start, best)
 
     def charge(self, lane_queue: LaneQueue, priority: Priority, cost: float, virtual_time: float) -> float:
-        """A permit went to this class: its tag moves on, and the next of its lineups is first. Its start tag."""
+        """Advance the tag of a class that got a permit, and put this queue last in it. Returns the start tag."""
         start = self._start_tags[priority]
         if start < virtual_time:
             start = virtual_time
@@ -101,39 +102,36 @@ class LaneScheduler:
         lane_queue.fallback_class = fallback
 
     def copy(self, memo: CopyMemo) -> LaneScheduler:
-        clone, lane_queues = LaneScheduler(), memo.lane_queues
+        clone = LaneScheduler()
         for sources, targets in ((self._ready, clone._ready), (self._fallback, clone._fallback)):
             for priority, entries in sources.items():
-                targets[priority] = OrderedDict.fromkeys(lane_queues[lane_queue] for lane_queue in entries)
-        clone._start_tags, clone._served_sequence, clone.ready_count = (
-            dict(self._start_tags),
-            self._served_sequence,
-            self.ready_count,
-        )
+                targets[priority] = OrderedDict.fromkeys(lane_queue.copy(memo) for lane_queue in entries)
+        clone._start_tags = dict(self._start_tags)
+        clone._served_sequence, clone.ready_count = self._served_sequence, self.ready_count
         clone.wait_reason, clone.waits = self.wait_reason, copy(self.waits)
         return clone
 
 
 class PermitScheduler:
-    """The turns of both lanes."""
+    """The schedulers of both lanes, and the permits they share."""
 
     __slots__ = ("adaptive", "by_lane", "classic", "virtual_time")
 
     def __init__(self) -> None:
         self.classic, self.adaptive = self.by_lane = (LaneScheduler(), LaneScheduler())
-        """The same two by `Lane`: `of[lane]`."""
+        """The same two, by `Lane`."""
         self.virtual_time = 0.0
-        """The start tag of who was served last."""
+        """The start tag of the class that was served last."""
 
     @property
     def has_ready(self) -> bool:
-        """Somebody is ready."""
+        """Whether any queue is ready."""
         return self.classic.ready_count > 0 or self.adaptive.ready_count > 0
 
     def select(
         self, in_flight: float, bulk_in_flight: float, limit: float, adaptive_limit: float
     ) -> tuple[LaneQueue, bool] | None:
-        """The lineup whose turn it is, and whether bulk may go; None when with so many in flight nobody may."""
+        """Return the queue to serve next and whether bulk may go; None when no permit is free for any."""
         classic, adaptive = self.by_lane
         found, include_bulk = None, False
         if classic.ready_count and in_flight < limit:
@@ -147,7 +145,7 @@ class PermitScheduler:
         return None if found is None else (found[1], include_bulk)
 
     def copy(self, memo: CopyMemo) -> PermitScheduler:
-        """A copy for the copies of the lineups."""
+        """Copy both schedulers, for the copies of their queues."""
         clone = PermitScheduler()
         clone.classic, clone.adaptive = clone.by_lane = (self.classic.copy(memo), self.adaptive.copy(memo))
         clone.virtual_time = self.virtual_time
@@ -155,16 +153,16 @@ class PermitScheduler:
 
 
 def _may_grant_bulk(in_flight: float, bulk_in_flight: float, limit: float) -> bool:
-    """Bulk leaves one permit in ten free for the others, at least one where there is more than one.
+    """Whether bulk leaves one permit in ten free for the others, at least one where there is more than one.
 
-    As many it may itself have, however many the others want: with none it would never go while they take all.
+    Bulk may use that number itself, whatever the others want: without it, it would starve while they take all.
     """
     reserved = 0.0 if limit <= 1 or limit == inf else max(1, limit // 10)
     return in_flight < limit - reserved or bulk_in_flight < reserved
 
 
 def _least_recently_served(ready: OrderedDict[LaneQueue, None], fallback: OrderedDict[LaneQueue, None]) -> LaneQueue:
-    """Of the first of each, the one that was served before the other."""
+    """Return, of the first of each, the one that was served earlier."""
     other = next(iter(fallback))
     if not ready:
         return other

@@ -1,11 +1,9 @@
-"""Where each lineup of one gate stands, and which batches are out of the running.
+"""The lane queues of one gate by state, as the run queue of an operating system: ready, blocked until, or idle.
 
-Rules:
-
-* a lineup is ready, with its turn among the others of its lane, while nothing is known to hold it; held, out of the
-  turns, until its budget may pay its head; idle when nobody in it is in the running;
-* a batch that its own allowance holds back is parked: until its rate allows it, or until the allowance has room;
-* time is put down to what it was spent in: for a ready lineup, to the reason that its lane noted at the last look.
+* A queue is ready, and takes part in its lane's scheduling, while nothing is known to block it; blocked until its
+  budget may pay for its head; idle while it has no active flow.
+* A batch that its own permit pool blocks is parked: until its rate allows it, or until the pool has capacity.
+* Time counts for what it was spent in: for a ready queue, for the reason that its lane had at the last dispatch.
 
 Pure: moments are arguments.
 """
@@ -18,11 +16,10 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
-from paceline.admission.budget import Budget
-from paceline.admission.copy_memo import CopyMemo
 from paceline.admission.lane_queue import BatchFlow, LaneQueue, QueueState
 from paceline.admission.permit_scheduler import PermitScheduler
 from paceline.model import WaitReason
+from paceline.rate.window import CopyMemo
 
 _READY, _BLOCKED, _IDLE = QueueState.READY, QueueState.BLOCKED, QueueState.IDLE
 _RATE, _CONCURRENCY = WaitReason.RATE, WaitReason.CONCURRENCY
@@ -30,24 +27,24 @@ _MIN_SWEEP_SIZE = 64
 
 
 class RunQueue:
-    """The lineups of one gate; `wake` is called when a batch that was parked may go."""
+    """The queues of one gate; `request_dispatch` is called when a parked batch may go."""
 
     __slots__ = ("_blocked", "_parked", "_request_dispatch", "_sequence", "_sweep_threshold", "accrued_at", "scheduler")
 
     def __init__(self, request_dispatch: Callable[[], None]) -> None:
         self.scheduler = PermitScheduler()
-        """Who is ready."""
+        """Holds the ready queues."""
         self.accrued_at = 0.0
-        """Up to when time was put down to its reason."""
+        """The moment up to which time is counted for its reason."""
         self._request_dispatch = request_dispatch
         self._blocked: list[tuple[float, int, LaneQueue]] = []
         self._sweep_threshold = _MIN_SWEEP_SIZE
-        """So many held are swept for those that are so no more."""
+        """At this size, `_blocked` is swept of entries that are no longer valid."""
         self._parked: list[tuple[float, int, BatchFlow]] = []
         self._sequence = count(1)
 
     def accrue_lane_waits(self, now: float) -> None:
-        """Put the time since the last look down to each lane's reason."""
+        """Count the time since the last call for each lane's reason."""
         if now > self.accrued_at:
             for lane_scheduler in self.scheduler.by_lane:
                 if lane_scheduler.wait_reason is not None:
@@ -55,7 +52,7 @@ class RunQueue:
             self.accrued_at = now
 
     def accrue_waits(self, flow: BatchFlow, now: float) -> None:
-        """Bring what a batch and its lineup waited for up to now."""
+        """Bring the waits of a batch and its queue up to now."""
         if now > self.accrued_at:
             self.accrue_lane_waits(now)
         lane_queue = flow.lane_queue
@@ -63,8 +60,8 @@ class RunQueue:
         if flow.parked_at is not None:
             flow.accrue_waits(now)
 
-    def mark_ready(self, lane_queue: LaneQueue, now: float) -> None:
-        """Nothing is known to hold this lineup: ready if somebody waits in it, else idle."""
+    def mark_ready_or_idle(self, lane_queue: LaneQueue, now: float) -> None:
+        """Take a queue that nothing is known to block as ready if it has an active flow, else as idle."""
         lane_scheduler = self.scheduler.by_lane[lane_queue.lane]
         if lane_queue.root.active_children:
             if lane_queue.state is not _READY:
@@ -78,7 +75,7 @@ class RunQueue:
             lane_scheduler.remove(lane_queue)
 
     def block(self, lane_queue: LaneQueue, blocked_until: float, reason: WaitReason, now: float) -> None:
-        """Its budget cannot pay its head, or is paused."""
+        """Block a queue whose budget is paused or cannot pay for its head."""
         lane_scheduler = self.scheduler.by_lane[lane_queue.lane]
         lane_scheduler.remove(lane_queue)
         lane_queue.set_state(_BLOCKED, now, lane_scheduler.waits)
@@ -93,7 +90,7 @@ class RunQueue:
                 self._sweep_threshold = 2 * len(self._blocked) + _MIN_SWEEP_SIZE
 
     def park(self, flow: BatchFlow, batch_due_at: float, now: float) -> None:
-        """Take a batch that its own allowance holds back out of the running."""
+        """Park a batch that its own permit pool blocks."""
         batch_pool, lane_queue = flow.batch_pool, flow.lane_queue
         assert batch_pool is not None
         lane_queue.accrue_waits(now, self.scheduler.by_lane[lane_queue.lane].waits)
@@ -102,54 +99,55 @@ class RunQueue:
             heappush(self._parked, (batch_due_at, next(self._sequence), flow))
         else:
             batch_pool.add_waiter((self, flow), partial(self._on_pool_capacity, flow))
-        self.mark_ready(lane_queue, now)
+        self.mark_ready_or_idle(lane_queue, now)
 
     def remove_flow(self, flow: BatchFlow) -> None:
-        """Nobody waits in this batch any more."""
+        """Forget a batch that has no waiters any more."""
         if flow.parked_at is not None:
             flow.parked_at = None
             assert flow.batch_pool is not None
             flow.batch_pool.remove_waiter((self, flow))
 
     def unblock_due(self, now: float) -> None:
-        """Place all that were held or parked until now."""
+        """Unblock the queues and unpark the batches that are due."""
         parked, blocked = self._parked, self._blocked
         while parked and parked[0][0] <= now:
             flow = heappop(parked)[2]
             if flow.parked_at is not None:
-                flow.lane_queue.accrue_waits(now, self.scheduler.by_lane[flow.lane_queue.lane].waits)
+                flow.lane_queue.accrue_waits(now, self.scheduler.by_lane[flow.lane].waits)
                 flow.unpark(now)
-                self.mark_ready(flow.lane_queue, now)
+                self.mark_ready_or_idle(flow.lane_queue, now)
         while blocked and blocked[0][0] <= now:
             _, sequence, lane_queue = heappop(blocked)
             if sequence == lane_queue.block_sequence:
-                self.mark_ready(lane_queue, now)
+                self.mark_ready_or_idle(lane_queue, now)
 
     def next_unblock_at(self) -> float:
-        """When somebody is held or parked until; `inf` where nobody is."""
+        """Return the earliest moment that a queue is blocked or a batch parked until; `inf` without any."""
         parked, blocked = self._parked, self._blocked
         while blocked and blocked[0][1] != blocked[0][2].block_sequence:
             heappop(blocked)
         unblock_at = blocked[0][0] if blocked else inf
         return parked[0][0] if parked and parked[0][0] < unblock_at else unblock_at
 
-    def copy(self, memo: CopyMemo, budgets: Iterable[Budget], request_dispatch: Callable[[], None]) -> RunQueue:
-        """A copy over the copies of the budgets; see `Gate.fork`."""
+    def copy(self, memo: CopyMemo, lane_queues: Iterable[LaneQueue], request_dispatch: Callable[[], None]) -> RunQueue:
+        """Copy this run queue; `lane_queues` are the copies of its queues."""
         clone = RunQueue(request_dispatch)
-        lane_queues, flows = memo.lane_queues, memo.flows
         clone.scheduler, clone.accrued_at = self.scheduler.copy(memo), self.accrued_at
-        clone._blocked = [(at, n, lane_queues[each]) for at, n, each in self._blocked if n == each.block_sequence]
-        clone._parked = [(at, n, flows[each]) for at, n, each in self._parked if each in flows]
+        clone._blocked = [
+            (at, number, each.copy(memo)) for at, number, each in self._blocked if number == each.block_sequence
+        ]
+        clone._parked = [(at, number, memo[flow]) for at, number, flow in self._parked if flow in memo]
         heapify(clone._blocked)
         heapify(clone._parked)
         numbers = [number for _, number, _ in (*clone._blocked, *clone._parked)]
         clone._sequence = count(max(numbers, default=0) + 1)
         timed = {flow for _, _, flow in clone._parked}
-        for budget in budgets:
-            for flow in (*budget.lane_queues[0].flows, *budget.lane_queues[1].flows):
+        for lane_queue in lane_queues:
+            for flow in lane_queue.flows:
                 if flow.parked_at is not None and flow not in timed:
                     assert flow.batch_pool is not None
-                    if flow.batch_pool.has_capacity:  # it was shut: nobody can foretell for how long
+                    if flow.batch_pool.has_capacity:  # the original is paused, for an unknown time
                         heappush(clone._parked, (-inf, next(clone._sequence), flow))
                     else:
                         flow.batch_pool.add_waiter((clone, flow), partial(clone._on_pool_capacity, flow))

@@ -1,9 +1,9 @@
-"""The throttle pause of one budget: how long nobody goes, and the one probe that ends it.
+"""The pause of one budget after a throttle, and the single probe that ends it.
 
-* a throttle that names a wait pauses for it (at most `max_pause_s`); one that names none pauses 100 ms, doubling to
-  20 s until a success; throttles of sends written before the pause began prolong it but do not double it;
-* when it is over one probe goes; its answer resumes or pauses again; unanswered for 1 s, the next goes;
-* an item throttled again although others succeeded since has a limit of its own path: it pauses nobody.
+* A throttle that names a wait pauses for it (at most `max_pause_s`). One that names none pauses 100 ms, doubling to
+  20 s until a success. Throttles of sends written before the pause began prolong it but do not double it.
+* After the pause one probe goes. Its response resumes or pauses again; without a response within 1 s the next goes.
+* An item that is throttled again although others succeeded since has a limit of its own path: it pauses no other.
 
 Pure: moments are arguments.
 """
@@ -38,20 +38,20 @@ class ThrottlePause:
         """Forget every throttle."""
         self.paused_until = -inf
         self.throttled_receipt: Receipt | None = None
-        """Whose throttle it was: another is preferred for the probe. None while nothing is paused."""
+        """The throttled item's: another item is preferred for the probe. None while nothing is paused."""
         self._backoff_s = _INITIAL_BACKOFF_S
         self._began_at = -inf
         self._next_probe_at = -inf
         self._success_written_at = -inf
 
     def blocked_until(self, now: float) -> float:
-        """When the next may go; at or before `now` means one may go now, `-inf` that nothing is paused."""
+        """Return when the next call may go: at or before `now` means now, `-inf` that nothing is paused."""
         if self.throttled_receipt is None:
             return -inf
         return max(self.paused_until, self._next_probe_at)
 
     def on_probe_sent(self, now: float) -> None:
-        """Somebody went while the pause stood: nobody else for a second, unless it is answered."""
+        """Record that a probe was sent: no other for a second, unless it is answered."""
         self._next_probe_at = now + _PROBE_INTERVAL_S
 
     def on_success(self, written_at: float) -> None:
@@ -61,20 +61,20 @@ class ThrottlePause:
             self._backoff_s = _INITIAL_BACKOFF_S
 
     def on_inconclusive_probe(self, granted_at: float) -> None:
-        """Neither throttled nor a success: a probe that says nothing; the next may go."""
+        """Record a probe that was neither throttled nor a success: the next may go."""
         if granted_at >= self._began_at:
             self._next_probe_at = -inf
 
-    def is_item_specific(self, receipt: Receipt, now: float) -> bool:
-        """A throttle was met: whether it is the item's alone, which then pauses nobody."""
-        previous_throttle_at, receipt.throttled_at = receipt.throttled_at, now
-        if previous_throttle_at is not None and self._success_written_at > previous_throttle_at:
-            self._next_probe_at = -inf
-            return True
-        return False
+    def is_item_specific(self, receipt: Receipt) -> bool:
+        """Whether a throttle is of this item's path alone: it was throttled before, and others succeeded since."""
+        return receipt.throttled_at is not None and self._success_written_at > receipt.throttled_at
+
+    def on_item_specific_throttle(self) -> None:
+        """Record a throttle that says nothing about the other items: the next probe may go."""
+        self._next_probe_at = -inf
 
     def start_or_extend(self, receipt: Receipt, written_at: float, retry_after_s: float | None, now: float) -> float:
-        """A throttle was met that is not the item's alone: how long the budget pauses for it."""
+        """Record a throttle that is not item-specific. Returns how long the budget pauses for it."""
         is_new_pause = written_at >= self._began_at and now >= self.paused_until
         if retry_after_s:
             pause_s = min(retry_after_s, self.max_pause_s)

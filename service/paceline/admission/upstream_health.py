@@ -1,12 +1,11 @@
-"""What an upstream's health lets through: its breaker and its adaptive limit, fed by every attempt.
+"""The health of an upstream: its circuit breaker and its adaptive limit, which learn from every attempt.
 
-They bind the adaptive lane only. Pure: moments are arguments.
+Both bind the adaptive lane only. Pure: moments are arguments.
 
-What a call's deadline cut off, or its item's own short timeout, says nothing by itself: it may have had no time left,
-and a caller in a hurry must not close an upstream to the others. Where the upstream has answered nobody for several
-times as long as its good answers take, and the call had the time of the quickest of these, it is a failure: else an
-outage in which nothing is answered would go unseen as soon as those who wait have hardly any time left when their turn
-comes.
+A call that its deadline or its item's own short timeout ended is no failure as such: it may have had no time left, and
+an impatient client must not open the breaker for the others. It counts as a failure where the upstream has answered no
+call for several times the latency of its good responses, and the call had the time of the quickest of these. Otherwise
+an outage without any response would go unnoticed as soon as waiters have hardly any time left when they are granted.
 """
 
 from __future__ import annotations
@@ -15,19 +14,20 @@ from collections import deque
 from copy import copy
 from math import inf
 
-from paceline.admission.lane_queue import Lane, Waiter
+from paceline.admission.lane import Lane
+from paceline.admission.lane_queue import Waiter
 from paceline.model import Priority
 from paceline.resilience.adaptive_limit import AdaptiveLimit
 from paceline.resilience.breaker import Breaker, BreakerState
 
 _SAMPLES = 32
 _SILENCE_FACTOR = 4
-"""An upstream is silent when it has answered nobody for so many times as long as its good answers take."""
+"""An upstream is silent when it has answered no call for this many times the latency of its good responses."""
 _TRIAL_MARGIN_S = 0.3
-"""What a trial has to have left beyond the time a call takes: for a new connection, and a first answer that is slow."""
+"""Seconds that a trial needs beyond the latency of a call: for a new connection and a slow first response."""
 _MAX_DOUBLINGS = 4
 _TIMER_TOLERANCE_S = 0.005
-"""Event loops may ring that much early."""
+"""Seconds. Timers of event loops may fire that much early."""
 
 
 class UpstreamHealth:
@@ -37,52 +37,51 @@ class UpstreamHealth:
         self.breaker = breaker
         self.limiter = limiter
         self.mean_success_latency_s = 0.0
-        """How long its good answers take of late, on average; 0 before the first."""
+        """The moving average of the latency of its good responses; 0 before the first."""
         self._success_latencies_s: deque[float] = deque(maxlen=_SAMPLES)
         self._last_answered_at = -inf
         self._trials_timed_out = 0
-        """So many trials since it was closed ended at their deadline; each doubles what a trial has to have left."""
+        """Trials that ended at their deadline since the breaker closed; each doubles the time that a trial needs."""
 
     @property
     def limit(self) -> float:
-        """Calls of the adaptive lane in flight."""
+        """The maximum of calls of the adaptive lane in flight."""
         return inf if self.limiter is None else self.limiter.limit
 
     def blocked_until(self, now: float) -> float:
-        """When the breaker lets the next call go; at or before `now` means that one may."""
+        """Return until when the breaker blocks calls; at or before `now` means that one may go."""
         return -inf if self.breaker.allows_call(now) else self.breaker.next_trial_at(now)
 
     def breaker_wait_s(self, waiter: Waiter, now: float) -> float | None:
-        """Seconds to the next trial, for one that cannot or will not wait for it; None where it may wait or go."""
-        flow = waiter.flow
-        if flow.lane_queue.lane is not Lane.ADAPTIVE:
+        """Return the seconds to the next trial for a waiter that cannot or will not wait for it; None where it may."""
+        if waiter.lane is not Lane.ADAPTIVE:
             return None
         trial_at = self.blocked_until(now)
         required_s = (self.mean_success_latency_s + _TRIAL_MARGIN_S) * 2**self._trials_timed_out
-        if trial_at <= now or (flow.priority is not Priority.INTERACTIVE and trial_at + required_s < waiter.deadline):
+        if trial_at <= now or (waiter.priority is not Priority.INTERACTIVE and trial_at + required_s < waiter.deadline):
             return None
         return trial_at - now
 
     @property
     def min_latency_s(self) -> float:
-        """The quickest of the last good answers; 0 before the first."""
+        """The lowest latency of the last good responses; 0 before the first."""
         return min(self._success_latencies_s, default=0.0)
 
     def is_deadline_infeasible(self, waiter: Waiter, now: float) -> bool:
-        """See `past_hope`."""
+        """See the function `is_deadline_infeasible`."""
         return waiter.deadline - now < self.mean_success_latency_s and is_deadline_infeasible(
             waiter, self.min_latency_s, now
         )
 
     def on_grant(self, waiter: Waiter, in_flight: int, now: float) -> None:
-        """It goes, as one of so many in flight."""
+        """Record a grant, and the calls in flight with it."""
         waiter.breaker_ticket = self.breaker.on_grant(now)
         waiter.in_flight_at_grant = in_flight
 
     def on_result(
         self, waiter: Waiter, healthy: bool | None, timed_out: bool, answered_at: float | None, now: float
     ) -> bool:
-        """Learn from what became of it. True where that opened the breaker, or was a trial that left it open."""
+        """Learn from the result of a call. True where it opened the breaker, or was a trial that left it open."""
         breaker, written_at = self.breaker, waiter.written_at
         if healthy and waiter.granted_at is not None:
             latency_s = now - waiter.granted_at
@@ -112,7 +111,7 @@ class UpstreamHealth:
         return was_closed or (breaker.is_trial(waiter.breaker_ticket) and not breaker.allows_call(now))
 
     def retune(self, new_health: UpstreamHealth, now: float) -> None:
-        """Take the settings of another and keep what was learned."""
+        """Take the settings of `new_health` and keep what was learned."""
         self.breaker.retune(new_health.breaker.policy)
         if self.limiter is None or new_health.limiter is None:
             self.limiter = new_health.limiter
@@ -120,9 +119,10 @@ class UpstreamHealth:
             self.limiter.retune(*new_health.limiter.bounds, now)
 
     def copy(self) -> UpstreamHealth | float:
-        """A copy to be run ahead of time by itself, every call a success and none slower for the others in flight.
+        """Copy the health for a simulation, in which every call succeeds and none is slower for the others in flight.
 
-        Where nothing would change by that, only its limit: under the breaker closed, once the limit has met its knee.
+        Returns only the limit where that would change nothing: with the breaker closed, once the limit has stopped
+        climbing.
         """
         limiter = self.limiter
         climbing = limiter is not None and limiter.is_climbing
@@ -145,12 +145,8 @@ class UpstreamHealth:
 
 
 def is_deadline_infeasible(waiter: Waiter, min_latency_s: float, now: float) -> bool:
-    """It has waited until it has less time left than the quickest of the last good answers took.
+    """Whether a waiter has waited until it has less time left than the quickest of the last good responses took.
 
-    Who has not waited is never past hope: else an upstream that has become quicker would not be seen.
+    A waiter that has not waited is always feasible: otherwise an upstream that became quicker would go unnoticed.
     """
-    return (
-        waiter.deadline - now < min_latency_s > 0
-        and waiter.offered_at < now
-        and waiter.flow.lane_queue.lane is Lane.ADAPTIVE
-    )
+    return waiter.deadline - now < min_latency_s > 0 and waiter.offered_at < now and waiter.lane is Lane.ADAPTIVE

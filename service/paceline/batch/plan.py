@@ -11,7 +11,7 @@ from math import inf
 from pydantic import with_config
 
 from paceline.admission.forecast import SimulatedGate
-from paceline.admission.lane_queue import Lane
+from paceline.admission.lane import Lane
 from paceline.batch.dependency_order import topological_order
 from paceline.batch.plan_simulation import BatchSimulation, UpstreamResult
 from paceline.model import Batch, Item, Rate

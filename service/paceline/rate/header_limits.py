@@ -23,7 +23,7 @@ from paceline.model import Cost, Priority, Rate
 from paceline.rate.header_window import HeaderWindow
 from paceline.rate.rate_info import RateInfo
 from paceline.rate.usage import UsageCounters
-from paceline.rate.window import HoldMemo, RateWindow
+from paceline.rate.window import CopyMemo, RateWindow
 
 _MAX_WINDOWS = 16
 _INTERACTIVE_RESERVE = 0.1
@@ -41,8 +41,8 @@ class HeaderLimits:
         self._counted_windows: dict[str, RateWindow] = {}
         self.last_info: RateInfo | None = None
 
-    def copy(self, memo: HoldMemo) -> HeaderLimits:
-        """A copy for a simulation; see `RateWindow.copy`."""
+    def copy(self, memo: CopyMemo) -> HeaderLimits:
+        """Copy what the headers advertised, for a simulation."""
         clone = copy(self)
         clone._header_windows = {key: copy(header_window) for key, header_window in self._header_windows.items()}
         clone._counted_windows = {key: window.copy(memo) for key, window in self._counted_windows.items()}

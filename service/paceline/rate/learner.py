@@ -29,7 +29,7 @@ from copy import copy
 from math import ceil, inf
 
 from paceline.model import Rate
-from paceline.rate.window import HoldMemo, RateWindow, TokenHold
+from paceline.rate.window import CopyMemo, RateWindow, TokenHold
 
 LEARNED_UNIT = "requests"
 """A throttle without headers names no unit; every upstream counts requests."""
@@ -175,8 +175,8 @@ class RateLearner:
         """No recent throttle, so that little is lost if this is dropped."""
         return self._last_throttled_at <= now - _IDLE_AFTER_S
 
-    def copy(self, memo: HoldMemo) -> RateLearner:
-        """A copy for a simulation, in which nothing is throttled: its rate stays."""
+    def copy(self, memo: CopyMemo) -> RateLearner:
+        """Copy the learner, for a simulation, in which nothing is refused: the rate of the copy stays as it is."""
         clone = copy(self)
         clone.window = self.window and self.window.copy(memo)
         clone._accepted_samples = self._accepted_samples.copy()

@@ -22,6 +22,7 @@ from collections import deque
 from copy import copy
 from heapq import heappop, heappush
 from math import ceil, inf
+from typing import Any
 
 from paceline.model import Rate
 
@@ -30,6 +31,9 @@ _SAFETY_MARGIN_S = 0.001
 _ROUNDING_TOLERANCE = 1e-6
 _TIMER_RESOLUTION_S = 0.002
 """Seconds. Timers are no finer: above 500 a second, each wake-up grants more than one interval's worth."""
+
+CopyMemo = dict[Any, Any]
+"""Each original with its copy, as in `copy.deepcopy`: what several originals share stays shared among their copies."""
 
 
 class TokenHold:
@@ -42,16 +46,12 @@ class TokenHold:
         self.written_at: float | None = None
         self.is_active = True
 
-    def copy(self, memo: HoldMemo) -> TokenHold:
-        """The one copy that `memo` holds of it; see `RateWindow.copy`."""
-        clone = memo.get(self)
+    def copy(self, memo: CopyMemo) -> TokenHold:
+        """Copy this hold, once for all that refer to it."""
+        clone: TokenHold | None = memo.get(self)
         if clone is None:
             clone = memo[self] = copy(self)
         return clone
-
-
-HoldMemo = dict[TokenHold, TokenHold]
-"""Holds and their copies, as in `__deepcopy__`."""
 
 
 class RateWindow:
@@ -154,11 +154,13 @@ class RateWindow:
             self._tat = now + (self._tat - now) * emission_interval_s / self.emission_interval_s
         self.rate, self.emission_interval_s = rate, emission_interval_s
 
-    def copy(self, memo: HoldMemo) -> RateWindow:
-        """A copy for a simulation; `memo` gets the copies of its holds."""
-        clone = copy(self)
-        clone._expiry_heap, clone._tokens_by_bucket = list(self._expiry_heap), dict(self._tokens_by_bucket)
-        clone._in_flight = deque(hold.copy(memo) for hold in self._in_flight)
+    def copy(self, memo: CopyMemo) -> RateWindow:
+        """Copy this window and its holds, once for all that refer to them."""
+        clone: RateWindow | None = memo.get(self)
+        if clone is None:
+            clone = memo[self] = copy(self)
+            clone._expiry_heap, clone._tokens_by_bucket = list(self._expiry_heap), dict(self._tokens_by_bucket)
+            clone._in_flight = deque(hold.copy(memo) for hold in self._in_flight)
         return clone
 
     def seed_from(self, other: RateWindow) -> None:

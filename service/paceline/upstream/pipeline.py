@@ -14,9 +14,9 @@ admission.
 
 from __future__ import annotations
 
-from paceline.admission.lane_queue import Lane
+from paceline.admission.flow_table import FlowTable
+from paceline.admission.lane import Lane
 from paceline.admission.layer import AdmissionLayer
-from paceline.admission.partition_key import FlowTable
 from paceline.admission.permit_pool import PermitPool
 from paceline.events import EventListener
 from paceline.model import Batch, Send, Strategy
