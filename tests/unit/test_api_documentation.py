@@ -1,4 +1,4 @@
-"""docs/api.md names every path, every field and every code there is, and each code says what to do about it."""
+"""docs/api.md names every field and every code there is, and each code says what to do about it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ import pytest
 from paceline.api.code_tables import error_code_table, problem_code_table
 from paceline.api.errors import ApiError, ClientDisconnected
 from paceline.api.problem_code import ProblemCode
-from paceline.api.schemas.openapi import document
+from paceline.api.schemas.components import msgspec_components
 from paceline.api.schemas.requests import CompareRequest
 from paceline.batch.batch_request import BatchRequest
 from paceline.batch.field_types import DEFAULT_DEADLINE_S, MIN_WINDOW_S
-from paceline.config import Config
 from paceline.errors import PacelineError
 from paceline.model import Defaults, ErrorCode, Item
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/api.md").read_text()
-WORDS = set(re.findall(r"[\w/{}]+", TEXT))
 DECLARING_FILES = ("error_code.py", "problem_code.py", "code_tables.py")
 
 
@@ -38,12 +36,6 @@ def source_nodes() -> Iterator[ast.AST]:
     for file in (ROOT / "service/paceline").rglob("*.py"):
         if file.name not in DECLARING_FILES:
             yield from ast.walk(ast.parse(file.read_text()))
-
-
-def test_every_path_is_documented():
-    paths = list(document(Config())["paths"])
-    assert len(paths) >= 12
-    assert [path for path in paths if path not in WORDS] == []
 
 
 @pytest.mark.parametrize("table", [error_code_table(), problem_code_table()], ids=["items", "problems"])
@@ -97,7 +89,7 @@ def test_every_field_of_a_body_is_documented():
 
 
 def test_the_numbers_of_the_descriptions_are_those_of_the_code():
-    schemas = document(Config())["components"]["schemas"]
+    schemas = msgspec_components(max_items=1000)
     batch = schemas["BatchRequest"]["properties"]
     assert f"Default: {DEFAULT_CONCURRENCY};" in batch["max_concurrency"]["description"]
     assert (

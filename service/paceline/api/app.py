@@ -21,7 +21,7 @@ from paceline.api.middleware.authentication import ApiKeyMiddleware
 from paceline.api.middleware.metrics import HttpMetricsMiddleware
 from paceline.api.middleware.trusted_host import TrustedHostMiddleware
 from paceline.api.routes import batch, classic, compare, docs, fetch, health, plan, strategies, upstreams
-from paceline.api.schemas.openapi import document
+from paceline.api.schemas.openapi import DESCRIPTION, TAGS, openapi_builder
 from paceline.batch.input_errors import InputError
 from paceline.telemetry.metrics import Metrics
 
@@ -34,6 +34,8 @@ def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Met
     app = FastAPI(
         title="Paceline",
         version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -62,7 +64,7 @@ def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Met
     app.include_router(health.router)
     app.include_router(docs.router)
     _add_head_routes(app)
-    app.openapi = lambda: document(service.config)  # type: ignore[method-assign] # how FastAPI has it replaced
+    app.openapi = openapi_builder(app, lambda: service.config.server)  # type: ignore[method-assign] # FastAPI's way
     return app
 
 

@@ -97,7 +97,12 @@ async def reserve(request: Request) -> AsyncIterator[Reservation]:
 
 
 async def get_upstream(
-    name: Annotated[str, Path(description="Name of the upstream in the configuration.", examples=["github"])],
+    name: Annotated[
+        str,
+        Path(
+            description="Name of the upstream in the configuration.", openapi_examples={"github": {"value": "github"}}
+        ),
+    ],
     request: Request,
 ) -> Upstream:
     """The declared upstream that the path names, if the caller may see it.

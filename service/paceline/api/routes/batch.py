@@ -22,7 +22,7 @@ router = APIRouter(tags=["requests"])
 _RESPONSE = json_response(
     BatchResponse,
     examples.BATCH_RESPONSE,
-    "Whatever the items did; streams give outcomes as they come and the summary last.",
+    "One outcome for each item, whatever it is. A stream has them as they complete, and the summary last.",
 )
 _RESPONSE["content"] |= {
     NDJSON: {"schema": {"type": "string", "description": "An Outcome a line, then a line with `summary`."}},

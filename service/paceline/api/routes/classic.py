@@ -33,7 +33,11 @@ router = APIRouter(tags=["strategies"])
 
 def _count(description: str) -> Any:
     """A path parameter that is a number; text here, as `_parse_count` says better what is wrong with it."""
-    return Path(description=description, examples=[20], json_schema_extra={"type": "integer", "minimum": 1})
+    return Path(
+        description=description,
+        openapi_examples={"twenty": {"value": 20}},
+        json_schema_extra={"type": "integer", "minimum": 1, "maximum": MAX_VALUE},
+    )
 
 
 NumRequests = Annotated[str, _count("How many times to send the request.")]
@@ -46,7 +50,10 @@ def _documentation(how: str) -> dict[str, Any]:
         "operation_id": f"classic_{how.replace(' ', '_')}",
         "summary": f"The request of `compare.target`, {how}, on the httpx engine, one attempt each.",
         "responses": {
-            200: {"content": {"application/json": {"example": examples.CLASSIC_RESPONSE}}},
+            200: {
+                "description": "The status of each response.",
+                "content": {"application/json": {"example": examples.CLASSIC_RESPONSE}},
+            },
             **problem_responses(403, 409, 422, 503),
         },
     }

@@ -41,7 +41,10 @@ CompareRequestDep = Annotated[CompareRequest, Depends(json_body(CompareRequest, 
     operation_id="compare",
     summary="The same request `n` times under each strategy (and engine), one after another.",
     responses={
-        200: {"content": {"application/json": {"example": examples.COMPARE_RESPONSE}}},
+        200: {
+            "description": "One result for each strategy and engine.",
+            "content": {"application/json": {"example": examples.COMPARE_RESPONSE}},
+        },
         **problem_responses(400, 403, 413, 415, 422, 503),
     },
     openapi_extra=request_body(CompareRequest, examples.COMPARE_REQUESTS),

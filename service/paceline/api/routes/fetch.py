@@ -25,7 +25,7 @@ router = APIRouter(tags=["requests"])
     summary="Send one request; its outcome.",
     response_model=None,
     responses={
-        200: json_response(Outcome, examples.FETCH_RESPONSE),
+        200: json_response(Outcome, examples.FETCH_RESPONSE, "The outcome of the request, whatever it is."),
         **problem_responses(400, 413, 415, 422, 503),
     },
     openapi_extra=request_body(FetchRequest, examples.FETCH_REQUESTS),

@@ -27,7 +27,12 @@ def check_readiness(load_shedder: LoadShedder) -> tuple[HealthResponse, int]:
     "/healthz",
     operation_id="health",
     summary="Is the process alive?",
-    responses={200: {"content": {"application/json": {"example": examples.ALIVE_RESPONSE}}}},
+    responses={
+        200: {
+            "description": "The process is alive.",
+            "content": {"application/json": {"example": examples.ALIVE_RESPONSE}},
+        }
+    },
 )
 async def healthz() -> HealthResponse:
     """200 for as long as the process answers."""
@@ -39,10 +44,13 @@ async def healthz() -> HealthResponse:
     operation_id="readiness",
     summary="Does it take batches?",
     responses={
-        200: {"content": {"application/json": {"example": examples.READY_RESPONSE}}},
+        200: {
+            "description": "Batches are accepted.",
+            "content": {"application/json": {"example": examples.READY_RESPONSE}},
+        },
         503: {
             "model": HealthResponse,
-            "description": "Service Unavailable",
+            "description": "The service starts or shuts down: send nothing here.",
             "content": {"application/json": {"example": examples.NOT_READY_RESPONSE}},
         },
     },
@@ -60,10 +68,11 @@ async def readyz(response: Response, load_shedder: LoadShedderDep) -> HealthResp
     response_class=Response,
     responses={
         200: {
+            "description": "The metrics.",
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
                 "application/openmetrics-text": {"schema": {"type": "string"}},
-            }
+            },
         }
     },
 )

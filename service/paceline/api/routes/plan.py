@@ -21,7 +21,7 @@ router = APIRouter(tags=["requests"])
     operation_id="plan",
     summary="What a batch would take, told without sending anything of it.",
     responses={
-        200: {"content": {"application/json": {"example": examples.PLAN_RESPONSE}}},
+        200: {"description": "The plan.", "content": {"application/json": {"example": examples.PLAN_RESPONSE}}},
         **problem_responses(400, 413, 415, 422, 503),
     },
     openapi_extra=request_body(BatchRequest, examples.BATCH_REQUESTS),

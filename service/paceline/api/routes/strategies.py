@@ -52,7 +52,12 @@ STRATEGIES = StrategyList(
 )
 
 
-@router.get("/v1/strategies", operation_id="strategies", summary="The strategies, and what each is made of.")
+@router.get(
+    "/v1/strategies",
+    operation_id="strategies",
+    summary="The strategies, and what each is made of.",
+    response_description="The strategies.",
+)
 async def list_strategies() -> StrategyList:
     """What a batch may say under `strategy`, and what each of them does."""
     return STRATEGIES

@@ -28,14 +28,22 @@ router = APIRouter(tags=["upstreams"])
 _MAX_BODY_BYTES = 256 * 1024
 
 UpstreamPatchDep = Annotated[UpstreamPatch, Depends(unreserved_json_body(UpstreamPatch, _MAX_BODY_BYTES))]
-_STATE_RESPONSE: dict[str, Any] = {"content": {"application/json": {"example": examples.UPSTREAM_RESPONSE}}}
+_STATE_RESPONSE: dict[str, Any] = {
+    "description": "The state of the upstream.",
+    "content": {"application/json": {"example": examples.UPSTREAM_RESPONSE}},
+}
 
 
 @router.get(
     "/v1/upstreams",
     operation_id="upstreams",
     summary="How every declared upstream stands.",
-    responses={200: {"content": {"application/json": {"example": {"upstreams": [examples.UPSTREAM_RESPONSE]}}}}},
+    responses={
+        200: {
+            "description": "The state of each upstream.",
+            "content": {"application/json": {"example": {"upstreams": [examples.UPSTREAM_RESPONSE]}}},
+        }
+    },
 )
 async def list_upstreams(registry: RegistryDep, tenant: TenantDep) -> UpstreamList:
     """The live state of each upstream that the caller may see."""
