@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.baseline_scripts import CONCURRENCY
-from bench.processes import post_json, process_cpu_s, start_demo_api, start_service
+from bench.measured_processes import post_json, process_cpu_s, start_demo_api, start_service
 
 ITEMS = 1000
 BATCHES_PER_ROUND = 3

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.processes import post_json, start_demo_api, start_service
+from bench.measured_processes import post_json, start_demo_api, start_service
 
 RATES = {5: 50, 50: 400, 500: 3_000, 2_000: 10_000}
 """Items for each rate a second."""

@@ -8,7 +8,7 @@ import urllib.request
 
 from rich.console import Console
 
-from bench.processes import start_demo_api
+from bench.measured_processes import start_demo_api
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, Item, ItemRetry

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from support import hypothesis_profiles
-from tools.processes import DemoUpstream, StartDemo, start_demo
+from tools.demo_server import DemoUpstream, StartDemo, start_demo
 from tools.scripted_upstream import ScriptedUpstream
 
 settings.load_profile(hypothesis_profiles.FEW)

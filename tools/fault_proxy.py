@@ -31,6 +31,8 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple, Self
 
+from tools.waiting import wait_until
+
 CHUNK_BYTES = 16
 """Bytes that pass at once where the flow is shaped."""
 
@@ -138,9 +140,7 @@ class FaultProxy:
 
     async def wait_until(self, condition: Callable[[Self], bool], *, timeout_s: float = 10.0) -> None:
         """Wait until it holds; TimeoutError when it never does."""
-        async with asyncio.timeout(timeout_s):
-            while not condition(self):  # noqa: ASYNC110 - the condition is the test's, no event tells of it
-                await asyncio.sleep(0.002)
+        await wait_until(lambda: condition(self), timeout_s=timeout_s, interval_s=0.002)
 
     def reset_all(self) -> None:
         """Reset every connection there is now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
@@ -20,6 +19,7 @@ import yaml
 
 from paceline.__main__ import main
 from tools.processes import LISTENING_PATTERN, START_TIMEOUT_S, ChildProcess, clean_environment, start_process
+from tools.waiting import wait_until
 
 PACELINE = (sys.executable, "-m", "paceline")
 
@@ -85,12 +85,6 @@ def upstream_config(base_url: str, **policy: Any) -> dict[str, Any]:
     return {"base_url": base_url, "allow_private": True, **policy}
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 @asynccontextmanager
 async def start_server(
     config: dict[str, Any], file: Path, *arguments: str, env: dict[str, str] | None = None
@@ -152,12 +146,12 @@ async def wait_until_ready(http: aiohttp.ClientSession, running: ChildProcess) -
     Raises:
         AssertionError: it never was; the message holds what the command said.
     """
+
+    async def is_ready() -> bool:
+        async with http.get("/readyz") as answer:
+            return answer.status == 200
+
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while True:
-                async with http.get("/readyz") as answer:
-                    if answer.status == 200:
-                        return
-                await asyncio.sleep(0.02)
+        await wait_until(is_ready, timeout_s=START_TIMEOUT_S, interval_s=0.02)
     except TimeoutError:
         raise AssertionError(f"not ready within {START_TIMEOUT_S} s:\n{running.output()}") from None

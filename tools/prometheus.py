@@ -6,11 +6,9 @@ async with start_prometheus([server.base_url], tmp_path) as prometheus:
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import yaml
 
+from tools.free_port import free_port
 from tools.processes import start_process
 
 PROMETHEUS_DIR = Path(__file__).parents[1] / "deploy" / "prometheus"
@@ -75,7 +74,7 @@ async def start_prometheus(
     config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]} if alertmanager else {}
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
-    address = _free_address()
+    address = f"127.0.0.1:{free_port()}"
     argv = (f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}")
     async with start_process(_require_program("prometheus"), *argv) as running:
         await running.wait_for_output(_PROMETHEUS_READY)
@@ -94,7 +93,7 @@ async def start_alertmanager(webhook: str, folder: Path) -> AsyncIterator[str]:
         hook["url"] = webhook + urlsplit(hook["url"]).path
     file = folder / "alertmanager.yml"
     file.write_text(yaml.safe_dump(config))
-    address = _free_address()
+    address = f"127.0.0.1:{free_port()}"
     argv = (
         f"--config.file={file}",
         f"--storage.path={folder / 'alertmanager'}",
@@ -127,22 +126,3 @@ def _require_program(program: str) -> str:
     found = shutil.which(program)
     assert found, f"{program} is missing: apt-get install prometheus prometheus-alertmanager"
     return found
-
-
-def _free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
-
-
-async def wait_until(condition: Callable[[], Awaitable[bool]], *, timeout_s: float, what: str) -> None:
-    """Ask an async condition again and again until it holds.
-
-    Raises:
-        AssertionError: it did not in time.
-    """
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not await condition():  # noqa: ASYNC110 - what is asked is in another process
-                await asyncio.sleep(0.25)
-    except TimeoutError:
-        raise AssertionError(f"not within {timeout_s:.0f} s: {what}") from None

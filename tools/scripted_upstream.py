@@ -25,6 +25,8 @@ from typing import Any, Self, cast
 
 import httptools
 
+from tools.waiting import wait_until
+
 ALWAYS = None
 ANY_PATH = "*"
 _REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
@@ -150,9 +152,7 @@ class ScriptedUpstream:
         Raises:
             TimeoutError: it did not come true in time.
         """
-        async with asyncio.timeout(timeout_s):
-            while not condition(self):  # noqa: ASYNC110 - the condition is the test's, no event tells of it
-                await asyncio.sleep(0.002)
+        await wait_until(lambda: condition(self), timeout_s=timeout_s, interval_s=0.002)
 
     def _next_handler(self, path: str) -> Handler:
         for key in (path, ANY_PATH):

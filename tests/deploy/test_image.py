@@ -28,7 +28,8 @@ from support.containers import (
     start_container,
     write_config,
 )
-from tools.paceline_server import free_port, start_server, upstream_config
+from tools.free_port import free_port
+from tools.paceline_server import start_server, upstream_config
 from tools.processes import LISTENING_PATTERN
 from tools.scripted_upstream import ScriptedUpstream
 

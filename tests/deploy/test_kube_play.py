@@ -9,10 +9,11 @@ import pytest
 
 from support.containers import IMAGE, Image, memory_limit_of, mount_options, pid_of, proc_status
 from support.kube_play import Document, Pod, play_pod
+from tools.free_port import free_port
 from tools.kubectl import parse_documents, render_chart
-from tools.paceline_server import free_port, upstream_config
-from tools.prometheus import wait_until
+from tools.paceline_server import upstream_config
 from tools.scripted_upstream import ScriptedUpstream
+from tools.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
 KEY = "a-key-of-the-test-0123456789"

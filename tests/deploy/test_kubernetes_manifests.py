@@ -16,8 +16,9 @@ import yaml
 from paceline.settings import Settings
 from support.kubernetes_guide import build_guide_folder
 from support.rendered_chart import CASES, objects_by_kind, render_case, version
+from tools.free_port import free_port
 from tools.kubectl import CHART, ROOT, check_output, parse_documents, run_program
-from tools.paceline_server import free_port, start_server, upstream_config
+from tools.paceline_server import start_server, upstream_config
 
 pytestmark = pytest.mark.deploy
 PLAIN = ROOT / "deploy" / "kubernetes"

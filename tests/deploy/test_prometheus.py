@@ -14,16 +14,9 @@ import pytest
 import yaml
 
 from tools.paceline_server import start_server, upstream_config
-from tools.prometheus import (
-    PROMETHEUS_DIR,
-    RULES,
-    run_tool,
-    start_alertmanager,
-    start_prometheus,
-    wait_until,
-    with_short_ranges,
-)
+from tools.prometheus import PROMETHEUS_DIR, RULES, run_tool, start_alertmanager, start_prometheus, with_short_ranges
 from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, respond_with
+from tools.waiting import wait_until
 
 pytestmark = pytest.mark.deploy
 ROOT = PROMETHEUS_DIR.parents[1]

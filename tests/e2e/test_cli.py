@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tools.demo_server import DemoUpstream, StartDemo
 from tools.paceline_server import PACELINE, RunCommand, StartServer, run_in_process, upstream_config
-from tools.processes import DemoUpstream, StartDemo, start_process
+from tools.processes import start_process
 from tools.scripted_upstream import ScriptedUpstream, respond_with
+from tools.waiting import wait_until
 
 HEAVY = ("aiohttp", "fastapi", "httpx2", "rich", "prometheus_client", "pydantic", "uvloop")
 
@@ -97,7 +99,7 @@ async def test_a_killed_run_is_resumed_and_every_id_succeeds_once(
     config = configured(folder, demo.url, rate=[{"limit": 200, "per": "1s", "burst": 1}])
     file, out = items(folder, 200), folder / "out.ndjson"
     async with start_process(*PACELINE, "run", file, "-o", str(out), *config) as running:
-        await until_lines(out, 60)
+        await wait_until(lambda: lines_of(out) >= 60, timeout_s=60)
         running.send_signal(signal.SIGKILL)
         await running.wait_for_exit()
     with out.open("ab") as torn:
@@ -131,7 +133,7 @@ async def test_an_interrupted_run_ends_what_is_in_flight_and_can_be_resumed(
     config = configured(folder, upstream.url, concurrency={"limit": 5})
     file, out = items(folder, 30), folder / "out.ndjson"
     async with start_process(*PACELINE, "run", file, "-o", str(out), *config) as running:
-        await until_lines(out, 5)
+        await wait_until(lambda: lines_of(out) >= 5, timeout_s=60)
         running.send_signal(number)
         assert await running.wait_for_exit() == code
         assert "--resume" in running.output()
@@ -323,12 +325,6 @@ def test_a_command_without_a_server_does_not_import_the_client_of_one(folder: Pa
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=True
         )
         assert ran.stderr.splitlines()[-1] == "False"
-
-
-async def until_lines(file: Path, count: int) -> None:
-    async with asyncio.timeout(60):
-        while lines_of(file) < count:  # noqa: ASYNC110 - a file tells nobody that it has grown
-            await asyncio.sleep(0.01)
 
 
 def lines_of(file: Path) -> int:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from tools.demo_server import StartDemo
 from tools.paceline_server import StartServer, upstream_config
-from tools.processes import StartDemo
 from tools.scripted_upstream import ScriptedUpstream
 
 

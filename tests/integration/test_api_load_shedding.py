@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from support.in_process_api import InProcessApi, one_upstream_config, start_api
 from tools.scripted_upstream import ScriptedUpstream
+from tools.waiting import wait_until
 
 KEYS = {"server": {"max_items": 4, "max_in_flight_items": 8}}
 HELD: dict[str, Any] = {"upstream": "api", "path": "/held"}
@@ -97,9 +98,3 @@ async def sending(api: InProcessApi, path: str, body: bytes, *, length: int | No
     finally:
         writer.transport.abort()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - no event tells of it
-            await asyncio.sleep(0.005)

@@ -10,6 +10,7 @@ import pytest
 
 from support.in_process_api import one_upstream_config, start_api
 from tools.scripted_upstream import ScriptedUpstream
+from tools.waiting import wait_until
 
 RATE = [{"limit": 20, "per": "1s", "burst": 1}]
 
@@ -37,9 +38,7 @@ async def test_the_deadline_and_who_is_ahead_count(upstream: ScriptedUpstream):
     async with start_api(one_upstream_config(upstream.url, rate=RATE)) as api:
         alone = (await api.request("POST", "/v1/plan", batch(40, deadline="1s"))).body
         ahead = asyncio.create_task(api.request("POST", "/v1/batch", batch(40)))
-        async with asyncio.timeout(10):
-            while not upstream.requests:  # noqa: ASYNC110 - the upstream tells nobody
-                await asyncio.sleep(0.005)
+        await wait_until(lambda: bool(upstream.requests))
         beside = (await api.request("POST", "/v1/plan", batch(40))).body
         await ahead
     assert alone["misses_deadline"] == pytest.approx(20, abs=3)

@@ -8,6 +8,7 @@ from typing import Any
 
 from support.in_process_api import InProcessApi, one_upstream_config, start_api
 from tools.scripted_upstream import ScriptedUpstream
+from tools.waiting import wait_until
 
 X: dict[str, Any] = {"upstream": "api", "path": "/x"}
 RATE = [{"limit": 80, "per": "1m", "burst": 10}]
@@ -71,7 +72,7 @@ async def test_a_paused_upstream_holds_its_calls_until_it_is_let_go(upstream: Sc
         paused = await api.request("PATCH", "/v1/upstreams/api", {"paused": True})
         assert paused.body["paused"] is True
         batch = asyncio.create_task(api.send_batch(X))
-        await until_queued(api, 1)
+        await wait_until_queued(api, 1)
         assert upstream.requests == []
         await api.request("PATCH", "/v1/upstreams/api", {"paused": False})
         answer = await batch
@@ -103,7 +104,7 @@ async def test_what_can_never_be_paid_after_a_retune_is_rejected(upstream: Scrip
     async with start_api(one_upstream_config(upstream.url, rate=RATE)) as api:
         await api.request("PATCH", "/v1/upstreams/api", {"paused": True})
         batch = asyncio.create_task(api.send_batch({**X, "cost": 50}, X))
-        await until_queued(api, 2)
+        await wait_until_queued(api, 2)
         await api.request("PATCH", "/v1/upstreams/api", {"rate": [{"limit": 10, "per": "1s"}], "paused": False})
         costly, cheap = (await batch)["responses"]
     assert (costly["outcome"], costly["error"]["code"]) == ("rejected", "invalid_request")
@@ -128,7 +129,8 @@ async def test_a_change_that_cannot_be_made_whole_changes_nothing(upstream: Scri
         assert (await api.request("GET", "/v1/upstreams/api")).body == before
 
 
-async def until_queued(api: InProcessApi, calls: int) -> None:
-    async with asyncio.timeout(10):
-        while (await api.request("GET", "/v1/upstreams/api")).body["queued"] < calls:  # noqa: ASYNC110 - over the API, as a caller would
-            await asyncio.sleep(0.01)
+async def wait_until_queued(api: InProcessApi, calls: int) -> None:
+    async def are_queued() -> bool:
+        return bool((await api.request("GET", "/v1/upstreams/api")).body["queued"] >= calls)
+
+    await wait_until(are_queued)

@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from paceline.demo.server import main
-from tools.processes import LISTENING_PATTERN, DemoUpstream, StartDemo, start_process
+from tools.demo_server import DemoUpstream, StartDemo
+from tools.processes import LISTENING_PATTERN, start_process
 
 
 async def talk(upstream: DemoUpstream, sent: bytes) -> bytes:

@@ -19,6 +19,7 @@ from paceline.config import Config
 from paceline.model import Strategy
 from support.reader_threads import wait_for_reader_threads
 from tools.scripted_upstream import ScriptedUpstream
+from tools.waiting import wait_until
 
 
 class Running:
@@ -95,9 +96,7 @@ async def test_every_item_has_exactly_one_outcome_in_order_of_completion(
 async def test_an_outcome_is_written_before_the_input_ends(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with running(upstream, tmp_path) as run:
         run.feed("first")
-        async with asyncio.timeout(10):
-            while not run.written():  # noqa: ASYNC110 - a file tells nobody
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: bool(run.written()))
         run.feed("second")
         run.end_of_input()
         assert [outcome["id"] for outcome in await run.done()] == ["first", "second"]

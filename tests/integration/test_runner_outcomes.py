@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,6 +14,7 @@ from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, Defaults, Item, ItemRetry, OutcomeKind, Rate, Strategy, Tenant
 from support.in_memory_upstream import is_idle, outcome_codes, run_batch
+from tools.free_port import free_port
 from tools.scripted_upstream import (
     ScriptedUpstream,
     disconnect,
@@ -195,16 +195,10 @@ async def test_the_deadline_ends_what_is_in_flight_and_what_waits(serve: Serve, 
     assert all(outcome.timing.total_ms < 5_000 for outcome in outcomes)
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_who_cannot_be_reached_was_never_sent(serve: Serve, upstream: ScriptedUpstream):
     service = serve(
         upstreams={
-            "closed": {"base_url": f"http://127.0.0.1:{closed_port()}"},
+            "closed": {"base_url": f"http://127.0.0.1:{free_port()}"},
             "nameless": {"base_url": "http://nobody.invalid", "timeout": {"dns": "1s"}},
             "plain": {"base_url": upstream.url.replace("http:", "https:")},
         }

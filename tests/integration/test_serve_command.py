@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from tools.free_port import free_port
 from tools.paceline_server import PACELINE, PacelineServer, run_in_process, start_server, upstream_config
 from tools.processes import LISTENING_PATTERN, start_process
 from tools.scripted_upstream import ScriptedUpstream, never_respond
@@ -225,8 +226,3 @@ async def send(server: PacelineServer, accept: str = "application/json", limit: 
         assert answer.status == 200, await answer.text()
         text = await answer.text()
     return text if accept != "application/json" else json.dumps(json.loads(text), separators=(",", ":"))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])

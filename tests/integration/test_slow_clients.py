@@ -21,8 +21,8 @@ from support.raw_http_client import (
     connect,
     post_bytes,
 )
-from support.raw_http_server import wait_until
 from tools.scripted_upstream import ScriptedUpstream, never_respond
+from tools.waiting import wait_until
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""A server that says exactly the bytes a test scripts, and the small words the transport tests are written in."""
+"""A byte-level server: one coroutine of the test for each connection, from its first byte.
+
+It can act before, between and inside requests, in TLS handshakes and CONNECT tunnels. For responses to requests by path
+see `tools.scripted_upstream`; for a byte-level client of the API see `raw_http_client`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from paceline.model import Exchange, Headers, Receipt, Request, RetryPolicy
-from paceline.transport.url import parse_url
-
-WAIT_TIMEOUT_S = 10.0
-"""How long a test waits for what must come: long, since the machine may be busy."""
+from tools.waiting import WAIT_TIMEOUT_S, wait_until
 
 OK_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -71,13 +71,6 @@ class ClientConnection:
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until it is true; TimeoutError when it never is."""
-    async with asyncio.timeout(WAIT_TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - a condition of any kind, not only one that can set an event
-            await asyncio.sleep(0.005)
 
 
 Script = Callable[[ClientConnection], Awaitable[None]]
@@ -165,7 +158,3 @@ def build_response(body: bytes = b"", *lines: str, status: str = "200 OK") -> by
     """A whole answer with these header lines and a right Content-Length."""
     head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body)}", ""))
     return head.encode("latin-1") + body
-
-
-def build_request(url: str, method: str = "GET", headers: Headers = (), body: bytes = b"") -> Request:
-    return Request(method, parse_url(url), headers, body, float("inf"), Receipt(), Exchange(), RetryPolicy())

@@ -31,7 +31,7 @@ from paceline.resilience.retry import RetryLayer
 from paceline.resilience.retry_budget import RetryBudget
 from paceline.resilience.verdict import classify_attempt
 from paceline.retry_after import parse_retry_after
-from support.raw_http_server import build_request
+from support.request_factory import build_request
 from support.virtual_clock import virtual_time
 
 Answer = Response | BaseException

@@ -10,7 +10,7 @@ import pytest
 from paceline.errors import ProtocolError
 from paceline.model import Request, Response
 from paceline.resilience.semaphore import SemaphoreLayer
-from support.raw_http_server import build_request
+from support.request_factory import build_request
 from support.virtual_clock import virtual_time
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from paceline.errors import AttemptTimeout, DeadlineExceeded, ItemTimeout, ProtocolError
 from paceline.model import Receipt, Request, Response
 from paceline.resilience.timeouts import AttemptTimeoutLayer, CancelTimer, DeadlineLayer
-from support.raw_http_server import build_request
+from support.request_factory import build_request
 from support.virtual_clock import virtual_time
 
 OK = Response(200, (), b"")

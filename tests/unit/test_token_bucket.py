@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from paceline.errors import InvalidRequest
 from paceline.model import Rate, Request, Response
 from paceline.rate.token_bucket import TokenBucketLayer
-from support.raw_http_server import build_request
+from support.request_factory import build_request
 from support.virtual_clock import virtual_time
 
 

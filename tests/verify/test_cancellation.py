@@ -12,7 +12,6 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from paceline.model import EngineName
 from support.in_memory_upstream import is_idle
 from support.in_process_api import InProcessApi, one_upstream_config, start_api
 from tools.scripted_upstream import Peer, ReceivedRequest, ScriptedUpstream, response_head
+from tools.waiting import wait_until
 
 ITEMS = 50
 LIMIT, PER_S = 4000, 0.5
@@ -110,12 +110,6 @@ class Rounds:
 
 def healths(api: InProcessApi) -> list[UpstreamHealth]:
     return [each.async_gate.gate.health for each in api.service.registry if each.async_gate.gate.health is not None]
-
-
-async def wait_until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 - a condition of any kind
-            await asyncio.sleep(0.002)
 
 
 def scripted(upstream: ScriptedUpstream, chosen: random.Random) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tools.demo_server import StartDemo
 from tools.paceline_server import start_server, upstream_config
-from tools.processes import StartDemo
 
 pytestmark = pytest.mark.verify
 

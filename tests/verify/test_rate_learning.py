@@ -7,7 +7,7 @@ import pytest
 from paceline.app import Service
 from paceline.config import Config
 from paceline.model import Batch, Item, ItemRetry
-from tools.processes import StartDemo
+from tools.demo_server import StartDemo
 
 pytestmark = pytest.mark.verify
 

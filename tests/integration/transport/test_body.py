@@ -11,14 +11,8 @@ import pytest
 
 from paceline.errors import BodyTooLarge, ProtocolError
 from paceline.transport.content_decoding import open_body_decoder
-from support.raw_http_server import (
-    ClientConnection,
-    build_request,
-    build_response,
-    reply_and_close,
-    reply_with,
-    serve_raw,
-)
+from support.raw_http_server import ClientConnection, build_response, reply_and_close, reply_with, serve_raw
+from support.request_factory import build_request
 
 LIMIT = 100_000
 

@@ -10,15 +10,9 @@ import socket
 import pytest
 
 from paceline.transport.egress import EgressGuard
-from support.raw_http_server import (
-    OK_RESPONSE,
-    WAIT_TIMEOUT_S,
-    ClientConnection,
-    build_request,
-    reply_with,
-    serve_raw,
-    wait_until,
-)
+from support.raw_http_server import OK_RESPONSE, ClientConnection, reply_with, serve_raw
+from support.request_factory import build_request
+from tools.waiting import WAIT_TIMEOUT_S, wait_until
 
 
 async def cancelled(task: asyncio.Task[object]) -> None:

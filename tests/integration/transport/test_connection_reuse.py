@@ -10,15 +10,9 @@ from contextlib import suppress
 import pytest
 
 from paceline.errors import ProtocolError
-from support.raw_http_server import (
-    OK_RESPONSE,
-    WAIT_TIMEOUT_S,
-    ClientConnection,
-    build_request,
-    build_response,
-    reply_with,
-    serve_raw,
-)
+from support.raw_http_server import OK_RESPONSE, ClientConnection, build_response, reply_with, serve_raw
+from support.request_factory import build_request
+from tools.waiting import WAIT_TIMEOUT_S
 
 FORGED = build_response(b"stolen", "X-Forged: yes")
 

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from paceline.errors import ProtocolError
-from support.raw_http_server import OK_RESPONSE, ClientConnection, build_request, serve_raw
+from support.raw_http_server import OK_RESPONSE, ClientConnection, serve_raw
+from support.request_factory import build_request
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

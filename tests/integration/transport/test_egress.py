@@ -11,7 +11,9 @@ import pytest
 from paceline.errors import ConnectFailed, DnsFailed, EgressDenied
 from paceline.transport.egress import EgressGuard
 from paceline.transport.resolver import SystemResolver
-from support.raw_http_server import OK_RESPONSE, build_request, build_response, reply_with, serve_raw, wait_until
+from support.raw_http_server import OK_RESPONSE, build_response, reply_with, serve_raw
+from support.request_factory import build_request
+from tools.waiting import wait_until
 
 
 def guard_with(*addresses: str, **settings: object) -> EgressGuard:

@@ -21,7 +21,7 @@ from paceline.transport import aiohttp as aiohttp_engine
 from paceline.transport import httpx as httpx_engine
 from paceline.transport.base import TransportOptions
 from paceline.transport.egress import EgressGuard
-from support.raw_http_server import build_request
+from support.request_factory import build_request
 
 
 def exceptions_of(*modules: ModuleType) -> Iterator[type[Exception]]:

@@ -6,7 +6,8 @@ import pytest
 
 from paceline import __version__
 from paceline.errors import ConnectFailed, InvalidRequest
-from support.raw_http_server import OK_RESPONSE, build_request, build_response, reply_with, serve_raw
+from support.raw_http_server import OK_RESPONSE, build_response, reply_with, serve_raw
+from support.request_factory import build_request
 
 
 async def test_the_fields_of_one_hop_and_of_the_engine_are_dropped(transport):

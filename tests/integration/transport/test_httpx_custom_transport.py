@@ -14,7 +14,7 @@ from paceline.errors import BodyTooLarge, InvalidRequest
 from paceline.transport.base import TransportOptions
 from paceline.transport.egress import EgressGuard
 from paceline.transport.httpx import HttpxTransport
-from support.raw_http_server import build_request
+from support.request_factory import build_request
 
 
 async def test_a_mock_transport_answers_and_the_exchange_is_filled():

@@ -11,7 +11,8 @@ import trustme
 
 from paceline.errors import ConnectFailed, EgressDenied, InvalidRequest
 from paceline.transport.egress import EgressGuard
-from support.raw_http_server import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
+from support.raw_http_server import OK_RESPONSE, ClientConnection, reply_with, serve_raw
+from support.request_factory import build_request
 
 
 def nobody_looks_up() -> EgressGuard:

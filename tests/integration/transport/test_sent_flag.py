@@ -10,17 +10,14 @@ import pytest
 
 from paceline.errors import ConnectFailed, DnsFailed, EgressDenied, ProtocolError
 from paceline.transport.egress import EgressGuard
-from support.raw_http_server import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw, wait_until
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from support.raw_http_server import OK_RESPONSE, ClientConnection, reply_with, serve_raw
+from support.request_factory import build_request
+from tools.free_port import free_port
+from tools.waiting import wait_until
 
 
 async def test_a_refused_connection_was_never_sent(transport):
-    request = build_request(f"http://127.0.0.1:{unused_port()}/")
+    request = build_request(f"http://127.0.0.1:{free_port()}/")
     with pytest.raises(ConnectFailed, match="refused") as caught:
         await transport.send(request)
     assert not caught.value.sent

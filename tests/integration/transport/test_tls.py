@@ -10,7 +10,8 @@ import trustme
 
 from paceline.errors import ProtocolError, TlsFailed
 from paceline.transport.egress import EgressGuard
-from support.raw_http_server import OK_RESPONSE, ClientConnection, build_request, reply_with, serve_raw
+from support.raw_http_server import OK_RESPONSE, ClientConnection, reply_with, serve_raw
+from support.request_factory import build_request
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
-"""The processes a measurement needs, each its own, and the CPU each of them used."""
+"""The processes that a bench measures, each on its own, and the CPU time that each used.
+
+Synchronous, so that no event loop of the bench shares their CPU; tests start the same ones with `tools.processes`.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import urllib.request
@@ -12,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_LISTENING = re.compile(r"listening on (http://\S+)")
+from tools.processes import LISTENING_PATTERN
 
 
 @contextmanager
 def start_demo_api(*arguments: str) -> Iterator[str]:
-    """The demo API in a process of its own; gives its base URL."""
+    """Start the demo API; yields its base URL."""
     command = [sys.executable, "-m", "paceline.demo.server", "--port", "0", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:
@@ -29,7 +31,7 @@ def start_demo_api(*arguments: str) -> Iterator[str]:
 
 @contextmanager
 def start_service(config: dict[str, Any], folder: Path) -> Iterator[tuple[str, int]]:
-    """`paceline serve` with this configuration; gives its base URL and process id."""
+    """Start `paceline serve` with this configuration; yields its base URL and process id."""
     file = folder / "paceline.yaml"
     file.write_text(json.dumps(config))
     log = folder / "serve.log"
@@ -47,7 +49,7 @@ def start_service(config: dict[str, Any], folder: Path) -> Iterator[tuple[str, i
 
 
 def post_json(url: str, body: bytes) -> dict[str, Any]:
-    """POST JSON and read the JSON answer."""
+    """POST JSON and return the decoded response."""
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
         decoded: dict[str, Any] = json.load(answer)
@@ -55,13 +57,13 @@ def post_json(url: str, body: bytes) -> dict[str, Any]:
 
 
 def process_cpu_s(pid: int) -> float:
-    """CPU seconds a process used so far, all its threads, from the scheduler's own count."""
+    """Return the CPU seconds that all threads of a process have used, as the scheduler counts them."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def _listening_url(line: str) -> str:
-    found = _LISTENING.search(line)
+    found = LISTENING_PATTERN.search(line)
     if found is None:
         raise RuntimeError(f"did not start: {line!r}")
     return found[1]
