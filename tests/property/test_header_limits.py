@@ -33,15 +33,15 @@ def told(
 
 
 def quiet(rates: list[Rate] | None = None) -> GateSimulation:
-    """A world whose grants are written and answered by the test alone."""
+    """A simulation whose grants are written and answered by the test alone."""
     return GateSimulation(rates or [], write_delay=lambda: 1e9)
 
 
-def answer(world: GateSimulation, waiter: Waiter, info: RateInfo | None) -> None:
+def answer(simulation: GateSimulation, waiter: Waiter, info: RateInfo | None) -> None:
     if waiter.written_at is None:
-        world.gate.mark_written(waiter, world.now)
-    world.gate.settle(waiter, Verdict.SUCCESS, world.now, answered_at=world.now, rate_info=info)
-    world.dispatch()
+        simulation.gate.mark_written(waiter, simulation.now)
+    simulation.gate.settle(waiter, Verdict.SUCCESS, simulation.now, answered_at=simulation.now, rate_info=info)
+    simulation.dispatch()
 
 
 def granted(waiters: list[Waiter]) -> int:
@@ -54,125 +54,125 @@ def test_a_limit_known_only_from_headers_is_hardly_ever_overrun(seed: int, lengt
     draw = random.Random(seed)
     rate = Rate(200, 10.0, 200)
     upstream = FixedWindowUpstream(rate)
-    world = GateSimulation(
+    simulation = GateSimulation(
         [],
         adaptive_limit=20,
         upstream=upstream,
         request_delay=lambda: draw.uniform(0.005, 0.03),
         response_delay=lambda: draw.uniform(0.005, 0.03),
     )
-    world.rate_info_for = lambda taken: upstream.rate_info(world.now, include_window=length)
-    flow = world.open_flow()
+    simulation.rate_info_for = lambda taken: upstream.rate_info(simulation.now, include_window=length)
+    flow = simulation.open_flow()
     for _ in range(2_000):
-        world.offer(flow)
-    world.run()
+        simulation.offer(flow)
+    simulation.run()
     assert upstream.refused <= 0.01 * 2_000
     assert upstream.arrivals[-1] - upstream.arrivals[0] <= 1.25 * 2_000 / rate.per_second
 
 
 def test_usable_is_what_remained_less_what_was_written_since() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    first = world.offer(flow)
-    world.gate.mark_written(first, world.now)
-    later = [world.offer(flow) for _ in range(3)]
+    simulation = quiet()
+    flow = simulation.open_flow()
+    first = simulation.offer(flow)
+    simulation.gate.mark_written(first, simulation.now)
+    later = [simulation.offer(flow) for _ in range(3)]
     for waiter in later:
-        world.gate.mark_written(waiter, world.now)
-    answer(world, first, told(10))
-    assert granted([world.offer(flow) for _ in range(20)]) == 7
+        simulation.gate.mark_written(waiter, simulation.now)
+    answer(simulation, first, told(10))
+    assert granted([simulation.offer(flow) for _ in range(20)]) == 7
 
 
 def test_what_is_granted_but_not_yet_written_counts_too() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    first = world.offer(flow)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    first = simulation.offer(flow)
     for _ in range(4):
-        world.offer(flow)
-    answer(world, first, told(10))
-    assert granted([world.offer(flow) for _ in range(20)]) == 6
+        simulation.offer(flow)
+    answer(simulation, first, told(10))
+    assert granted([simulation.offer(flow) for _ in range(20)]) == 6
 
 
 def test_an_older_answer_never_raises_what_is_usable() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    older, newer = world.offer(flow), world.offer(flow)
-    world.gate.mark_written(older, world.now)
-    world.now += 0.01
-    world.gate.mark_written(newer, world.now)
-    answer(world, newer, told(2))
-    answer(world, older, told(50))
-    assert granted([world.offer(flow) for _ in range(20)]) == 2
+    simulation = quiet()
+    flow = simulation.open_flow()
+    older, newer = simulation.offer(flow), simulation.offer(flow)
+    simulation.gate.mark_written(older, simulation.now)
+    simulation.now += 0.01
+    simulation.gate.mark_written(newer, simulation.now)
+    answer(simulation, newer, told(2))
+    answer(simulation, older, told(50))
+    assert granted([simulation.offer(flow) for _ in range(20)]) == 2
 
 
 def test_an_older_answer_that_tells_of_less_is_believed() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    older, newer = world.offer(flow), world.offer(flow)
-    world.gate.mark_written(older, world.now)
-    world.now += 0.01
-    world.gate.mark_written(newer, world.now)
-    answer(world, newer, told(50))
-    answer(world, older, told(3))
-    assert granted([world.offer(flow) for _ in range(20)]) == 2  # one of the three was the newer call's own
+    simulation = quiet()
+    flow = simulation.open_flow()
+    older, newer = simulation.offer(flow), simulation.offer(flow)
+    simulation.gate.mark_written(older, simulation.now)
+    simulation.now += 0.01
+    simulation.gate.mark_written(newer, simulation.now)
+    answer(simulation, newer, told(50))
+    answer(simulation, older, told(3))
+    assert granted([simulation.offer(flow) for _ in range(20)]) == 2  # one of the three was the newer call's own
 
 
 def test_what_is_told_never_loosens_what_is_declared() -> None:
-    world = quiet([Rate(2, 10.0, 2)])
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(1_000, limit=1_000.0, per_s=1.0))
-    assert granted([world.offer(flow) for _ in range(10)]) == 1
+    simulation = quiet([Rate(2, 10.0, 2)])
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(1_000, limit=1_000.0, per_s=1.0))
+    assert granted([simulation.offer(flow) for _ in range(10)]) == 1
 
 
 def test_at_the_reset_the_whole_limit_is_there_again_and_a_whole_second_is_waited_for() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, 5.0, whole_seconds=True))
-    waiter = world.offer(flow)
-    world.run(until=world.now + 5.9)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, 5.0, whole_seconds=True))
+    waiter = simulation.offer(flow)
+    simulation.run(until=simulation.now + 5.9)
     assert waiter.granted_at is None
-    world.run(until=world.now + 0.2)
+    simulation.run(until=simulation.now + 0.2)
     assert waiter.granted_at == pytest.approx(106.0)
     assert waiter.receipt.rate_wait_s == pytest.approx(6.0)
 
 
 def test_what_refills_steadily_is_not_waited_for_until_it_is_full() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, 10.0, limit=100.0, refills=True))
-    waiter = world.offer(world.open_flow(Priority.INTERACTIVE), {"requests": 5.0})
-    world.run(until=world.now + 5)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, 10.0, limit=100.0, refills=True))
+    waiter = simulation.offer(simulation.open_flow(Priority.INTERACTIVE), {"requests": 5.0})
+    simulation.run(until=simulation.now + 5)
     assert waiter.granted_at == pytest.approx(100.5)
 
 
 def test_a_tenth_is_kept_for_interactive_calls_when_what_remains_does_not_cover_the_queue() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(30, 60.0, limit=100.0))
-    world.gate.paused = True
-    waiters = [world.offer(flow) for _ in range(100)]
-    world.gate.paused = False
-    world.dispatch()
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(30, 60.0, limit=100.0))
+    simulation.gate.paused = True
+    waiters = [simulation.offer(flow) for _ in range(100)]
+    simulation.gate.paused = False
+    simulation.dispatch()
     assert granted(waiters) == 30 - 10
-    assert granted([world.offer(world.open_flow(Priority.INTERACTIVE)) for _ in range(20)]) == 10
+    assert granted([simulation.offer(simulation.open_flow(Priority.INTERACTIVE)) for _ in range(20)]) == 10
 
 
 def test_what_remains_is_spent_freely_while_it_covers_the_queue() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(30, 60.0, limit=100.0))
-    assert granted([world.offer(flow) for _ in range(30)]) == 30
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(30, 60.0, limit=100.0))
+    assert granted([simulation.offer(flow) for _ in range(30)]) == 30
 
 
 def test_what_was_told_binds_the_adaptive_lane_only() -> None:
-    world = quiet()
-    answer(world, world.offer(world.open_flow(lane=Lane.CLASSIC)), told(0))
-    assert world.offer(world.open_flow(lane=Lane.CLASSIC)).granted_at == world.now
-    assert world.offer(world.open_flow(lane=Lane.ADAPTIVE)).granted_at is None
+    simulation = quiet()
+    answer(simulation, simulation.offer(simulation.open_flow(lane=Lane.CLASSIC)), told(0))
+    assert simulation.offer(simulation.open_flow(lane=Lane.CLASSIC)).granted_at == simulation.now
+    assert simulation.offer(simulation.open_flow(lane=Lane.ADAPTIVE)).granted_at is None
 
 
 def test_tokens_and_requests_are_kept_apart_and_the_tightest_binds() -> None:
-    world = quiet()
-    flow = world.open_flow()
+    simulation = quiet()
+    flow = simulation.open_flow()
     info = RateInfo(
         "openai",
         windows=(
@@ -180,55 +180,56 @@ def test_tokens_and_requests_are_kept_apart_and_the_tightest_binds() -> None:
             RateWindowInfo("tokens", "tokens", 10_000.0, 2_500.0, 60.0),
         ),
     )
-    answer(world, world.offer(flow, {"requests": 1.0, "tokens": 1_000.0}), info)
+    answer(simulation, simulation.offer(flow, {"requests": 1.0, "tokens": 1_000.0}), info)
     waiters = [
-        world.offer(world.open_flow(Priority.INTERACTIVE), {"requests": 1.0, "tokens": 1_000.0}) for _ in range(5)
+        simulation.offer(simulation.open_flow(Priority.INTERACTIVE), {"requests": 1.0, "tokens": 1_000.0})
+        for _ in range(5)
     ]
     assert granted(waiters) == 2
 
 
 def test_a_limit_learned_from_a_policy_is_kept_by_our_own_count() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(None, None, limit=5.0, per_s=10.0))
-    waiters = [world.offer(flow) for _ in range(10)]
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(None, None, limit=5.0, per_s=10.0))
+    waiters = [simulation.offer(flow) for _ in range(10)]
     assert granted(waiters) == 4
 
 
 def test_nobody_waits_for_ever_for_a_limit_below_his_cost() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, 3.0, limit=5.0, per_s=10.0))
-    waiter = world.offer(flow, {"requests": 20.0})
-    world.run(until=world.now + 30)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, 3.0, limit=5.0, per_s=10.0))
+    waiter = simulation.offer(flow, {"requests": 20.0})
+    simulation.run(until=simulation.now + 30)
     assert waiter.granted_at is not None
 
 
 def test_a_reset_forgets_what_was_told() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, 3600.0))
-    waiter = world.offer(flow)
-    world.gate.reset_learned(world.now)
-    world.dispatch()
-    assert waiter.granted_at == world.now
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, 3600.0))
+    waiter = simulation.offer(flow)
+    simulation.gate.reset_learned(simulation.now)
+    simulation.dispatch()
+    assert waiter.granted_at == simulation.now
 
 
 def test_a_declared_window_and_headers_together_still_are_never_refused() -> None:
     draw = random.Random(3)
     rate = Rate(50, 1.0, 1)
     strict = StrictUpstream([rate])
-    world = GateSimulation(
+    simulation = GateSimulation(
         [rate],
         upstream=strict,
         request_delay=lambda: draw.uniform(0, 0.005),
         response_delay=lambda: draw.uniform(0, 0.005),
     )
-    world.rate_info_for = lambda taken: told(50.0 - max_within(strict.arrivals[-50:], 1.0), 1.0, limit=50.0)
-    flow = world.open_flow()
+    simulation.rate_info_for = lambda taken: told(50.0 - max_within(strict.arrivals[-50:], 1.0), 1.0, limit=50.0)
+    flow = simulation.open_flow()
     for _ in range(500):
-        world.offer(flow)
-    world.run()
+        simulation.offer(flow)
+    simulation.run()
     assert strict.refused == 0
 
 
@@ -267,60 +268,60 @@ def test_whatever_is_told_somebody_may_go_again_some_time(
 
 
 def test_a_reset_that_was_cut_is_tried_with_one_call_and_not_with_the_whole_limit() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, 86_400.0))
-    waiters = [world.offer(flow) for _ in range(5)]
-    world.run(until=world.now + 899)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, 86_400.0))
+    waiters = [simulation.offer(flow) for _ in range(5)]
+    simulation.run(until=simulation.now + 899)
     assert granted(waiters) == 0
-    world.run(until=world.now + 2)
+    simulation.run(until=simulation.now + 2)
     assert granted(waiters) == 1
 
 
 def test_the_call_that_tries_a_cut_reset_may_cost_more_than_one() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, 86_400.0, unit="tokens", limit=50_000.0))
-    waiters = [world.offer(flow, {"requests": 1.0, "tokens": 1_200.0}) for _ in range(5)]
-    world.run(until=world.now + 901)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, 86_400.0, unit="tokens", limit=50_000.0))
+    waiters = [simulation.offer(flow, {"requests": 1.0, "tokens": 1_200.0}) for _ in range(5)]
+    simulation.run(until=simulation.now + 901)
     assert granted(waiters) == 1
 
 
 @pytest.mark.parametrize("per_s", [None, 86_400.0])
 def test_what_is_left_of_a_window_whose_reset_is_far_stays_there(per_s: float | None) -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(20, 86_400.0 if per_s is None else None, per_s=per_s))
-    world.run(until=world.now + 1_000)
-    assert granted([world.offer(flow) for _ in range(30)]) == 20
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(20, 86_400.0 if per_s is None else None, per_s=per_s))
+    simulation.run(until=simulation.now + 1_000)
+    assert granted([simulation.offer(flow) for _ in range(30)]) == 20
 
 
 def test_a_length_without_a_reset_holds_nobody_longer_than_the_ceiling() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(0, None, per_s=86_400.0))
-    waiters = [world.offer(flow) for _ in range(5)]
-    world.run(until=world.now + 901)
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(0, None, per_s=86_400.0))
+    waiters = [simulation.offer(flow) for _ in range(5)]
+    simulation.run(until=simulation.now + 901)
     assert granted(waiters) == 1
 
 
 def test_a_hostile_length_holds_nobody_longer_than_the_ceiling() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow), told(None, None, limit=1.0, per_s=86_400.0))
-    assert world.offer(flow).granted_at == world.now
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow), told(None, None, limit=1.0, per_s=86_400.0))
+    assert simulation.offer(flow).granted_at == simulation.now
 
 
 def test_units_that_nobody_counts_and_nobody_holds_are_forgotten() -> None:
-    world = quiet()
-    flow = world.open_flow()
-    answer(world, world.offer(flow, {"requests": 1.0, "tokens": 7.0}), told(100, unit="tokens"))
+    simulation = quiet()
+    flow = simulation.open_flow()
+    answer(simulation, simulation.offer(flow, {"requests": 1.0, "tokens": 7.0}), told(100, unit="tokens"))
     for n in range(2_000):
-        waiter = world.offer(flow, {"requests": 1.0, "tokens": 0.01, f"unit{n}": 0.1})
-        answer(world, waiter, None)
+        waiter = simulation.offer(flow, {"requests": 1.0, "tokens": 0.01, f"unit{n}": 0.1})
+        answer(simulation, waiter, None)
     budget = flow.lane_queue.budget
     assert len(budget.usage.written) <= 65
     assert budget.usage.written["tokens"] == pytest.approx(27)
     assert budget.queued_amounts == flow.backlog == {}
-    world.offer(flow, {"tokens": 80.0})
-    assert not world.offer(flow, {"tokens": 1.0}).granted_at
+    simulation.offer(flow, {"tokens": 80.0})
+    assert not simulation.offer(flow, {"tokens": 1.0}).granted_at

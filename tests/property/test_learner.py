@@ -44,7 +44,7 @@ class Study:
     def __init__(self, kind: str = "sliding", rate: Rate = HUNDRED, seed: int = 1, in_flight: int = 20) -> None:
         draw = random.Random(seed)
         self.upstream = KINDS[kind](rate)
-        self.world = GateSimulation(
+        self.simulation = GateSimulation(
             [],
             adaptive_limit=in_flight,
             upstream=self.upstream,
@@ -52,16 +52,16 @@ class Study:
             response_delay=lambda: draw.uniform(0.005, 0.015),
             timer_delay=lambda: draw.uniform(0.0001, 0.0015),
         )
-        self.world.on_response = self._again
-        self.began_at = self.world.now
+        self.simulation.on_response = self._again
+        self.began_at = self.simulation.now
         self.refusals: list[float] = []
-        self.flow = self.world.open_flow()
+        self.flow = self.simulation.open_flow()
         for _ in range(200):
-            self.world.offer(self.flow)
+            self.simulation.offer(self.flow)
 
     @property
     def learner(self) -> RateLearner:
-        return self.world.gate.budgets.snapshot()[0].learner
+        return self.simulation.gate.budgets.snapshot()[0].learner
 
     def change(self, at: float, limit: float) -> None:
         """From so many seconds on the upstream's limit is another."""
@@ -72,10 +72,10 @@ class Study:
             else:
                 self.upstream.rates = [Rate(limit, 1.0, 10)]
 
-        self.world.schedule(self.began_at + at, act)
+        self.simulation.schedule(self.began_at + at, act)
 
     def run(self, until: float) -> None:
-        self.world.run(until=self.began_at + until)
+        self.simulation.run(until=self.began_at + until)
 
     def used(self, first: float, last: float) -> float:
         """Accepted a second."""
@@ -83,7 +83,7 @@ class Study:
 
     def refused(self, first: float, last: float) -> float:
         """The share of sends that was refused."""
-        return self._within(self.refusals, first, last) / self._within(self.world.written, first, last)
+        return self._within(self.refusals, first, last) / self._within(self.simulation.written, first, last)
 
     def _within(self, moments: list[float], first: float, last: float) -> int:
         return sum(self.began_at + first <= moment < self.began_at + last for moment in moments)
@@ -92,9 +92,9 @@ class Study:
         if verdict is Verdict.THROTTLED:
             assert waiter.written_at is not None
             self.refusals.append(waiter.written_at)
-            self.world.offer(self.flow, receipt=waiter.receipt)
+            self.simulation.offer(self.flow, receipt=waiter.receipt)
         else:
-            self.world.offer(self.flow)
+            self.simulation.offer(self.flow)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -110,7 +110,7 @@ def test_an_unknown_limit_is_used_and_hardly_overrun(kind: str, seed: int) -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_another_client_leaves_is_used_and_hardly_overrun(kind: str, seed: int) -> None:
     study = Study(kind, seed=seed)
-    other = OtherClient(study.world, per_second=30, seed=seed)
+    other = OtherClient(study.simulation, per_second=30, seed=seed)
     study.run(until=60)
     left = 100 - len([moment for moment in other.arrivals if moment >= study.began_at + 30]) / 30
     assert study.used(30, 60) >= 0.95 * left
@@ -129,13 +129,13 @@ def test_a_limit_that_halves_or_doubles_is_followed_within_half_a_minute(kind: s
 
 
 def test_an_upstream_that_never_throttles_is_not_slowed() -> None:
-    world = GateSimulation([], request_delay=lambda: 0.01)
-    flow = world.open_flow()
+    simulation = GateSimulation([], request_delay=lambda: 0.01)
+    flow = simulation.open_flow()
     for _ in range(5_000):
-        world.offer(flow)
-    assert len(world.granted) == 5_000
-    world.run()
-    assert world.gate.budgets.snapshot()[0].learner.window is None
+        simulation.offer(flow)
+    assert len(simulation.granted) == 5_000
+    simulation.run()
+    assert simulation.gate.budgets.snapshot()[0].learner.window is None
 
 
 def test_a_few_a_minute_are_learned_too() -> None:
@@ -149,19 +149,19 @@ def test_nobody_is_held_for_ever_by_a_rate_below_his_cost() -> None:
     study = Study(rate=Rate(20, 60.0, 20))
     study.run(until=300)
     assert study.learner.rate_per_s < 1
-    world = study.world
-    while world.gate.queued:
-        world.withdraw(next(world.gate.budgets.iter_waiters()))
-    world.on_response = None
-    costly = world.offer(study.flow, {"requests": 7.0})
-    world.run(until=world.now + 60)
+    simulation = study.simulation
+    while simulation.gate.queued:
+        simulation.withdraw(next(simulation.gate.budgets.iter_waiters()))
+    simulation.on_response = None
+    costly = simulation.offer(study.flow, {"requests": 7.0})
+    simulation.run(until=simulation.now + 60)
     assert costly.granted_at is not None
 
 
 def test_what_was_learned_survives_a_reload_and_is_forgotten_by_a_reset() -> None:
     study = Study()
     study.run(until=10)
-    gate, now, learned = study.world.gate, study.world.now, study.learner.rate_per_s
+    gate, now, learned = study.simulation.gate, study.simulation.now, study.learner.rate_per_s
     gate.budgets.set_declared_times(0.05, 900.0)
     gate.retune([], now)
     assert study.learner.rate_per_s == learned
@@ -173,7 +173,7 @@ def test_what_was_learned_survives_a_reload_and_is_forgotten_by_a_reset() -> Non
 def test_a_declared_window_takes_the_place_of_what_was_learned() -> None:
     study = Study()
     study.run(until=10)
-    study.world.gate.retune([Rate(80, 1.0, 1)], study.world.now)
+    study.simulation.gate.retune([Rate(80, 1.0, 1)], study.simulation.now)
     study.run(until=20)
     assert study.learner.window is None
     assert study.used(12, 20) == pytest.approx(80, rel=0.03)
@@ -183,7 +183,7 @@ def test_a_limit_that_headers_tell_takes_the_place_of_what_was_learned() -> None
     study = Study()
     study.run(until=10)
     told = RateWindowInfo("w", "requests", 60.0, None, None, 1.0)
-    study.world.rate_info_for = lambda taken: RateInfo("ietf", windows=(told,))
+    study.simulation.rate_info_for = lambda taken: RateInfo("ietf", windows=(told,))
     study.run(until=20)
     assert study.learner.window is None
     assert study.used(12, 20) == pytest.approx(60, rel=0.05)
@@ -191,11 +191,11 @@ def test_a_limit_that_headers_tell_takes_the_place_of_what_was_learned() -> None
 
 def test_a_told_wait_is_obeyed_and_the_rate_is_learned_all_the_same() -> None:
     study = Study()
-    study.world.rate_info_for = lambda taken: None if taken else RateInfo("ietf", retry_after_s=1.0)
+    study.simulation.rate_info_for = lambda taken: None if taken else RateInfo("ietf", retry_after_s=1.0)
     study.run(until=60)
     assert study.used(30, 60) >= 0.85 * 100
     assert study.refused(30, 60) <= 0.01
-    waits = [min((w for w in study.world.written if w > refused + 0.05), default=inf) - refused
+    waits = [min((w for w in study.simulation.written if w > refused + 0.05), default=inf) - refused
              for refused in study.refusals if refused > study.began_at + 30]  # fmt: skip
     assert waits
     assert min(waits) >= 1.0
@@ -206,8 +206,8 @@ async def test_its_state_shows_the_learned_rate_as_a_window_of_a_second() -> Non
     study.run(until=40)
     service = Service(Config.model_validate({"upstreams": {"api": {"base_url": "https://api.example"}}}))
     upstream = service.registry.get("api")
-    upstream.async_gate.gate = study.world.gate
-    (budget,) = state_of(upstream, study.world.now).budgets
+    upstream.async_gate.gate = study.simulation.gate
+    (budget,) = state_of(upstream, study.simulation.now).budgets
     (window,) = budget.windows
     assert (window.source, window.per, window.unit) == ("learned", "1s", "requests")
     assert 95 <= window.limit <= 102
@@ -220,11 +220,11 @@ async def test_its_state_shows_the_learned_rate_as_a_window_of_a_second() -> Non
 def test_the_classic_lane_feeds_it_and_is_not_bound_by_it() -> None:
     study = Study()
     study.run(until=10)
-    world = study.world
-    classic = world.open_flow(lane=Lane.CLASSIC)
-    world.gate.adaptive_limit = inf
-    burst = [world.offer(classic) for _ in range(50)]
-    assert all(waiter.granted_at == world.now for waiter in burst)
+    simulation = study.simulation
+    classic = simulation.open_flow(lane=Lane.CLASSIC)
+    simulation.gate.adaptive_limit = inf
+    burst = [simulation.offer(classic) for _ in range(50)]
+    assert all(waiter.granted_at == simulation.now for waiter in burst)
     study.run(until=40)
     assert study.used(30, 40) >= 0.95 * 100
 
@@ -269,10 +269,10 @@ def test_it_climbs_only_while_it_holds_the_queue() -> None:
 def test_a_copy_that_is_run_ahead_keeps_its_rate() -> None:
     study = Study()
     study.run(until=10)
-    fork = study.world.gate.budgets.snapshot()[0].copy({})
+    fork = study.simulation.gate.budgets.snapshot()[0].copy({})
     before = fork.learner.rate_per_s
     for step in range(100):
-        fork.learner.take(1.0, study.world.now + step, rate_bound=True, now=study.world.now + step)
+        fork.learner.take(1.0, study.simulation.now + step, rate_bound=True, now=study.simulation.now + step)
     assert fork.learner.rate_per_s == before
     assert fork.learner.window is not study.learner.window
 
@@ -320,12 +320,12 @@ def test_whatever_is_answered_the_rate_stays_finite_and_somebody_may_go(
 
 def test_a_cost_counts_for_what_it_is() -> None:
     study = Study()
-    world = study.world
+    simulation = study.simulation
     cost: Cost = {"requests": 4.0}
-    while world.gate.queued:
-        world.withdraw(next(world.gate.budgets.iter_waiters()))
-    world.on_response = lambda waiter, verdict: world.offer(study.flow, cost) and None
+    while simulation.gate.queued:
+        simulation.withdraw(next(simulation.gate.budgets.iter_waiters()))
+    simulation.on_response = lambda waiter, verdict: simulation.offer(study.flow, cost) and None
     for _ in range(50):
-        world.offer(study.flow, cost)
+        simulation.offer(study.flow, cost)
     study.run(until=60)
     assert 4 * study.used(30, 60) >= 0.93 * 100

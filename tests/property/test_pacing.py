@@ -13,15 +13,15 @@ from support.gate_simulation import GateSimulation, StrictUpstream, max_within
 from support.hypothesis_profiles import examples
 
 
-def drained(world: GateSimulation, items: int, cost: dict[str, float] | None = None) -> float:
+def drained(simulation: GateSimulation, items: int, cost: dict[str, float] | None = None) -> float:
     """Offer everything at once, run to the end, and return the share of the rate that was used."""
-    flow = world.open_flow()
+    flow = simulation.open_flow()
     for _ in range(items):
-        world.offer(flow, cost or {"requests": 1.0})
-    world.run()
-    assert world.settled_count == items
-    rate = world.upstream.rates[0]
-    took = world.written[-1] - world.written[0]
+        simulation.offer(flow, cost or {"requests": 1.0})
+    simulation.run()
+    assert simulation.settled_count == items
+    rate = simulation.upstream.rates[0]
+    took = simulation.written[-1] - simulation.written[0]
     return (items - 1) * (rate.per_s / rate.limit) / took if took else 1.0
 
 
@@ -33,14 +33,14 @@ def test_drains_at_the_rate_and_is_never_refused(
     per_second: int, jitter_s: float, least_used: float, most_refused: int
 ) -> None:
     draw = random.Random(per_second)
-    world = GateSimulation(
+    simulation = GateSimulation(
         [Rate(per_second, 1.0, 1)],
         request_delay=lambda: 0.0002 + draw.uniform(0, jitter_s),
         response_delay=lambda: 0.0002 + draw.uniform(0, jitter_s),
         timer_delay=lambda: draw.uniform(0.0001, 0.0015),
     )
-    used = drained(world, min(8_000, per_second * 20))
-    assert world.upstream.refused <= most_refused
+    used = drained(simulation, min(8_000, per_second * 20))
+    assert simulation.upstream.refused <= most_refused
     assert used >= least_used
 
 
@@ -50,14 +50,14 @@ def test_drains_at_the_rate_and_is_never_refused(
 )
 def test_slow_answers_do_not_hold_their_tokens(rate: Rate, slow: tuple[float, float], least_used: float) -> None:
     draw = random.Random(1)
-    world = GateSimulation(
+    simulation = GateSimulation(
         [rate],
         request_delay=lambda: draw.uniform(0.0005, 0.01),
         response_delay=lambda: draw.uniform(0.0005, 0.01),
         service_delay=lambda: draw.uniform(*slow),
     )
-    used = drained(world, 6_000)
-    assert world.upstream.refused == 0
+    used = drained(simulation, 6_000)
+    assert simulation.upstream.refused == 0
     assert used >= least_used
 
 
@@ -96,7 +96,7 @@ def test_no_stretch_of_a_window_sees_more_than_its_limit(
     rates = [Rate(limit, per_s, min(burst, limit))]
     if second is not None:
         rates.append(Rate(second[0], second[1], second[0]))
-    world = GateSimulation(
+    simulation = GateSimulation(
         rates,
         limit=cap,
         request_delay=lambda: draw.uniform(0, jitter_s),
@@ -104,17 +104,20 @@ def test_no_stretch_of_a_window_sees_more_than_its_limit(
         write_delay=lambda: draw.uniform(0, 0.002),
         timer_delay=lambda: draw.uniform(0, 0.003),
     )
-    flow = world.open_flow()
-    payable = [cost for cost in costs if world.gate.budgets.unpayable_reason({"requests": float(cost)}, None) is None]
+    flow = simulation.open_flow()
+    payable = [
+        cost for cost in costs if simulation.gate.budgets.unpayable_reason({"requests": float(cost)}, None) is None
+    ]
     for cost in payable:
-        world.schedule(
-            world.now + draw.uniform(0, 2.0), lambda cost=cost: world.offer(flow, {"requests": float(cost)}) and None
+        simulation.schedule(
+            simulation.now + draw.uniform(0, 2.0),
+            lambda cost=cost: simulation.offer(flow, {"requests": float(cost)}) and None,
         )
-    world.run()
-    assert world.upstream.refused == 0
-    assert world.settled_count == len(payable)
-    assert world.gate.in_flight == world.gate.queued == 0
-    assert world.max_in_flight <= cap
+    simulation.run()
+    assert simulation.upstream.refused == 0
+    assert simulation.settled_count == len(payable)
+    assert simulation.gate.in_flight == simulation.gate.queued == 0
+    assert simulation.max_in_flight <= cap
 
 
 @examples(15)
@@ -127,47 +130,49 @@ def test_no_stretch_of_a_window_sees_more_than_its_limit(
 def test_no_shorter_stretch_sees_more_than_burst_and_rate(limit: int, burst: int, seed: int, items: int) -> None:
     draw = random.Random(seed)
     rate = Rate(limit, 1.0, min(burst, limit))
-    world = GateSimulation([rate], request_delay=lambda: 0.001, response_delay=lambda: draw.uniform(0, 0.1))
-    flow = world.open_flow()
+    simulation = GateSimulation([rate], request_delay=lambda: 0.001, response_delay=lambda: draw.uniform(0, 0.1))
+    flow = simulation.open_flow()
     for _ in range(items):
-        world.schedule(world.now + draw.choice([0.0, 0.0, draw.uniform(0, 3.0)]), lambda: world.offer(flow) and None)
-    world.run()
+        simulation.schedule(
+            simulation.now + draw.choice([0.0, 0.0, draw.uniform(0, 3.0)]), lambda: simulation.offer(flow) and None
+        )
+    simulation.run()
     for stretch_s in (0.01, 0.1, 0.3, 0.7, 1.0):
-        assert max_within(world.written, stretch_s) <= rate.burst + rate.per_second * stretch_s + 1
+        assert max_within(simulation.written, stretch_s) <= rate.burst + rate.per_second * stretch_s + 1
 
 
 def test_an_idle_time_saves_up_no_credit_beyond_the_burst() -> None:
-    world = GateSimulation([Rate(10, 1.0, 2)])
-    flow = world.open_flow()
-    world.offer(flow)
-    world.run()
-    world.run(until=world.now + 60)
-    before = len(world.written)
+    simulation = GateSimulation([Rate(10, 1.0, 2)])
+    flow = simulation.open_flow()
+    simulation.offer(flow)
+    simulation.run()
+    simulation.run(until=simulation.now + 60)
+    before = len(simulation.written)
     for _ in range(6):
-        world.offer(flow)
-    world.run(until=world.now + 0.15)
-    assert len(world.written) - before == 3  # the burst of two, and one beat
+        simulation.offer(flow)
+    simulation.run(until=simulation.now + 0.15)
+    assert len(simulation.written) - before == 3  # the burst of two, and one beat
 
 
 def test_a_late_timer_loses_no_capacity() -> None:
-    world = GateSimulation([Rate(100, 1.0, 1)], timer_delay=lambda: 0.008)
-    assert drained(world, 1_000) >= 0.985
+    simulation = GateSimulation([Rate(100, 1.0, 1)], timer_delay=lambda: 0.008)
+    assert drained(simulation, 1_000) >= 0.985
 
 
 def test_a_long_stall_is_not_written_as_one_burst() -> None:
-    world = GateSimulation([Rate(100, 10.0, 1)], timer_delay=lambda: 5.0 if len(world.written) == 20 else 0.0)
-    drained(world, 60)
-    assert max_within(world.written, 0.05) <= 3
+    simulation = GateSimulation([Rate(100, 10.0, 1)], timer_delay=lambda: 5.0 if len(simulation.written) == 20 else 0.0)
+    drained(simulation, 60)
+    assert max_within(simulation.written, 0.05) <= 3
 
 
 def test_a_million_a_day_keeps_a_bounded_log() -> None:
-    world = GateSimulation([Rate(1_000_000, 86_400.0, 1_000_000)])
-    flow = world.open_flow()
+    simulation = GateSimulation([Rate(1_000_000, 86_400.0, 1_000_000)])
+    flow = simulation.open_flow()
     for _ in range(6_000):
-        world.offer(flow)
-        world.run(until=world.now + 14)
-    window = world.gate.budgets.snapshot()[0].windows[0]
+        simulation.offer(flow)
+        simulation.run(until=simulation.now + 14)
+    window = simulation.gate.budgets.snapshot()[0].windows[0]
     assert len(window._expiry_heap) < 5_000
-    assert window.remaining(world.now, 0.05) == 1_000_000 - 6_000
-    world.run(until=world.now + 86_500)
-    assert window.remaining(world.now, 0.05) == 1_000_000
+    assert window.remaining(simulation.now, 0.05) == 1_000_000 - 6_000
+    simulation.run(until=simulation.now + 86_500)
+    assert window.remaining(simulation.now, 0.05) == 1_000_000

@@ -10,137 +10,137 @@ from paceline.model import Exchange, Priority, Rate, Receipt, Request, RetryPoli
 from support.gate_simulation import GateSimulation, StrictUpstream
 
 
-def world_without_an_upstream(rate: Rate) -> GateSimulation:
+def simulation_without_an_upstream(rate: Rate) -> GateSimulation:
     """Partitions have a limit each, so the strict upstream of one limit does not apply."""
     return GateSimulation([rate], upstream=StrictUpstream([]))
 
 
 def test_a_queue_in_one_partition_costs_another_nothing() -> None:
-    world = world_without_an_upstream(Rate(10, 1.0, 1))
-    busy = world.open_flow(key="busy")
+    simulation = simulation_without_an_upstream(Rate(10, 1.0, 1))
+    busy = simulation.open_flow(key="busy")
     for _ in range(10_000):
-        world.offer(busy)
-    world.run(until=world.now + 3)
-    assert world.offer(world.open_flow(key="quiet")).granted_at == world.now
+        simulation.offer(busy)
+    simulation.run(until=simulation.now + 3)
+    assert simulation.offer(simulation.open_flow(key="quiet")).granted_at == simulation.now
 
 
 def test_each_partition_has_the_whole_limit() -> None:
-    world = world_without_an_upstream(Rate(10, 1.0, 1))
-    flows = [world.open_flow(key=f"k{n}") for n in range(5)]
+    simulation = simulation_without_an_upstream(Rate(10, 1.0, 1))
+    flows = [simulation.open_flow(key=f"k{n}") for n in range(5)]
     for flow in flows:
         for _ in range(50):
-            world.offer(flow)
-    world.run(until=world.now + 3.05)
-    assert [sum(w.flow is flow for _, w in world.granted) for flow in flows] == [31] * 5
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 3.05)
+    assert [sum(w.flow is flow for _, w in simulation.granted) for flow in flows] == [31] * 5
 
 
 def test_free_permits_go_in_turn_to_the_partitions_of_a_class() -> None:
-    world = GateSimulation([], limit=2, service_delay=lambda: 0.1)
-    flows = [world.open_flow(key=f"k{n}") for n in range(4)]
+    simulation = GateSimulation([], limit=2, service_delay=lambda: 0.1)
+    flows = [simulation.open_flow(key=f"k{n}") for n in range(4)]
     for flow in flows:
         for _ in range(50):
-            world.offer(flow)
-    world.run(until=world.now + 5.01)
-    served = [sum(w.flow is flow for _, w in world.granted) for flow in flows]
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 5.01)
+    served = [sum(w.flow is flow for _, w in simulation.granted) for flow in flows]
     assert max(served) - min(served) <= 2  # the first to come found two free permits
 
 
 def test_free_permits_go_to_the_classes_a_hundred_to_ten_to_one_across_partitions() -> None:
-    world = GateSimulation([], limit=1, service_delay=lambda: 0.001)
-    flows = {priority: world.open_flow(priority, key=priority.value) for priority in Priority}
+    simulation = GateSimulation([], limit=1, service_delay=lambda: 0.001)
+    flows = {priority: simulation.open_flow(priority, key=priority.value) for priority in Priority}
     for flow in flows.values():
         for _ in range(2_000):
-            world.offer(flow)
-    world.run(until=world.now + 1.11)
-    shares = {priority: sum(w.flow is flow for _, w in world.granted) for priority, flow in flows.items()}
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 1.11)
+    shares = {priority: sum(w.flow is flow for _, w in simulation.granted) for priority, flow in flows.items()}
     assert shares[Priority.INTERACTIVE] / shares[Priority.NORMAL] == pytest.approx(10, rel=0.1)
     assert shares[Priority.NORMAL] / shares[Priority.BULK] == pytest.approx(10, rel=0.25)
 
 
 def test_a_throttle_pauses_its_own_partition_only() -> None:
-    world = GateSimulation([], write_delay=lambda: 1e9)
-    one, other = world.open_flow(key="one"), world.open_flow(key="other")
-    waiter = world.offer(one)
-    world.gate.mark_written(waiter, world.now)
-    world.gate.settle(waiter, Verdict.THROTTLED, world.now, answered_at=world.now, retry_after_s=60.0)
-    assert world.offer(one).granted_at is None
-    assert world.offer(other).granted_at == world.now
+    simulation = GateSimulation([], write_delay=lambda: 1e9)
+    one, other = simulation.open_flow(key="one"), simulation.open_flow(key="other")
+    waiter = simulation.offer(one)
+    simulation.gate.mark_written(waiter, simulation.now)
+    simulation.gate.settle(waiter, Verdict.THROTTLED, simulation.now, answered_at=simulation.now, retry_after_s=60.0)
+    assert simulation.offer(one).granted_at is None
+    assert simulation.offer(other).granted_at == simulation.now
 
 
 def test_a_partition_that_is_held_again_and_again_is_remembered_once() -> None:
-    world = world_without_an_upstream(Rate(1, 100.0, 1))
-    flows = {key: world.open_flow(key=key) for key in ("soon", "later")}
+    simulation = simulation_without_an_upstream(Rate(1, 100.0, 1))
+    flows = {key: simulation.open_flow(key=key) for key in ("soon", "later")}
     for flow in flows.values():
-        world.offer(flow)
-        world.run(until=world.now + 50)
-    world.offer(flows["soon"])
+        simulation.offer(flow)
+        simulation.run(until=simulation.now + 50)
+    simulation.offer(flows["soon"])
     for _ in range(1_000):
-        world.withdraw(world.offer(flows["later"]))
-    assert len(world.gate._run_queue._blocked) < 200
-    assert world.offer(flows["later"]).granted_at is None
-    world.run()
-    assert len(world.granted) == 4
+        simulation.withdraw(simulation.offer(flows["later"]))
+    assert len(simulation.gate._run_queue._blocked) < 200
+    assert simulation.offer(flows["later"]).granted_at is None
+    simulation.run()
+    assert len(simulation.granted) == 4
 
 
 def test_tenants_share_a_budget_by_their_weights() -> None:
-    world = GateSimulation([Rate(100, 1.0, 1)])
-    flows = [world.open_flow(tenant="light", weight=1.0), world.open_flow(tenant="heavy", weight=3.0)]
+    simulation = GateSimulation([Rate(100, 1.0, 1)])
+    flows = [simulation.open_flow(tenant="light", weight=1.0), simulation.open_flow(tenant="heavy", weight=3.0)]
     for flow in flows:
         for _ in range(1_000):
-            world.offer(flow)
-    world.run(until=world.now + 4.005)
-    light, heavy = (sum(w.flow is flow for _, w in world.granted) for flow in flows)
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 4.005)
+    light, heavy = (sum(w.flow is flow for _, w in simulation.granted) for flow in flows)
     assert heavy == pytest.approx(3 * light, abs=3)
 
 
 def test_bulk_at_its_share_of_the_permits_does_not_hide_others_of_the_same_partition() -> None:
-    world = GateSimulation([], limit=10, service_delay=lambda: 100.0)
-    bulk, normal = world.open_flow(Priority.BULK), world.open_flow(Priority.NORMAL)
+    simulation = GateSimulation([], limit=10, service_delay=lambda: 100.0)
+    bulk, normal = simulation.open_flow(Priority.BULK), simulation.open_flow(Priority.NORMAL)
     for _ in range(30):
-        world.offer(bulk)
-    assert world.gate.in_flight == 9
-    assert world.offer(normal).granted_at == world.now
+        simulation.offer(bulk)
+    assert simulation.gate.in_flight == 9
+    assert simulation.offer(normal).granted_at == simulation.now
 
 
 @pytest.mark.parametrize("keys", ["aa", "ab"])
 @pytest.mark.parametrize("limit", [2, 20])
 def test_bulk_has_its_turns_while_others_could_take_every_permit(limit: int, keys: str) -> None:
-    world = GateSimulation([], limit=limit, service_delay=lambda: world.random.uniform(0.1, 0.2))
-    normal, bulk = world.open_flow(key=keys[0]), world.open_flow(Priority.BULK, key=keys[1])
+    simulation = GateSimulation([], limit=limit, service_delay=lambda: simulation.random.uniform(0.1, 0.2))
+    normal, bulk = simulation.open_flow(key=keys[0]), simulation.open_flow(Priority.BULK, key=keys[1])
     for flow in (normal, bulk):
         for _ in range(6_000):
-            world.offer(flow)
-    world.run(until=world.now + 30)
-    shares = {flow: sum(w.flow is flow for _, w in world.granted) for flow in (normal, bulk)}
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 30)
+    shares = {flow: sum(w.flow is flow for _, w in simulation.granted) for flow in (normal, bulk)}
     assert shares[normal] / shares[bulk] == pytest.approx(10, rel=0.25)
 
 
 def test_bulk_that_takes_long_leaves_a_partition_its_turns_for_others() -> None:
     takes_s = [60.0]
-    world = GateSimulation([], limit=2, service_delay=lambda: takes_s[0])
-    slow = world.open_flow(Priority.BULK, key="one")
-    flows = [world.open_flow(key=key) for key in ("one", "other")]
+    simulation = GateSimulation([], limit=2, service_delay=lambda: takes_s[0])
+    slow = simulation.open_flow(Priority.BULK, key="one")
+    flows = [simulation.open_flow(key=key) for key in ("one", "other")]
     for _ in range(30):
-        world.offer(slow)
-    world.run(until=world.now)
-    assert world.gate.in_flight == 1
+        simulation.offer(slow)
+    simulation.run(until=simulation.now)
+    assert simulation.gate.in_flight == 1
     takes_s[0] = 0.1
     for _ in range(200):
         for flow in flows:
-            world.offer(flow)
-    world.run(until=world.now + 10)
-    served = [sum(w.flow is flow for _, w in world.granted) for flow in flows]
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 10)
+    served = [sum(w.flow is flow for _, w in simulation.granted) for flow in flows]
     assert min(served) > 40
 
 
 def test_a_classic_and_an_adaptive_batch_take_turns() -> None:
-    world = GateSimulation([Rate(100, 1.0, 1)])
-    flows = [world.open_flow(lane=lane) for lane in Lane]
+    simulation = GateSimulation([Rate(100, 1.0, 1)])
+    flows = [simulation.open_flow(lane=lane) for lane in Lane]
     for flow in flows:
         for _ in range(300):
-            world.offer(flow)
-    world.run(until=world.now + 4)
-    counts = [sum(w.flow is flow for _, w in world.granted) for flow in flows]
+            simulation.offer(flow)
+    simulation.run(until=simulation.now + 4)
+    counts = [sum(w.flow is flow for _, w in simulation.granted) for flow in flows]
     assert counts[0] == pytest.approx(counts[1], rel=0.1)
 
 
@@ -148,17 +148,17 @@ def test_partitions_are_bounded_and_only_those_that_remember_nothing_are_dropped
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("paceline.admission.budget_table._MAX_BUDGETS", 3)
-    world = world_without_an_upstream(Rate(10, 1.0, 10))
-    first = world.open_flow(key="first")
+    simulation = simulation_without_an_upstream(Rate(10, 1.0, 10))
+    first = simulation.open_flow(key="first")
     for key in ("first", "second", "third"):
-        world.offer(world.open_flow(key=key))
+        simulation.offer(simulation.open_flow(key=key))
     with pytest.raises(LookupError, match="3 partitions are busy"):
-        world.open_flow(key="fourth")
-    world.run(until=world.now + 2)
-    world.dispatch()
-    world.open_flow(key="fourth")
+        simulation.open_flow(key="fourth")
+    simulation.run(until=simulation.now + 2)
+    simulation.dispatch()
+    simulation.open_flow(key="fourth")
     assert first.lane_queue.budget.is_evicted
-    assert len(world.gate.budgets) == 3
+    assert len(simulation.gate.budgets) == 3
 
 
 @pytest.mark.parametrize(

@@ -17,19 +17,19 @@ from support.virtual_clock import virtual_time
 
 @pytest.mark.parametrize("lane", Lane)
 def test_while_it_is_shut_others_go_and_who_waits_here_waits_for_a_permit(lane: Lane):
-    world = GateSimulation([Rate(10, 1.0, 1)], limit=2, service_delay=lambda: 0.5)
+    simulation = GateSimulation([Rate(10, 1.0, 1)], limit=2, service_delay=lambda: 0.5)
     own = PermitPool()
-    held, free = world.open_flow(lane=lane, batch_pool=own), world.open_flow(tenant="free", lane=lane)
-    first = world.offer(held)
+    held, free = simulation.open_flow(lane=lane, batch_pool=own), simulation.open_flow(tenant="free", lane=lane)
+    first = simulation.offer(held)
     own.pause()
-    waiting = [world.offer(held) for _ in range(5)]
-    others = [world.offer(free) for _ in range(30)]
-    world.run(until=world.now + 60)
+    waiting = [simulation.offer(held) for _ in range(5)]
+    others = [simulation.offer(free) for _ in range(30)]
+    simulation.run(until=simulation.now + 60)
     assert all(waiter.granted_at is not None for waiter in (first, *others))  # what is in flight goes on
     assert not any(waiter.granted_at for waiter in waiting)
-    assert (world.gate.in_flight, own.in_flight, world.gate.queued) == (0, 0, 5)
+    assert (simulation.gate.in_flight, own.in_flight, simulation.gate.queued) == (0, 0, 5)
     own.resume()
-    world.run()
+    simulation.run()
     assert all(waiter.granted_at is not None for waiter in waiting)
     for waiter in waiting:
         receipt = waiter.receipt
@@ -40,33 +40,33 @@ def test_while_it_is_shut_others_go_and_who_waits_here_waits_for_a_permit(lane: 
 
 
 def test_it_keeps_cap_and_rate_of_its_own_after_it_was_shut():
-    world = GateSimulation([], limit=50, service_delay=lambda: 0.5)
+    simulation = GateSimulation([], limit=50, service_delay=lambda: 0.5)
     own = PermitPool(3, Rate(5, 1.0, 2))
-    flow = world.open_flow(batch_pool=own)
+    flow = simulation.open_flow(batch_pool=own)
     own.pause()
-    waiters = [world.offer(flow) for _ in range(21)]
-    world.run(until=world.now + 10)
+    waiters = [simulation.offer(flow) for _ in range(21)]
+    simulation.run(until=simulation.now + 10)
     own.resume()
-    world.run()
+    simulation.run()
     moments = [waiter.granted_at or 0 for waiter in waiters]
-    assert world.max_in_flight == 3
+    assert simulation.max_in_flight == 3
     for beginning in moments:
         assert sum(beginning <= moment < beginning + 1 for moment in moments) <= 5 + 2
     assert moments[-1] - moments[0] >= (21 - 2) / 5 - 0.01
 
 
 def test_who_leaves_while_it_is_shut_leaves_nothing_behind():
-    world = GateSimulation([], limit=1)
+    simulation = GateSimulation([], limit=1)
     own = PermitPool()
-    flow = world.open_flow(Priority.BULK, batch_pool=own)
+    flow = simulation.open_flow(Priority.BULK, batch_pool=own)
     own.pause()
-    waiters = [world.offer(flow) for _ in range(3)]
+    waiters = [simulation.offer(flow) for _ in range(3)]
     for waiter in waiters:
-        world.withdraw(waiter)
+        simulation.withdraw(waiter)
     own.resume()
-    world.run()
-    assert (world.gate.queued, world.gate.in_flight, world.granted) == (0, 0, [])
-    assert world.offer(flow).granted_at == world.now
+    simulation.run()
+    assert (simulation.gate.queued, simulation.gate.in_flight, simulation.granted) == (0, 0, [])
+    assert simulation.offer(flow).granted_at == simulation.now
 
 
 @pytest.mark.parametrize("strategy", Strategy)
