@@ -39,6 +39,7 @@ def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Met
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for OpenTelemetry on each request
         middleware=[  # outermost first; a bug inside of them is answered outside, and still counted as 5xx
             Middleware(HttpMetricsMiddleware, observe=metrics.record_http_request),
             Middleware(TrustedHostMiddleware, loopback=loopback, get_allowed_hosts=lambda: service.config.server.hosts),

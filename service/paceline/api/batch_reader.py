@@ -64,7 +64,7 @@ async def read_batch(request: Request, reservation: ReservationDep) -> Batch:
     return batch
 
 
-async def read_fetch(request: Request, reservation: ReservationDep) -> Batch:
+async def read_fetch(request: Request, reservation: Reservation) -> Batch:
     """Read a single request, as the batch of one that it is. Raises what `read_batch` does."""
     limits = service_of(request).config.server
     body = await read_body(request, limits.max_body, reservation)
@@ -74,7 +74,6 @@ async def read_fetch(request: Request, reservation: ReservationDep) -> Batch:
 
 
 BatchDep = Annotated[Batch, Depends(read_batch)]
-FetchDep = Annotated[Batch, Depends(read_fetch)]
 
 
 async def _decode_batch(body: bytes, reservation: Reservation, limits: ServerConfig, tenant: Tenant) -> Batch:

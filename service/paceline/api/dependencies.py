@@ -55,6 +55,11 @@ def tenant_of(request: Request) -> Tenant:
     return tenant
 
 
+def load_shedder_of(request: Request) -> LoadShedder:
+    load_shedder: LoadShedder = request.app.state.load_shedder
+    return load_shedder
+
+
 async def get_tenant(request: Request) -> Tenant:
     return tenant_of(request)
 
@@ -76,8 +81,7 @@ async def get_runner(request: Request) -> BatchRunner:
 
 
 async def get_load_shedder(request: Request) -> LoadShedder:
-    load_shedder: LoadShedder = request.app.state.load_shedder
-    return load_shedder
+    return load_shedder_of(request)
 
 
 async def get_metrics_renderer(request: Request) -> RenderMetrics:
@@ -91,8 +95,7 @@ async def reserve(request: Request) -> AsyncIterator[Reservation]:
     Raises:
         OverShare, Unavailable: the service has no room for the request.
     """
-    load_shedder: LoadShedder = request.app.state.load_shedder
-    with load_shedder.reserve(tenant_of(request), service_of(request).config.server) as reservation:
+    with load_shedder_of(request).reserve(tenant_of(request), service_of(request).config.server) as reservation:
         yield reservation
 
 

@@ -9,8 +9,8 @@ between a check and what it allows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 from msgspec import Struct
 
@@ -87,9 +87,8 @@ class LoadShedder:
         """Take nothing more; what was taken goes on."""
         self.is_accepting = self.is_ready = False
 
-    @contextmanager
-    def reserve(self, tenant: Tenant, limits: ServerConfig) -> Iterator[Reservation]:
-        """Let a request in, before its body is read.
+    def reserve(self, tenant: Tenant, limits: ServerConfig) -> Reservation:
+        """Accept a request before its body is read; leaving the reservation's context releases all of it.
 
         Raises:
             OverShare, Unavailable: not even one item more would be taken.
@@ -102,11 +101,7 @@ class LoadShedder:
             raise Unavailable(
                 "the service holds as many answers as it may; send it again shortly", headers=_OVERLOADED_HEADERS
             )
-        reservation = Reservation(self, tenant, capacity, tenant_usage)
-        try:
-            yield reservation
-        finally:
-            reservation.release()
+        return Reservation(self, tenant, capacity, tenant_usage)
 
     def check_accepting(self) -> None:
         """Refuse early, before a body is read.
@@ -165,6 +160,12 @@ class Reservation:
         self._share = _compute_share(tenant, capacity)
         self._tenant_usage = tenant_usage
         self._usage = Usage()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def reserve_body(self, total_bytes: int) -> None:
         """Room for a body of this size in all, told before it is read or as it grows; less than before gives back.
