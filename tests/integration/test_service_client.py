@@ -79,15 +79,17 @@ async def test_lines_end_at_newlines_alone_however_they_are_cut(
 
 
 @pytest.mark.parametrize(
-    "script", [disconnect(), reset_connection(), send_garbage()], ids=["closed", "reset", "not HTTP"]
+    ("script", "reason"),
+    [(disconnect(), "cut short"), (reset_connection(), "reset by peer"), (send_garbage(), "no HTTP")],
+    ids=["closed", "reset", "not HTTP"],
 )
 async def test_a_connection_that_ends_before_the_response_is_lost_not_refused(
-    upstream: ScriptedUpstream, client: ServiceClient, script: Handler
+    upstream: ScriptedUpstream, client: ServiceClient, script: Handler, reason: str
 ) -> None:
     upstream.script("/v1/batch", script)
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLost, match=reason):
         await lines_of(client)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=reason):
         await client.call("POST", "/v1/batch")
 
 
@@ -112,7 +114,7 @@ async def test_a_port_where_no_service_listens_is_unreachable(host: str) -> None
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         async with aclosing(ServiceClient(f"http://{host}:{bound.getsockname()[1]}", None)) as client:
-            with pytest.raises(ServiceUnreachable, match=f"http://{host}:[0-9]+ cannot be reached: .*[Cc]onnect"):
+            with pytest.raises(ServiceUnreachable, match=f"http://{host}:[0-9]+ cannot be reached: Connect"):
                 await lines_of(client)
 
 
@@ -156,8 +158,8 @@ async def test_a_service_may_be_silent_longer_than_any_usual_timeout(
 
 async def test_leaving_the_block_closes_the_connection(upstream: ScriptedUpstream, client: ServiceClient) -> None:
     upstream.script("/v1/batch", send_raw(response_head(200, STREAM) + chunk(b"first\n")))
-    async with client.stream("POST", "/v1/batch") as response, aclosing(response.iter_lines()) as lines:
-        assert await anext(lines) == b"first"
+    async with client.stream("POST", "/v1/batch") as response:
+        assert response.status == 200
         assert upstream.open_connections == 1
     await upstream.wait_until(lambda seen: seen.open_connections == 0)
 

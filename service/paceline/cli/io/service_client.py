@@ -118,7 +118,6 @@ class ServiceClient:
                 headers=headers,
                 # No timeout for reads: a batch may stay silent as long as its deadline, and the service ends it then.
                 timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
                 verify=ssl.create_default_context(),
                 trust_env=False,
             )
