@@ -25,12 +25,12 @@ import asyncio
 import random
 import re
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple, Self
 
+from tools.tcp_reset import reset_when_closed
 from tools.waiting import wait_until
 
 CHUNK_BYTES = 16
@@ -278,7 +278,7 @@ class _ProxiedConnection:
             return
         with suppress(OSError):
             sock = self._sock if self._client_writer is None else self._client_writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_when_closed(sock)
         if self._client_writer is None:
             self._sock.close()
         else:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
-import socket
 import ssl
-import struct
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +23,8 @@ from typing import Any, Self, cast
 
 import httptools
 
+from tools import tcp_reset
+from tools.sliding_window import max_within
 from tools.waiting import wait_until
 
 ALWAYS = None
@@ -137,14 +137,7 @@ class ScriptedUpstream:
 
     def max_requests_within(self, window_s: float) -> int:
         """The most requests that arrived in any stretch of this length (its end not counted)."""
-        recent: deque[float] = deque()
-        most = 0
-        for moment in sorted(request.at for request in self.requests):
-            recent.append(moment)
-            while moment - recent[0] >= window_s:
-                recent.popleft()
-            most = max(most, len(recent))
-        return most
+        return max_within([request.at for request in self.requests], window_s)
 
     async def wait_until(self, condition: Callable[[Self], bool], *, timeout_s: float = 10.0) -> None:
         """Wait until the condition on this upstream holds.
@@ -254,9 +247,7 @@ class Peer(asyncio.Protocol):
 
     def reset(self) -> None:
         """Break the connection with a TCP reset."""
-        raw: socket.socket = self._transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        tcp_reset.reset_connection(self._transport)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, by either side."""

@@ -34,6 +34,7 @@ from tools.scripted_upstream import (
     stream_forever,
     truncate_body,
 )
+from tools.sliding_window import max_within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -483,7 +484,7 @@ async def test_every_strategy_keeps_a_declared_limit_and_its_own(shared: SharedS
     for strategy, outcomes in zip(STRATEGIES, await asyncio.gather(*map(run, STRATEGIES)), strict=True):
         name = f"strict-{strategy.replace('_', '-')}"
         assert {outcome["outcome"] for outcome in outcomes} == {"success"}, strategy
-        assert most_within([received.at for received in shared.upstream_named(name).requests], 0.49) <= 20, strategy
+        assert max_within([received.at for received in shared.upstream_named(name).requests], 0.49) <= 20, strategy
         assert most[name] <= {"sequential": 1, "concurrent": 10}.get(strategy, 4), strategy
 
 
@@ -498,9 +499,9 @@ async def test_a_batch_s_own_rate_is_kept_besides(shared: SharedService) -> None
             rate={"limit": 20, "per": "1s", "burst": 1},
         ),
     )
-    assert most_within([received.at for received in rate.requests], 0.38) <= 5
+    assert max_within([received.at for received in rate.requests], 0.38) <= 5
     beats = [received.at for received in beat.requests]
-    assert most_within(beats, 0.24) <= 6
+    assert max_within(beats, 0.24) <= 6
     assert max(beats) - min(beats) >= 0.5  # eleven beats of 50 ms
 
 
@@ -508,7 +509,7 @@ async def test_a_cost_takes_as_much_of_each_window_as_it_says(shared: SharedServ
     api = shared.upstream_named("priced")
     outcomes = await send_batch(shared.server, [api.item(f"/{n}", cost=3) for n in range(6)])
     assert {outcome["outcome"] for outcome in outcomes} == {"success"}
-    assert most_within([received.at for received in api.requests], 0.49) <= 2
+    assert max_within([received.at for received in api.requests], 0.49) <= 2
     _, state = await shared.server.get("/v1/upstreams/priced")
     tokens = next(window for window in state["budgets"][0]["windows"] if window["unit"] == "tokens")
     before = tokens["remaining"]
@@ -588,9 +589,3 @@ async def test_one_fetch_is_the_outcome_of_a_batch_of_one(shared: SharedService)
     assert fetched == batched
     status, problem = await shared.server.post("/v1/fetch", {**api.item("/one"), "depends_on": ["a"]})
     assert (status, problem["field"]) == (422, "depends_on")
-
-
-def most_within(moments: list[float], stretch_s: float) -> int:
-    """The most of these moments in any stretch of this length."""
-    ordered = sorted(moments)
-    return max(sum(start <= moment < start + stretch_s for moment in ordered) for start in ordered)

@@ -14,8 +14,9 @@ from paceline.model import Priority, Rate, Verdict
 from paceline.rate.header_limits import HeaderLimits
 from paceline.rate.rate_info import RateInfo, RateWindowInfo
 from paceline.rate.usage import UsageCounters
-from support.gate_simulation import FixedWindowUpstream, GateSimulation, StrictUpstream, max_within
+from support.gate_simulation import FixedWindowUpstream, GateSimulation, StrictUpstream
 from support.hypothesis_profiles import examples
+from tools.sliding_window import max_within
 
 
 def told(

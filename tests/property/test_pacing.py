@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.model import Rate
-from support.gate_simulation import GateSimulation, StrictUpstream, max_within
+from support.gate_simulation import GateSimulation, StrictUpstream
 from support.hypothesis_profiles import examples
+from tools.sliding_window import max_within
 
 
 def drained(simulation: GateSimulation, items: int, cost: dict[str, float] | None = None) -> float:

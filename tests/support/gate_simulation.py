@@ -246,14 +246,3 @@ class GateSimulation:
             self.on_response(waiter, verdict)
         if self.gate.has_ready_queue or self._timer_at <= self.now:
             self.dispatch()
-
-
-def max_within(times: Sequence[float], window_s: float) -> int:
-    """The most of these moments in any half-open stretch of this length."""
-    ordered = sorted(times)
-    most = first = 0
-    for last, moment in enumerate(ordered):
-        while moment - ordered[first] >= window_s:
-            first += 1
-        most = max(most, last - first + 1)
-    return most

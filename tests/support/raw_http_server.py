@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tools.tcp_reset import reset_connection
 from tools.waiting import WAIT_TIMEOUT_S, wait_until
 
 OK_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -65,12 +66,7 @@ class ClientConnection:
 
     def reset(self) -> None:
         """End the connection with RST rather than FIN."""
-        import socket
-        import struct
-
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+        reset_connection(self.writer.transport)
 
 
 Script = Callable[[ClientConnection], Awaitable[None]]
