@@ -79,6 +79,15 @@ async def test_the_examples_of_answers_have_the_fields_of_real_ones(upstream: Sc
         assert shape(examples.PROBLEM_RESPONSES[422]) == shape(refused.body)
 
 
+async def test_the_examples_of_answers_are_shown_whole(upstream: ScriptedUpstream):
+    """Their nulls too."""
+    async with start_api(config(upstream.url)) as api:
+        paths = (await described(api))["paths"]
+    for path, example in (("/v1/fetch", examples.FETCH_RESPONSE), ("/v1/batch", examples.BATCH_RESPONSE)):
+        shown = paths[path]["post"]["responses"]["200"]["content"]["application/json"]
+        assert shown["example"] == example
+
+
 def shape(value: Any) -> Any:
     """The names of an answer's fields, without its values and its open maps."""
     if isinstance(value, dict):
