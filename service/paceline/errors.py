@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree. Each leaf is one code of the API's closed set.
+"""The errors of items and of the configuration, as one tree. Each leaf is a code of `model/error_code.py`.
 
     PacelineError
     +-- Rejected                never sent: our own refusal
@@ -67,13 +67,13 @@ class EgressDenied(Rejected):
 
 
 class CircuitOpen(Rejected):
-    """The upstream fails, and nobody but trials goes there; `retry_after_s` is the wait for the next."""
+    """The upstream fails and only trial requests are sent; `retry_after_s` is the wait for the next one."""
 
     code = ErrorCode.CIRCUIT_OPEN
 
 
 class DeadlineUnreachable(Rejected):
-    """Not even by a lower bound could it be served in time; `retry_after_s` is the wait it would have needed."""
+    """Even a lower bound of the wait ends after the deadline; `retry_after_s` is the wait that is needed."""
 
     code = ErrorCode.DEADLINE_UNREACHABLE
 

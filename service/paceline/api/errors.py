@@ -111,7 +111,7 @@ class NotAcceptable(ApiError):
 
 
 class RequestTimeout(ApiError):
-    """The request is too long in arriving."""
+    """The request did not arrive in time."""
 
     code = ProblemCode.REQUEST_TIMEOUT
 
@@ -139,7 +139,7 @@ class Invalid(ApiError):
 
 
 class OverShare(ApiError):
-    """This caller holds its share of a service that others want in to."""
+    """The caller holds its share of a service that is more than half full."""
 
     code = ProblemCode.OVER_SHARE
 
@@ -166,7 +166,7 @@ def reason_phrase(status: int) -> str:
 
 
 class NoResponse(Response):
-    """Nothing is sent: there is nobody to send it to."""
+    """A response that is not sent: its caller has disconnected."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         return
