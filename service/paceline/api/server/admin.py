@@ -1,4 +1,4 @@
-"""Health, readiness and metrics on a port and a thread of their own, where load cannot starve them."""
+"""Health, readiness and metrics on a separate port and thread, where load cannot starve them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _METRICS_TIMEOUT_S = 1.0
 
 
 class AdminApp:
-    """The three answers, each from a thread other than the service's own."""
+    """Responds to the three paths, on a thread that is not the service's."""
 
     def __init__(
         self, load_shedder: LoadShedder, render_metrics: RenderMetrics, loop: asyncio.AbstractEventLoop
@@ -52,7 +52,7 @@ class AdminApp:
         return await self._respond_with_metrics(request)
 
     async def _respond_with_metrics(self, request: Request) -> Response:
-        """As they stand; as they last stood while the service's own loop is too busy to tell."""
+        """The present metrics, or the last ones while the service's loop is too busy to render them."""
         future = asyncio.run_coroutine_threadsafe(self._render_on_loop(request.headers.get("accept", "")), self._loop)
         try:
             async with asyncio.timeout(_METRICS_TIMEOUT_S):
@@ -73,7 +73,7 @@ def _health_response(state: HealthResponse, status: int) -> Response:
 
 
 class AdminServer:
-    """Serves an app from a thread of its own while the context is open."""
+    """Serves an app on a separate thread while its context is open."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener = listener

@@ -1,15 +1,16 @@
-"""One caller's connection: uvicorn's protocol, and what it lets a slow or hostile caller do without end.
+"""The protocol of one connection: uvicorn's, with bounds on what a slow or hostile client can do.
 
-* A request is here within `receive_s` of its first byte (one that keeps `SLOWEST_SENT` has longer), else 408. While we
-  ourselves do not read (a body that must wait, an earlier request of the connection), the caller is not to blame.
-* A head, or anything else a body is framed by, is at most `MAX_HEAD`, else 431.
-* A caller that does not take its answer is hung up on (`Taking`).
+* A request must arrive within `receive_s` of its first byte, longer if it keeps `MIN_UPLOAD_BYTES_PER_S`, else 408.
+  Time in which the server does not read (a body that must wait, an earlier request) is not counted.
+* A head, or anything else that frames a body, is at most `MAX_HEAD_BYTES`, else 431.
+* A client that does not read its response is disconnected (`SlowReaderGuard`).
 * A request that offers to upgrade the connection is read as if it did not: the parser would take it to have no body,
-  and clients that prefer HTTP/2 (Java's, curl --http2) offer it with every first one.
-* A caller that hangs up ends every request it has sent, also those that wait for an earlier one. To notice it, up to
-  `MAX_AHEAD` bytes are read ahead of an answer; one that has sent more is noticed when its answer is written.
+  and clients that prefer HTTP/2 (Java's, curl --http2) offer it with every first request.
+* A client that disconnects ends every request it has sent, also those that wait for an earlier one. To notice it, up to
+  `MAX_READ_AHEAD_BYTES` are read ahead of a response; a client that has sent more is noticed when its response is
+  written.
 
-A caller that only closes its own direction cannot be told from one that has gone, and counts as gone.
+A client that closes only its own direction cannot be told from one that has gone, and counts as gone.
 """
 
 from __future__ import annotations
@@ -33,28 +34,28 @@ from paceline.units import format_seconds
 MAX_HEAD_BYTES = 64 * 1024
 MAX_READ_AHEAD_BYTES = 64 * 1024
 MIN_UPLOAD_BYTES_PER_S = 64 * 1024
-"""Bytes a second below which a caller is too slow. A body holds room before it is here, so it may take less time."""
+"""Bytes a second below which a client is too slow: a body holds its reservation while it arrives."""
 
 _LINGER_S = 0.5
-"""How long a refused caller may go on sending: bytes that nobody reads would reset the connection, and the refusal."""
+"""Seconds for which a rejected client may still send: unread bytes would reset the connection, and the rejection."""
 
 
 class SlowClientTimeouts(Struct, frozen=True):
-    """How long callers may take; seconds."""
+    """How long clients may take; seconds."""
 
     receive_s: float = 30.0
     read_check_interval_s: float = 30.0
-    """Between two looks at how much a caller has taken of what waits for it."""
+    """Between two checks of how much a client has read."""
 
 
 class HardenedProtocol(HttpToolsProtocol):
-    """A subclass because that is how uvicorn lets its protocol be replaced."""
+    """uvicorn's protocol is replaced by a subclass: it has no other place for this."""
 
     def __init__(self, *args: Any, timeouts: SlowClientTimeouts, **options: Any) -> None:
         super().__init__(*args, **options)
         self._timeouts = timeouts
         self._open_cycles: list[RequestResponseCycle] = []
-        """The requests that have no whole answer yet, in order; only the last of them may still be arriving."""
+        """The requests without a complete response, in order; only the last of them may still be arriving."""
         self._is_rejected = False
         self._receive_timer: asyncio.TimerHandle | None = None
         self._is_receiving = False
@@ -66,7 +67,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._slow_reader_guard: SlowReaderGuard  # from `connection_made` on
         self._current_data = b""
         self._head_without_upgrade: bytes | None = None
-        """The head of a request that offered an upgrade, without the offer: what is to be read in its place."""
+        """The head of a request that offered an upgrade, without the offer: it is parsed in its place."""
         self._upgrade_end = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -152,7 +153,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._stop_receive_timer()
         if not self._is_rejected:
             super().on_message_complete()
-            self.cycle.more_body = False  # uvicorn leaves it where the answer was there before the body
+            self.cycle.more_body = False  # uvicorn leaves it true if the response was complete before the body
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -161,7 +162,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._slow_reader_guard.start()
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # a close would wait for this caller to take it
+        if self.transport.get_write_buffer_size():  # a close would wait for this client to read it
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
@@ -174,7 +175,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._slow_reader_guard.stop()
 
     def send_400_response(self, msg: str) -> None:
-        """What the parser refuses."""
+        """Reject what the parser cannot read."""
         if not self._is_rejected:
             self._reject(explain_malformed_request(sys.exception(), self._current_data))
 
@@ -189,7 +190,7 @@ class HardenedProtocol(HttpToolsProtocol):
         return b"\r\n".join([b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version), *headers, b"", b""])
 
     def _has_pending_response(self) -> bool:
-        """Is a request that has arrived still without its whole answer?"""
+        """Whether a request that has arrived is without its complete response."""
         return any(not cycle.more_body and not cycle.response_complete for cycle in self._open_cycles)
 
     def _start_receive_timer(self) -> None:
@@ -211,7 +212,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if remaining_s > 0:
             self._receive_timer = self.loop.call_later(remaining_s, self._check_receive_timeout)
         elif not self._is_receiving:
-            self.transport.close()  # nothing was asked, so nothing is answered
+            self.transport.close()  # there is no request to respond to
         else:
             self._reject(
                 RequestTimeout(
@@ -221,7 +222,7 @@ class HardenedProtocol(HttpToolsProtocol):
             )
 
     def _disconnect_open_cycles(self) -> None:
-        """End every request that has no answer; uvicorn would tell the last one only."""
+        """End every request without a complete response; uvicorn would notify the last one only."""
         for cycle in self._open_cycles:
             if not cycle.response_complete:
                 cycle.disconnected = True
@@ -233,7 +234,7 @@ class HardenedProtocol(HttpToolsProtocol):
         )
 
     def _reject(self, error: ApiError) -> None:
-        """Say why and end the connection; where an answer is due or begun, only the latter."""
+        """Send why and close the connection; where a response is due or has begun, only close it."""
         self._is_rejected = True
         self._stop_receive_timer()
         if self._has_pending_response() or any(cycle.response_started for cycle in self._open_cycles):
@@ -247,7 +248,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
 
 def make_protocol_factory(timeouts: SlowClientTimeouts) -> Callable[..., asyncio.Protocol]:
-    """What makes a connection for each caller, called as uvicorn calls its own protocol."""
+    """Make what uvicorn calls for each connection in place of its own protocol class."""
 
     def create_protocol(*args: Any, **options: Any) -> HardenedProtocol:
         return HardenedProtocol(*args, timeouts=timeouts, **options)

@@ -1,4 +1,4 @@
-"""Why a request could not be read, in a sentence that says what to change."""
+"""Explain why a request could not be parsed, in a sentence that says what to change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INVALID_TARGET = (
 
 
 def explain_malformed_request(error: BaseException | None, data: bytes) -> MalformedRequest:
-    """The refusal of a request that the parser gave up with `error`; `begins`: the piece it was in."""
+    """The rejection of a request that the parser stopped at with `error`; `data` is the piece it was in."""
     return MalformedRequest(f"this is not HTTP/1.1 that can be read: {_reason(error, data)}")
 
 

@@ -1,4 +1,4 @@
-"""Hangs up on a caller that does not take its answer: what it holds in the service is freed."""
+"""Disconnect a client that does not read its response, so that its reservation is released."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from struct import Struct as Layout
 from termios import TIOCOUTQ
 
 MIN_READ_BYTES_PER_S = 4 * 1024
-"""Bytes a second below which a caller is too slow."""
+"""Bytes a second below which a client is too slow."""
 
 _INT = Layout("i")
 
 
 class SlowReaderGuard:
-    """A watch on what one caller takes, looked at every `every_s` while it is on."""
+    """Checks every `check_interval_s`, while it is started, how much one client has read."""
 
     def __init__(self, transport: asyncio.Transport, check_interval_s: float) -> None:
         self._transport = transport
@@ -42,7 +42,7 @@ class SlowReaderGuard:
             self.start()
 
     def _count_unread_bytes(self) -> int:
-        """Bytes on their way to the caller: ours, and the system's, which takes megabytes of ours at a time."""
+        """Bytes on their way to the client, in our buffer and in the system's, which takes megabytes at a time."""
         unread = self._transport.get_write_buffer_size()
         with suppress(OSError):
             fd = self._transport.get_extra_info("socket").fileno()

@@ -1,4 +1,4 @@
-"""The server under the app: uvicorn on httptools, without its own signals, ending without a traceback."""
+"""The server under the application: uvicorn on httptools, without its signal handlers, shut down without loss."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from paceline.api.server.http_protocol import SlowClientTimeouts, make_protocol_
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
-"""Above the minute that load balancers keep a connection, so that they are the ones to close it."""
+"""Seconds. Above the 60 s for which load balancers keep an idle connection, so that they close it first."""
 
 FLUSH_TIMEOUT_S = 3.0
-"""How long callers may take to read what is written when everything else has ended."""
+"""Seconds that clients have to read the last responses."""
 
 CLOSE_GRACE_S = 0.1
-"""How long requests that were on their way when the listener closed may take to arrive, and be refused in words."""
+"""Seconds that requests on their way at the close of the listener have to arrive and be refused with a reason."""
 
 _CONNECTION_CLOSE = (b"connection", b"close")
 
 
 class UvicornServer(uvicorn.Server):
-    """Serves until `should_exit`. A subclass because that is how uvicorn lets its signals and its start be replaced."""
+    """Serves until `should_exit`. uvicorn has its signals and its start replaced by a subclass."""
 
     def __init__(
         self, app: ASGIApp, on_started: Callable[[], None], timeouts: SlowClientTimeouts | None = None
@@ -51,7 +51,7 @@ class UvicornServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing: whoever serves decides what a signal means."""
+        """Leave the signals to `paceline serve`."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -59,17 +59,17 @@ class UvicornServer(uvicorn.Server):
         self._on_started()
 
     def disable_keep_alive(self) -> None:
-        """From now on each answer closes its connection: nobody sends the next request on one that is about to end."""
+        """Let each response close its connection from now on, so that no request follows on one that ends soon."""
         self.config.encoded_headers.append(_CONNECTION_CLOSE)
         self.server_state.default_headers = [*self.server_state.default_headers, _CONNECTION_CLOSE]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._close_listeners(sockets or [])
-        # A connection closed while a request of its caller is on its way is a reset connection to that caller.
+        # A connection that is closed while a request is on its way looks reset to its client.
         if self.server_state.connections:
             await asyncio.sleep(CLOSE_GRACE_S)
-        # uvicorn would cancel the requests that remain, and log each as a fault. Cutting their connections ends them
-        # as callers that have hung up.
+        # uvicorn would cancel the requests that remain, and log each as an error. An aborted connection ends them like
+        # a client that disconnects.
         abort_timer = asyncio.get_running_loop().call_later(FLUSH_TIMEOUT_S, self._abort_connections)
         try:
             await super().shutdown(sockets)
@@ -77,10 +77,10 @@ class UvicornServer(uvicorn.Server):
             abort_timer.cancel()
 
     async def _close_listeners(self, listeners: list[socket.socket]) -> None:
-        """Take nobody new, and everybody who was connected already: the system resets those it still holds for us."""
+        """Accept what is connected already, then close: the system resets the connections that are still queued."""
         accepted: list[socket.socket] = []
         for listener in listeners:
-            listener.listen(0)  # at most one caller gets in between the last look and the close
+            listener.listen(0)  # at most one client gets in between the last accept and the close
             with suppress(BlockingIOError):
                 while True:
                     accepted.append(listener.accept()[0])
