@@ -21,10 +21,11 @@ from paceline.admission.permit_pool import PermitPool
 from paceline.events import EventListener
 from paceline.model import Batch, Send, Strategy
 from paceline.rate.token_bucket import TokenBucketLayer
+from paceline.resilience.attempt_timeout import AttemptTimeoutLayer
+from paceline.resilience.deadline import DeadlineLayer
 from paceline.resilience.layer import Layer, compose
 from paceline.resilience.retry import RetryLayer
 from paceline.resilience.semaphore import SemaphoreLayer
-from paceline.resilience.timeouts import AttemptTimeoutLayer, DeadlineLayer
 from paceline.upstream.upstream import Upstream
 
 DEFAULT_CONCURRENCY = 20
