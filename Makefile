@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo serve test verify verify-deploy lint bench soak lock schema dashboards manifests preview clean
+.PHONY: architecture demo serve test verify verify-deploy lint bench soak lock schema dashboards manifests preview clean
 
 demo: $(VENV)/.runtime       ## watch five strategies fetch a rate-limited API on this machine
 	$(BIN)/paceline demo $(ARGS)
@@ -34,6 +34,9 @@ soak: $(VENV)/.development   ## mixed load with faults for SECONDS (180), then w
 	$(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGS)
 
 SECONDS := 180
+
+architecture: $(VENV)/.development ## regenerate the package tables of docs/architecture.md
+	$(BIN)/python -m tools.architecture --renew docs/architecture.md
 
 schema: $(VENV)/.development ## regenerate the configuration's JSON schema, and the tables of settings and codes in the docs
 	$(BIN)/paceline schema > config/paceline.schema.json
