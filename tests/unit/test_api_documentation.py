@@ -11,20 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from paceline.api.code_tables import error_code_table, problem_code_table
 from paceline.api.errors import ApiError, ClientDisconnected
 from paceline.api.problem_code import ProblemCode
 from paceline.api.schemas.components import msgspec_components
 from paceline.api.schemas.requests import CompareRequest
 from paceline.batch.batch_request import BatchRequest
 from paceline.batch.field_types import DEFAULT_DEADLINE_S, MIN_WINDOW_S
+from paceline.cli.docs_tables.codes import error_code_table, problem_code_table
 from paceline.errors import PacelineError
 from paceline.model import Defaults, ErrorCode, Item
 from paceline.upstream.pipeline import DEFAULT_CONCURRENCY
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/api.md").read_text()
-DECLARING_FILES = ("error_code.py", "problem_code.py", "code_tables.py")
+DECLARING_FILES = ("error_code.py", "problem_code.py", "codes.py")
 
 
 def leaves(root: type) -> list[Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from paceline.cli.check_config import check_config
-from paceline.cli.reference_tables import print_reference, print_schema, replace_reference_tables
+from paceline.cli.docs_tables.renew import print_reference, print_schema, replace_reference_tables
+from paceline.cli.docs_tables.verdicts import verdict_table
 from paceline.config import json_schema, load_config, settings_table
 from paceline.config.schema import iter_settings
-from paceline.resilience.verdict_table import verdict_table
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "config/paceline.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]

@@ -32,7 +32,7 @@ from paceline.model import (
     Verdict,
     WaitReason,
 )
-from paceline.telemetry.counters import BUCKET_BOUNDS_S
+from paceline.telemetry.histogram import BUCKET_BOUNDS_S
 from paceline.telemetry.metrics import Metrics
 from paceline.upstream.snapshot import BudgetState, UpstreamSnapshot, WindowState, snapshot_of
 from support.virtual_clock import virtual_time

@@ -21,8 +21,8 @@ from paceline.errors import (
     TlsFailed,
 )
 from paceline.model import TRANSIENT_STATUSES, Response, Verdict
-from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, HEALTHY_5XX_REASONS, THROTTLE_STATUSES
-from paceline.resilience.verdict import classify_attempt, health_of, is_safe_to_repeat
+from paceline.model.retried_statuses import CONDITIONAL_THROTTLE_STATUSES, THROTTLE_STATUSES
+from paceline.resilience.verdict import HEALTHY_5XX_REASONS, classify_attempt, health_of, is_safe_to_repeat
 
 WAIT = ("retry-after", "1")
 

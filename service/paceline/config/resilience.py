@@ -13,7 +13,7 @@ from paceline.config.value_types import (
     PositiveSeconds,
     Ratio,
 )
-from paceline.model.statuses import TRANSIENT_STATUSES, format_statuses
+from paceline.model.retried_statuses import TRANSIENT_STATUSES, format_statuses
 
 
 class RetryConfig(ConfigSection):

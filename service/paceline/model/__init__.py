@@ -45,7 +45,7 @@ from paceline.model.request import (
     Send,
     Url,
 )
-from paceline.model.statuses import TRANSIENT_STATUSES
+from paceline.model.retried_statuses import TRANSIENT_STATUSES
 
 __all__ = [
     "ONE_REQUEST",

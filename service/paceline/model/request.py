@@ -8,7 +8,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from paceline.model.enums import Verdict
-from paceline.model.statuses import TRANSIENT_STATUSES
+from paceline.model.retried_statuses import TRANSIENT_STATUSES
 
 Headers = tuple[tuple[str, str], ...]
 Cost = Mapping[str, float]

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from paceline.errors import AttemptError, ItemTimeout, PacelineError
 from paceline.model import Response, Verdict
-from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, HEALTHY_5XX_REASONS, THROTTLE_STATUSES
+from paceline.model.retried_statuses import CONDITIONAL_THROTTLE_STATUSES, THROTTLE_STATUSES
+
+HEALTHY_5XX_REASONS: Mapping[int, str] = MappingProxyType(
+    {
+        501: "the upstream does not support the method",
+        505: "the upstream does not support the HTTP version",
+        511: "the network asks for a login",
+    }
+)
+"""5xx of an upstream in good health, and why."""
 
 
 def classify_attempt(

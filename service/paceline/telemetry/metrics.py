@@ -19,8 +19,9 @@ from prometheus_client.utils import floatToGoString
 
 from paceline import __version__
 from paceline.events import Event
-from paceline.telemetry.counters import BUCKET_BOUNDS_S, DurationHistogram, EventCounters
+from paceline.telemetry.counters import EventCounters
 from paceline.telemetry.gauges import ReadUpstreams, read_gauges
+from paceline.telemetry.histogram import BUCKET_BOUNDS_S, DurationHistogram
 
 _CONTENT_TYPES = ("application/openmetrics-text", "text/plain")
 _BUCKET_LABELS = (*map(floatToGoString, BUCKET_BOUNDS_S), "+Inf")

@@ -18,7 +18,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of a configuration file, for editors; or the table of its settings."""
-    from paceline.cli.reference_tables import print_reference, print_schema, replace_reference_tables
+    from paceline.cli.docs_tables.renew import print_reference, print_schema, replace_reference_tables
 
     if renew is not None:
         replace_reference_tables(renew)

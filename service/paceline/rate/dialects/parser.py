@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from paceline.header_values import number
 from paceline.model import Headers
-from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, THROTTLE_STATUSES
+from paceline.model.retried_statuses import CONDITIONAL_THROTTLE_STATUSES, THROTTLE_STATUSES
 from paceline.rate.dialects.dialect import Dialect, RateHeaders, parse_windows
 from paceline.rate.dialects.error_body import parse_error_body
 from paceline.rate.dialects.vendors import (

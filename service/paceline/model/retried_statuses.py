@@ -1,4 +1,4 @@
-"""The HTTP statuses of an upstream that mean more than success or refusal, each with its reason.
+"""The HTTP statuses that are tried again: throttles and transient failures, each with its reason.
 
 Classification, the configuration's schema and the table in docs/configuration.md are made from these tables.
 """
@@ -34,15 +34,6 @@ TRANSIENT_REASONS: Mapping[int, str] = MappingProxyType(
 
 TRANSIENT_STATUSES = frozenset(TRANSIENT_REASONS)
 """What is tried again unless the configuration adds to it."""
-
-HEALTHY_5XX_REASONS: Mapping[int, str] = MappingProxyType(
-    {
-        501: "the upstream does not support the method",
-        505: "the upstream does not support the HTTP version",
-        511: "the network asks for a login",
-    }
-)
-"""5xx of an upstream in good health, and why."""
 
 
 def format_statuses(statuses: Iterable[int]) -> str:

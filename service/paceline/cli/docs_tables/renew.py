@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from paceline.api.code_tables import error_code_table, problem_code_table
+from paceline.cli.docs_tables.codes import error_code_table, problem_code_table
+from paceline.cli.docs_tables.verdicts import verdict_table
 from paceline.config import json_schema, settings_table
-from paceline.resilience.verdict_table import verdict_table
 
 
 def print_schema() -> None:

@@ -8,14 +8,13 @@ from msgspec import Struct
 
 from paceline.errors import AttemptError, DeadlineExceeded, ItemTimeout, PacelineError, Rejected
 from paceline.model import TRANSIENT_STATUSES, Response, Verdict
-from paceline.model.statuses import (
+from paceline.model.retried_statuses import (
     CONDITIONAL_THROTTLE_STATUSES,
-    HEALTHY_5XX_REASONS,
     THROTTLE_STATUSES,
     TRANSIENT_REASONS,
     format_statuses,
 )
-from paceline.resilience.verdict import classify_attempt, health_of
+from paceline.resilience.verdict import HEALTHY_5XX_REASONS, classify_attempt, health_of
 
 _RETRIED = {
     Verdict.THROTTLED: "after the wait, if safe to repeat",

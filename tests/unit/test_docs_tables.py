@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from paceline.cli.docs_tables.verdicts import verdict_rows, verdict_table
 from paceline.errors import AttemptError, Expired, Rejected
-from paceline.model.statuses import CONDITIONAL_THROTTLE_STATUSES, TRANSIENT_STATUSES, format_statuses
-from paceline.resilience.verdict_table import verdict_rows, verdict_table
+from paceline.model.retried_statuses import CONDITIONAL_THROTTLE_STATUSES, TRANSIENT_STATUSES, format_statuses
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 
