@@ -53,8 +53,8 @@ def _package_section(folder: Path) -> Iterator[str]:
 
 
 _ORDER = (
-    "demo",
     "cli",
+    "demo",
     "api",
     "batch",
     "upstream",
