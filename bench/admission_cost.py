@@ -1,4 +1,4 @@
-"""What it costs to let one call go, however many wait: the gate by itself, through its shell, and aiolimiter."""
+"""The CPU cost of one grant, with few and with many waiters: the gate alone, through `AsyncGate`, and aiolimiter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUNDS = 3
 RATE = 20_000
 BURST = 20
 WITHDRAW_EVERY = 10
-"""One waiter in so many gives up."""
+"""One waiter in this many is withdrawn."""
 
 AcquireOnce = Callable[[], Awaitable[None]]
 
@@ -38,7 +38,7 @@ def run(console: Console) -> None:
     contenders: dict[str, Callable[[int], float]] = {
         "gate, held by permits": lambda waiters: _measure_gate(waiters, permits=BURST, rate=1_000_000),
         "gate, held by its rate": lambda waiters: _measure_gate(waiters, permits=inf, rate=RATE),
-        "gate and shell, with tasks": lambda waiters: uvloop.run(_measure_tasks(waiters, _gate_acquirer)),
+        "gate and AsyncGate, with tasks": lambda waiters: uvloop.run(_measure_tasks(waiters, _gate_acquirer)),
         "aiolimiter, with tasks": lambda waiters: uvloop.run(_measure_tasks(waiters, _aiolimiter_acquirer)),
     }
     samples: dict[tuple[str, int], list[float]] = {(name, waiters): [] for name in contenders for waiters in WAITERS}
@@ -61,7 +61,7 @@ def run(console: Console) -> None:
 
 
 def _measure_gate(waiters: int, *, permits: float, rate: float) -> float:
-    """CPU seconds a grant, with so many waiting all the time, in time of its own."""
+    """Measure the CPU seconds of a grant with a constant number of waiters, in virtual time."""
     gate = Gate(
         [Rate(rate, 1.0, BURST)],
         limit=permits,
@@ -129,7 +129,7 @@ def _aiolimiter_acquirer() -> AcquireOnce:
 
 
 async def _measure_tasks(waiters: int, make_acquirer: Callable[[], AcquireOnce]) -> float:
-    """CPU seconds a grant, with so many tasks of which each waits again as soon as it may go."""
+    """Measure the CPU seconds of a grant with a number of tasks, each of which waits again after its grant."""
     acquire_once, grants = make_acquirer(), 0
 
     async def acquire_forever() -> None:

@@ -1,4 +1,4 @@
-"""CPU per item and items a second: the whole service beside the scripts people write, alternating in one run."""
+"""CPU per item and items per second: the whole service and the scripts people write, alternating in one run."""
 
 from __future__ import annotations
 

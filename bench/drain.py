@@ -1,4 +1,4 @@
-"""Drain time and refusals against a strict sliding-window API, beside scripts by hand and the ideal N / rate."""
+"""Drain time and refusals against a strict sliding-window API, compared with scripts and the ideal N / rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH_ITEMS = 1000
 PARALLEL_CLIENTS = 4
 
 SendItems = Callable[[str, int, int], None]
-"""Send so many items to this URL at so many a second."""
+"""Send a number of items to this URL at a rate per second."""
 
 
 def run(console: Console) -> None:

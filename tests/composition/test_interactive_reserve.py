@@ -1,4 +1,4 @@
-"""Where rate headers leave less than a batch needs, a tenth of the limit is there for whoever cannot wait."""
+"""Where rate headers leave less than a batch needs, a tenth of the limit is reserved for interactive calls."""
 
 from __future__ import annotations
 

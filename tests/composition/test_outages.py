@@ -43,7 +43,7 @@ KINDS: dict[str, Handler] = {
 
 
 class Flaky:
-    """Serves with so many slots, or fails in its own way while it is down."""
+    """Serves with a number of slots, or fails in a given way while it is down."""
 
     def __init__(self, kind: str) -> None:
         self.failing = KINDS[kind]

@@ -181,7 +181,7 @@ async def test_a_token_never_written_comes_back_and_one_written_does_not():
 async def test_a_token_cancelled_before_it_was_written_comes_back():
     async def connecting(request: Request) -> Response:
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
+        raise AssertionError("it is never set")
 
     for script, left in ((connecting, 2.0), (never_respond(), 1.0)):
         upstream = InMemoryUpstream(script)

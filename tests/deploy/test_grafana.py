@@ -135,7 +135,7 @@ async def _choices(prometheus: Prometheus) -> dict[str, list[str]]:
 
 
 async def _shown(prometheus: Prometheus, expr: str) -> int:
-    """How many series of a query, with all chosen, had a figure above nought of late; an error fails the test."""
+    """The number of series of a query, with all chosen, that had a value above zero lately; an error fails the test."""
     everything = {variable["name"]: variable["allValue"] for variable in VARIABLES}
     for name, value in {**everything, "__rate_interval": "10s", "__range": "30s"}.items():
         expr = expr.replace(f"${name}", value)

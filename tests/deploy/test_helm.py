@@ -131,7 +131,7 @@ def test_limits_do_not_multiply_at_any_moment_of_a_rollout(case: str, tmp_path: 
         assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
         assert spec["minReadySeconds"] >= pod(case)["terminationGracePeriodSeconds"]
         assert spec["progressDeadlineSeconds"] > spec["minReadySeconds"]
-        most += 1  # the one that drains beside all that serve
+        most += 1  # the one that drains while all others serve
     whole = config_of(case, tmp_path)
     share = share_for_replica(whole, shares)
     for name, upstream in whole.upstreams.items():

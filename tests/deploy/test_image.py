@@ -114,10 +114,10 @@ async def test_a_batch_goes_through_a_container_that_may_do_nothing_else(
         assert len(upstream.requests) == 200
 
         pid = await container.pid()
-        told = proc_status(pid)
-        assert set(told["Uid"] + told["Gid"]) == {"10001"}
-        assert {told[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
-        assert told["NoNewPrivs"] == ["1"]
+        status = proc_status(pid)
+        assert set(status["Uid"] + status["Gid"]) == {"10001"}
+        assert {status[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert status["NoNewPrivs"] == ["1"]
         assert memory_limit_of(pid) == 512 * MIB
         for folder in ("/", "/opt/paceline", "/home", CONFIG.rpartition("/")[0]):
             assert await _write(container, folder) == "Read-only file system"
@@ -209,12 +209,12 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize(("mistaken", "mode", "told"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize(("mistaken", "mode", "message"), UNUSABLE.values(), ids=UNUSABLE)
 async def test_a_configuration_that_cannot_be_used_is_told_in_the_last_line(
-    image: Image, tmp_path: Path, mistaken: dict[str, Any], mode: int, told: str
+    image: Image, tmp_path: Path, mistaken: dict[str, Any], mode: int, message: str
 ) -> None:
     write_config(mistaken, tmp_path / "etc").chmod(mode)
-    assert await _refusal(image, tmp_path / "etc") == f"{CONFIG}: {told}"
+    assert await _refusal(image, tmp_path / "etc") == f"{CONFIG}: {message}"
 
 
 async def test_so_is_a_configuration_that_is_not_there(image: Image) -> None:

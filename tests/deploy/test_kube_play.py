@@ -66,9 +66,9 @@ async def test_the_rendered_deployment_runs_and_takes_a_batch(image: Image, upst
         assert (len(upstream.requests), upstream.in_progress_max) == (50, 5)
 
         pid = await pid_of(image, pod.id)
-        told = proc_status(pid)
-        assert set(told["Uid"] + told["Gid"]) == {"10001"}
-        assert (told["CapEff"], told["NoNewPrivs"]) == (["0" * 16], ["1"])
+        status = proc_status(pid)
+        assert set(status["Uid"] + status["Gid"]) == {"10001"}
+        assert (status["CapEff"], status["NoNewPrivs"]) == (["0" * 16], ["1"])
         assert f"{memory_limit_of(pid) // 2**20}Mi" == pod.spec["resources"]["limits"]["memory"]
         assert "ro" in mount_options(pid)["/"]
 
@@ -98,9 +98,9 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize(("changed", "secrets", "told"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize(("changed", "secrets", "message"), UNREADABLE.values(), ids=UNREADABLE)
 async def test_a_configuration_that_the_pod_cannot_read_keeps_it_unready_and_is_told_last(
-    image: Image, upstream: ScriptedUpstream, changed: Any, secrets: dict[str, dict[str, str]], told: str
+    image: Image, upstream: ScriptedUpstream, changed: Any, secrets: dict[str, dict[str, str]], message: str
 ) -> None:
     async with play_pod(image, changed(rendered(upstream)), secrets) as pod:
 
@@ -109,5 +109,5 @@ async def test_a_configuration_that_the_pod_cannot_read_keeps_it_unready_and_is_
 
         await wait_until(tried_again, timeout_s=60, what="the container is started again")
         assert await _status(pod.probe("readinessProbe")) is None
-        assert (await pod.logs())[-1].startswith(f"/etc/paceline/config/paceline.yaml: {told}")
+        assert (await pod.logs())[-1].startswith(f"/etc/paceline/config/paceline.yaml: {message}")
         assert set(await pod.exit_codes()) == {2}

@@ -15,7 +15,7 @@ from tools.kubectl import check_output, parse_documents, render_chart
 
 pytestmark = pytest.mark.deploy
 OPERATORS = {"ServiceMonitor", "PrometheusRule"}
-# All but the one that fetches somebody else's chart from its registry.
+# All but the one that fetches a third party's chart from its registry.
 OF_CLUSTERS = [
     command
     for command in dict.fromkeys(console_commands())

@@ -150,7 +150,7 @@ def test_every_variable_of_the_pod_is_a_setting() -> None:
 
 
 async def test_a_secret_that_kubernetes_renews_is_read_on_sighup(tmp_path: Path) -> None:
-    """Kubernetes puts a new folder beside the old one and turns a link to it."""
+    """Kubernetes puts a new folder next to the old one and switches a link to it."""
     keys = tmp_path / "keys"
     keys.mkdir()
     _mount(keys, "first", "the-first-key-of-this-caller")

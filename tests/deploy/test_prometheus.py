@@ -43,12 +43,12 @@ async def test_alerts_fire_and_stay_silent_as_their_cases_say(file: Path) -> Non
 
 
 def test_every_alert_fires_in_one_case_and_is_silent_in_another() -> None:
-    told: dict[str, set[bool]] = defaultdict(set)
+    found: dict[str, set[bool]] = defaultdict(set)
     for file in CASES:
         for case in yaml.safe_load(file.read_text())["tests"]:
             for expected in case["alert_rule_test"]:
-                told[expected["alertname"]].add(bool(expected["exp_alerts"]))
-    assert told == {name: {True, False} for name in alerts()}
+                found[expected["alertname"]].add(bool(expected["exp_alerts"]))
+    assert found == {name: {True, False} for name in alerts()}
 
 
 @pytest.mark.parametrize("name", alerts())
@@ -67,8 +67,8 @@ def test_every_page_belongs_to_an_alert() -> None:
 def test_the_table_of_alerts_is_complete() -> None:
     table = (ROOT / "docs/operations.md").read_text()
     rows = re.findall(r"(?m)^\| \[`(\w+)`\]\((.+?)\) \| (\w+) \|", table)
-    told = {name: (f"docs/{page}", severity) for name, page, severity in rows}
-    assert told == {
+    found = {name: (f"docs/{page}", severity) for name, page, severity in rows}
+    assert found == {
         name: (rule["annotations"]["runbook_url"], rule["labels"]["severity"]) for name, rule in alerts().items()
     }
 
@@ -116,11 +116,11 @@ async def test_an_outage_reaches_the_pager_and_recovery_takes_it_back(tmp_path: 
                 assert not await prometheus.firing()
 
                 broken.set()
-                await wait_until(lambda: _paged(pager, "firing"), timeout_s=60, what="the pager rings")
+                await wait_until(lambda: _paged(pager, "firing"), timeout_s=60, what="the pager is notified")
                 assert "PacelineBreakerOpen" in await prometheus.firing()
 
                 broken.clear()
-                await wait_until(lambda: _paged(pager, "resolved"), timeout_s=60, what="the pager is told it is over")
+                await wait_until(lambda: _paged(pager, "resolved"), timeout_s=60, what="the pager gets the end")
                 calling.cancel()
 
 

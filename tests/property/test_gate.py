@@ -1,4 +1,4 @@
-"""The gate hands out what there is, once, to whom it belongs: in simulated time."""
+"""The gate grants every permit and token once, to the right waiter: in simulated time."""
 
 from __future__ import annotations
 

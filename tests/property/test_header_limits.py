@@ -1,4 +1,4 @@
-"""Rate headers are heeded: the smaller of our own count and what was told, and never looser than declared."""
+"""Rate headers bind: the smaller of the own count and what they advertise, and never more than declared."""
 
 from __future__ import annotations
 

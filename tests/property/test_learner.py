@@ -1,4 +1,4 @@
-"""A rate that nobody declared or told is learned from refusals, against upstreams of every kind, in simulated time."""
+"""An undeclared, unadvertised rate is learned from refusals, against upstreams of every kind, in simulated time."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ _RUN = (
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The built image, in a storage of its own in `folder`, beside the one it was built from."""
+    """The built image, in a separate storage in `folder`, with the image it was built from."""
 
     folder: Path
     base: str
@@ -73,7 +73,7 @@ class Image:
 
     @property
     def env(self) -> dict[str, str]:
-        # Without systemd there is nobody who would run a pod's probes.
+        # Without systemd nothing runs a pod's probes.
         return {"CONTAINERS_CONF": str(self.folder / "containers.conf"), "DISABLE_HC_SYSTEMD": "true"}
 
     def argv(self, program: str, *arguments: str) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def _remove_everything(folder: Path) -> None:
     shutil.rmtree(folder)
     for parent in Path("/sys/fs/cgroup").glob("**/libpod_parent"):
         for group in (*parent.glob("*/"), parent):
-            with suppress(OSError):  # somebody else's containers are in it
+            with suppress(OSError):  # it may hold containers of other runs
                 group.rmdir()
 
 
@@ -171,7 +171,7 @@ async def _build(image: Image, mounts: dict[str, str]) -> None:
 async def start_container(
     image: Image, config: dict[str, Any], folder: Path, *options: str
 ) -> AsyncIterator[Container]:
-    """Serve a configuration from a container with `options` of `podman run`; it must end well when it is told to."""
+    """Serve a configuration from a container with `options` of `podman run`; it must exit with 0 on SIGTERM."""
     write_config(config, folder)
     async with run_container(image, folder, *options) as (name, running):
         base_url = (await running.wait_for_output(LISTENING_PATTERN))[1].replace("0.0.0.0", "127.0.0.1")

@@ -1,4 +1,4 @@
-"""httpbin, the upstream nobody here wrote: installed into `.venv-httpbin` and served on loopback.
+"""httpbin, an upstream of third parties: installed into `.venv-httpbin` and served on loopback.
 
     python tests/support/httpbin.py
 

@@ -103,7 +103,7 @@ def never_respond() -> Handler:
     async def act(request: Request) -> Response:
         request.exchange.mark_written(time.perf_counter())
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
+        raise AssertionError("it is never set")
 
     return act
 
@@ -125,7 +125,7 @@ def in_memory_service(
 
 
 def items(count: int = 1, **fields: Any) -> list[Item]:
-    """So many items to `/0`, `/1` and so on of the upstream `api`."""
+    """`count` items to `/0`, `/1` and so on of the upstream `api`."""
     return [Item(upstream="api", path=f"/{index}", **fields) for index in range(count)]
 
 
@@ -145,7 +145,7 @@ async def run_one(service: Service, item: Item | None = None, **fields: Any) -> 
 
 
 def is_idle(service: Service) -> bool:
-    """No permit is taken and nobody waits, at any upstream, and no socket is counted."""
+    """Whether no upstream has a permit taken or a waiter, and no socket is counted."""
     gates = [upstream.async_gate.gate for upstream in (*service.registry, *service.registry.undeclared)]
     return all(gate.in_flight == 0 and gate.queued == 0 for gate in gates)
 

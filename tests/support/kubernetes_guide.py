@@ -39,7 +39,7 @@ def build_guide_folder(folder: Path) -> Path:
 
 
 def run_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """As a reader's shell would run it, with the tested programs, no cluster, and no waiting."""
+    """Return the script with the tested programs, no cluster, and no waiting."""
     wrapped = (
         f'kubectl() {{ command kubectl --server={UNREACHABLE_CLUSTER} "$@"; }}; sleep() {{ :; }}; export -f kubectl; '
     )

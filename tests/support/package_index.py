@@ -43,7 +43,7 @@ async def pip_settings() -> tuple[str, list[str]]:
 
 
 def _folder(place: str) -> str:
-    """The folder of a place on this machine; an index links to files beside itself."""
+    """The folder of a local index, which links to files next to itself."""
     path = urlsplit(place).path.rstrip("/")
     return path.removesuffix("/simple")
 

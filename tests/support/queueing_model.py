@@ -1,9 +1,9 @@
 """A server of N slots with a queue, and a backlogged caller with a concurrency limit, in simulated time.
 
 The server answers first come first served; each request needs `service(now)` seconds of a slot, so when it will be
-done is known as it is sent. It may stop for a while by itself (`pause`), and a scenario may change its slots or its
-service time while it runs. The caller keeps as many in flight as its limit (and its demand) allows and tells the limit
-of each answer, as the gate would: the whole time from the write to the last byte.
+done is known as it is sent. It may stop for a while (`pause`), and a scenario may change its slots or its service time
+while it runs. The caller keeps as many in flight as its limit (and its demand) allows, and reports each response to the
+limit as the gate would: the whole time from the write to the last byte.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class QueueingServer:
         """When each slot has no more to do; None is no end of slots."""
 
     def resize(self, slots: int, now: float) -> None:
-        """From now on it has so many; what was sent before stays where it is."""
+        """Change the number of slots for what is sent from now on."""
         free_at = self._free_at
         assert free_at is not None
         while len(free_at) < slots:
@@ -68,7 +68,7 @@ class QueueingServer:
         return done_at + self.network_s
 
     def done_at(self, now: float, work_s: float) -> float:
-        """When work begun now is done, standing still left out."""
+        """When work that starts now is done, without pauses."""
         if self._pause is None:
             return now + work_s
         every, lasts = self._pause

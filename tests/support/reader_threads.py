@@ -11,7 +11,7 @@ import threading
 
 
 async def wait_for_reader_threads() -> None:
-    """Wait until each of these threads, told to end, has done so."""
+    """Wait until each of these threads, which were asked to end, has ended."""
     for thread in threading.enumerate():
         if thread.name == "input":
             await asyncio.to_thread(thread.join)

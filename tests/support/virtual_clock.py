@@ -113,7 +113,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 def run_virtual(main: Coroutine[Any, Any, T], *, start: float = 1_000.0) -> T:
     """Run `main` in virtual time and return its result.
 
-    What a callback raised, or a task that nobody awaited, fails the test instead of going to the log.
+    An exception of a callback, or of a task that is never awaited, fails the test instead of going to the log.
 
     Raises:
         Deadlock: nothing is ready, no timer is set and no thread is at work.
@@ -139,7 +139,7 @@ def run_virtual(main: Coroutine[Any, Any, T], *, start: float = 1_000.0) -> T:
         patches.enter_context(mock.patch.multiple(time, **virtual))
         result = runner.run(main)
     if uncaught:
-        raise BaseExceptionGroup("raised where nobody could catch it", uncaught)
+        raise BaseExceptionGroup("raised where no caller could catch it", uncaught)
     return result
 
 

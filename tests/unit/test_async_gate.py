@@ -1,4 +1,4 @@
-"""The asyncio shell of a gate: one timer, futures for who waits, and no grant lost whatever cancels whom."""
+"""The asyncio side of a gate: one timer, a future for each waiter, and no grant lost on any cancellation."""
 
 from __future__ import annotations
 

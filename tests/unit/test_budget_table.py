@@ -1,4 +1,4 @@
-"""The number of partitions is bounded, and finding one to drop stays cheap."""
+"""The number of partitions is bounded, and finding one to evict stays cheap."""
 
 from __future__ import annotations
 

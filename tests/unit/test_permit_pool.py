@@ -1,4 +1,4 @@
-"""A batch that is held: nothing of it goes, it holds nothing and nobody, and a forecast takes it to go on at once."""
+"""A paused batch: none of it goes, it blocks no other batch, and a forecast assumes that it resumes at once."""
 
 from __future__ import annotations
 

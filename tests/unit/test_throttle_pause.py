@@ -1,4 +1,4 @@
-"""A throttle pauses the whole budget, one probe ends the pause, and an item with a limit of its own waits alone."""
+"""A throttle pauses the whole budget, one probe ends the pause, and an item-specific throttle pauses no other item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upstream's health makes of calls, and when it has news for those who wait."""
+"""What an upstream's health learns from calls, and when waiters must be rejected for it."""
 
 from __future__ import annotations
 

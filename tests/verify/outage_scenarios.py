@@ -42,7 +42,7 @@ class Outage(StrEnum):
 
 
 class OutageUpstream:
-    """So many slots behind a fault proxy; what is not answered by the proxy's fault is by its own."""
+    """An upstream with a number of slots behind a fault proxy; each has its own faults."""
 
     def __init__(self, outage: Outage) -> None:
         self.outage = outage
@@ -79,7 +79,7 @@ class OutageUpstream:
         elif self._down:
             peer.write(_UNAVAILABLE)
         else:
-            # By the clock, so that a busy machine serves as many; nor does who hangs up give its slot back.
+            # By the clock, so that a busy machine serves the same number; a client that disconnects returns no slot.
             now = time.perf_counter()
             over_at = max(now, heappop(self._free_at)) + SERVICE_S * random.uniform(0.9, 1.1)
             heappush(self._free_at, over_at)

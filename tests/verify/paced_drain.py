@@ -24,7 +24,7 @@ from tools.paceline_server import PacelineServer, start_server, upstream_config
 from tools.processes import LISTENING_PATTERN, start_process
 
 BATCH_ITEMS = 1000
-"""Items in a batch: the most that the service takes unless it is told otherwise."""
+"""Items in a batch: the maximum that the service accepts by default."""
 CALLERS = 4
 _MAX_TRIES = 3
 _MAX_VOID_TRIES = 3
@@ -42,7 +42,7 @@ def at_path(index: int) -> Fields:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An API with its limit, and so many items for it."""
+    """An API with its limit, and the number of items for it."""
 
     limit: int
     items: int

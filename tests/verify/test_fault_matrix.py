@@ -84,7 +84,7 @@ IN_ANSWER = {
 WHILE_IDLE = {
     Fault.RESET: UNHARMED,
     Fault.TRUNCATED: UNHARMED,
-    # Nothing tells a dead connection from one at rest: the safe items are tried again, on a new one.
+    # A dead connection looks the same as an idle one: the safe items are tried again, on a new one.
     Fault.SLOW_CLOSE: Expected(SUCCESS, 2, BROKEN, 1),
     Fault.BLACK_HOLE: Expected(SUCCESS, 2, SILENT, 1),
     Fault.DOWN: REFUSED,

@@ -75,9 +75,9 @@ def loses_nothing(record: OutageRecord) -> None:
 
 def tells_urgent_calls_at_once(record: OutageRecord) -> None:
     assert record.opened_at is not None
-    told = [one for one in record.interactive_results if one.offered_at > record.opened_at]
-    refused = [one for one in told if one.code == "circuit_open"]
-    assert len(refused) >= 0.8 * len(told), "more than now and then one is a trial"
+    later_results = [one for one in record.interactive_results if one.offered_at > record.opened_at]
+    refused = [one for one in later_results if one.code == "circuit_open"]
+    assert len(refused) >= 0.8 * len(later_results), "more than now and then one is a trial"
     for one in refused:
         assert one.attempts == 0
         assert one.retry_after_ms is not None
@@ -102,7 +102,7 @@ def goodput_is_back(record: OutageRecord) -> bool:
 
 def keeps_to_its_limit(api: OutageUpstream, record: OutageRecord) -> None:
     assert 0 < api.upstream.in_progress_max <= MAX_ADAPTIVE_LIMIT
-    # A limit that falls does not call back what is on its way: so much may be in flight as its highest of late.
+    # A limit that falls does not recall calls in flight: up to its last maximum may be in flight.
     highest = [max(seen.limit for seen in record.samples[max(0, n - 15) : n + 1]) for n in range(len(record.samples))]
     assert all(seen.in_flight <= 1.25 * most for seen, most in zip(record.samples, highest, strict=True))
 

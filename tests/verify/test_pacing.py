@@ -20,7 +20,7 @@ from verify.paced_drain import Arrivals, Case, Fields, Result, StrictApi, drain_
 pytestmark = pytest.mark.verify
 
 NO_MORE_THAN = 10_000
-"""One refusal in so many sends is borne where the network jitters by 20 ms each way."""
+"""One refusal in this many sends is accepted where the network jitters by 20 ms each way."""
 
 
 NOISE = 0.03

@@ -1,4 +1,4 @@
-"""A limit that nobody declared or told, learned over real sockets from bare refusals."""
+"""A limit that is neither declared nor advertised, learned over real sockets from plain refusals."""
 
 from __future__ import annotations
 
