@@ -1,9 +1,9 @@
 """A proxy between Paceline and an upstream that breaks connections where a test says.
 
     async with FaultProxy(upstream.port) as proxy:
-        proxy.strike(Fault.RESET, Phase.BODY)  # half of each body arrives, then a TCP reset
+        await proxy.inject(Fault.RESET, Phase.BODY)  # half of each body arrives, then a TCP reset
         ...
-        proxy.lift()  # from now on everything passes
+        await proxy.clear()  # from now on everything passes
 
 A fault strikes every connection that reaches its phase, until it is lifted; what was broken stays broken. The phases:
 

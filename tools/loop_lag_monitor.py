@@ -1,4 +1,4 @@
-"""`paceline` with its event loop watched: `python watched.py FILE serve ...`; `seen` asks it.
+"""`paceline` with its event loop watched: `python loop_lag_monitor.py FILE serve ...`; `read_report` asks it.
 
 At SIGUSR1 it writes to FILE, as JSON, what was seen since the last one: how late the loop was at worst (`late_ms`), how
 much CPU its thread took at most between two looks (`busy_ms`: work of other processes is not in it), and how many tasks

@@ -1,13 +1,13 @@
-"""An upstream whose answers the test scripts, on a real socket, on the test's own loop.
+"""An upstream whose responses the test scripts by path, on a real socket, on the test's own loop.
 
     async with ScriptedUpstream() as upstream:
-        upstream.answer("/x", status=503, times=2)  # then a plain 200, as every unscripted path gives
-        upstream.answer("/y", status=429, headers={"retry-after": "1"}, times=1)
-        upstream.answer("/y", json={"ok": True})  # from the second time on
-        upstream.play("/z", truncated(after=10))  # anything a socket can do
+        upstream.script_response("/x", status=503, times=2)  # then a plain 200, as for every path without a script
+        upstream.script_response("/y", status=429, headers={"retry-after": "1"}, times=1)
+        upstream.script_response("/y", json={"ok": True})  # from the second time on
+        upstream.script("/z", truncate_body(after=10))  # anything that a socket can do
 
-It records every request and how many were in hand at once. A request is in hand from its last byte until it
-is answered or its connection is gone.
+It records every request and the maximum in progress at once. A request is in progress from its last byte until it is
+answered or its connection is closed. For bytes that are no response to a request see `support.raw_http_server`.
 """
 
 from __future__ import annotations

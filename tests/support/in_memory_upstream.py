@@ -1,8 +1,8 @@
 """A whole service over an upstream in memory, so that batches run in virtual time.
 
-upstream = MemoryUpstream(after_s=0.1)
-with serving_from(upstream, rate=[{"limit": 5, "per": "1s"}]) as service:
-    outcomes = await run(service, Batch(items(3)))
+upstream = InMemoryUpstream(after_s=0.1)
+with in_memory_service(upstream, rate=[{"limit": 5, "per": "1s"}]) as service:
+    outcomes = await run_batch(service, Batch(items(3)))
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pods of Kubernetes manifests, run by podman as far as it goes.
 
-async with played(image, documents, {"SECRET": {"KEY": "value"}}) as pod:
+async with play_pod(image, documents, {"SECRET": {"KEY": "value"}}) as pod:
     ...
 """
 
