@@ -237,3 +237,20 @@ async def test_it_is_released_after_a_bug_which_counts_as_a_500(name: str):
         assert it.is_empty
         series = [line for line in it.metrics.render("")[0].decode().splitlines() if "_http_request" in line]
         assert any('status_class="5xx"} 1.0' in line for line in series)
+
+
+@virtual_time
+async def test_what_needs_no_body_is_refused_before_the_body_is_there():
+    with app(InMemoryUpstream()) as it:
+        caller = Caller("batch", body=b"{")
+        caller.more_body = True
+        caller.accept = "text/html"
+        await it.call(caller)
+        assert caller.status == 406
+        it.load_shedder.stop_accepting()
+        for name in ("batch", "fetch", "plan", "compare"):
+            caller = Caller(name, body=b"{")
+            caller.more_body = True
+            await it.call(caller)
+            assert caller.status == 503
+        assert it.is_empty

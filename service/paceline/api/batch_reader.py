@@ -29,16 +29,16 @@ from paceline.model import Batch, Defaults, Item, Tenant
 from paceline.units import format_size
 
 _MAX_SINGLE_PASS_BYTES = 256 * 1024
-"""A batch of no more than this, and without a large part, is read in one go."""
+"""Up to this size a batch without a large part is decoded in one call."""
 
 _MAX_ENVELOPE_BYTES = 256 * 1024
-"""What may stand beside the items of a batch, white space included."""
+"""Bytes that a batch may have in addition to its items, white space included."""
 
 _MAX_HEAD_FIELD_BYTES = LARGE_REQUEST_BYTES
 _HEAD_FIELDS = ("url", "path", "headers", "params", "cost")
 
 _MAX_SLICE_S = 0.005
-"""How long reading goes on before the event loop gets a turn."""
+"""Seconds of decoding between two turns of the event loop."""
 
 _batch_decoder = msgspec.json.Decoder(BatchRequest)
 _fetch_decoder = msgspec.json.Decoder(FetchRequest)

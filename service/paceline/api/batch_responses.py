@@ -1,6 +1,6 @@
-"""The three forms of a batch's answer: one JSON document in request order, NDJSON, or server-sent events.
+"""The three forms of a batch's response: one JSON document in request order, NDJSON, or server-sent events.
 
-All of them run the batch themselves, so that a caller that hangs up cancels it.
+Each of them runs the batch itself, so that a caller that disconnects cancels it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from paceline.model import Batch, ErrorCode, Failure, Outcome, OutcomeKind, Summ
 SSE_COMMENT_INTERVAL_S = 15.0
 _CHUNK_BYTES = 1 << 16
 _MAX_WRITE_BYTES = 1 << 18
-"""Up to this size an answer is put together in one piece."""
+"""Up to this size a response is joined and written in one piece."""
 
 _BATCH_LIMIT_MESSAGE = (
     "its body does not fit into server.max_batch_response; stream the batch, send smaller ones, or raise it"
@@ -40,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ResponseBudget:
-    """How many bytes of outcomes may be kept for one caller; a body that does not fit is left out."""
+    """Bounds the bytes of outcomes that wait for one caller; a body that does not fit is left out."""
 
     def __init__(self, reservation: Reservation, max_bytes: int) -> None:
         self._reservation = reservation
@@ -64,12 +64,12 @@ class ResponseBudget:
         return line
 
     def release(self, size: int) -> None:
-        """So many bytes were handed over and are kept no longer."""
+        """Release bytes that were handed over."""
         self._buffered_bytes -= size
         self._reservation.release_response(size)
 
     def correct_summary(self, summary: Summary) -> Summary:
-        """The batch's summary with what was left out counted as failed."""
+        """The batch's summary, with items whose body was left out counted as failed."""
         dropped = self._dropped_successes
         if not dropped:
             return summary
@@ -98,7 +98,7 @@ class JsonBatchResponse(Response):
         await send({"type": "http.response.body", "body": b"]}", "more_body": False})
 
     async def _collect_outcomes(self) -> tuple[bytes, list[bytes]]:
-        """What stands before the outcomes, and the outcomes in order."""
+        """What comes before the outcomes, and the outcomes in order."""
         batch, budget = self._batch, self._budget
         lines = [b""] * len(batch.items)
 
@@ -116,7 +116,7 @@ class JsonBatchResponse(Response):
         return b'%b,"responses":[' % _encode(head)[:-1], lines
 
     def _iter_chunks(self, head: bytes, lines: list[bytes]) -> Iterator[bytes]:
-        """All but the end, in pieces; each line is let go of once it is handed over."""
+        """All but the end, in pieces; each line is freed once it is handed over."""
         pieces, size = [head], 0
         for index, line in enumerate(lines):
             if index:
@@ -132,9 +132,9 @@ class JsonBatchResponse(Response):
 
 
 class StreamBuffer:
-    """What one caller has still to take. While that fills its room, or all answers fill the service, its batch is held.
+    """What one caller has not read yet. While it fills its bound, or all responses fill theirs, the batch is paused.
 
-    Nothing is left out: it keeps less than the room, and the outcomes of what was in flight when that was full.
+    Nothing is left out: it holds less than its bound, and the outcomes of what was in flight when that was reached.
     """
 
     def __init__(self, reservation: Reservation, max_bytes: int, run: BatchRun) -> None:
@@ -155,7 +155,7 @@ class StreamBuffer:
         self._update_backpressure()
 
     def take(self) -> list[bytes]:
-        """The next lines, a write of them; they are kept until the next are taken."""
+        """The next lines, up to one write; they are held until the next are taken."""
         self._buffered_bytes -= self._last_taken_bytes
         self._reservation.release_response(self._last_taken_bytes)
         self._update_backpressure()
@@ -174,7 +174,7 @@ class StreamBuffer:
 
 
 class StreamingBatchResponse(Response):
-    """Each outcome when it is there, the summary last; a caller that does not read does not fill our memory."""
+    """Each outcome as it comes, the summary last; a caller that does not read does not fill the memory."""
 
     def __init__(
         self, runner: BatchRunner, batch: Batch, reservation: Reservation, max_bytes: int, media_type: str
@@ -196,7 +196,7 @@ class StreamingBatchResponse(Response):
 
     async def _stream_outcomes(self, send: Send) -> None:
         def buffer_outcome(event: Event) -> None:
-            # Counted as it ends, so that the batch is held in time; written when it is reported, many in one write.
+            # Counted when the item ends, so that the batch pauses in time; written when it is reported, many at once.
             if isinstance(event, ItemFinished):
                 buffer.put(self._frame(b"item", _encode(event.outcome)))
 
@@ -250,7 +250,7 @@ class ChunkedResponse(Response):
 
 
 def split_chunks(pieces: list[bytes]) -> Iterator[bytes]:
-    """The pieces put together, or, where there is a large one, each in parts: no write takes long."""
+    """Join the pieces or, if one is large, split each: no write takes long."""
     if all(len(piece) <= _MAX_WRITE_BYTES for piece in pieces):
         yield b"".join(pieces)
         return

@@ -1,4 +1,4 @@
-"""Which form of an answer a caller wants, by its Accept header (RFC 9110, section 12.5.1)."""
+"""The form of a response that a caller asks for in Accept (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def negotiate_media_type(scope: Scope, offered: tuple[str, ...]) -> str:
 
 
 def _match_quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
-    """The weight of the most specific range that holds this form."""
+    """The weight of the most specific range that includes this form."""
     for candidate in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
         qualities = [weight for name, weight in ranges if name == candidate]
         if qualities:

@@ -1,4 +1,4 @@
-"""What the service has taken on and not answered yet: items, bodies and answers; closed, it takes nothing more.
+"""Load shedding: how many items and bytes of bodies and responses the service holds, and who may add to them.
 
 It is full when it holds as many items as `server.max_in_flight_items`, or the bodies or the answers of as many whole
 batches as that makes. A caller is over its share when the service is more than half full and the caller, who holds
@@ -20,20 +20,20 @@ from paceline.config.server import ServerConfig
 from paceline.model import Tenant
 
 DECODED_BYTE_WEIGHT = 4
-"""A byte of a body that is no item's payload counts so often: read, it takes that much more memory than a payload."""
+"""Times that a byte of a body counts unless it is payload: decoded, it takes that much more memory."""
 
 _DRAINING_HEADERS = {"retry-after": "5"}
 _OVERLOADED_HEADERS = {"retry-after": "1"}
 
 
 class Capacity(Struct, frozen=True):
-    """The most the service holds at one time."""
+    """The maximum that the service holds at one time."""
 
     items: int
     body_bytes: int
     response_bytes: int
     total_weight: float
-    """The sum of all callers' weights; 0 where everybody is the same caller."""
+    """Sum of the weights of all API keys; 0 without any, when all callers are one tenant."""
 
 
 def compute_capacity(limits: ServerConfig) -> Capacity:
@@ -48,7 +48,7 @@ def compute_capacity(limits: ServerConfig) -> Capacity:
 
 
 class Usage(Struct):
-    """What is held, by one caller or by all."""
+    """What is held, for one tenant or for all."""
 
     items: int = 0
     body_bytes: int = 0
@@ -56,7 +56,7 @@ class Usage(Struct):
 
 
 class LoadShedder:
-    """Counts what is in the service, from the moment a request is let in until its answer is delivered."""
+    """Counts what is in the service, from the acceptance of a request until its response is delivered."""
 
     def __init__(self) -> None:
         self.is_accepting = self.is_ready = False
@@ -67,24 +67,24 @@ class LoadShedder:
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_response_memory_full = False
-        """It keeps as many bytes of answers as it may."""
+        """The responses that wait to be read fill their share of memory."""
         self.response_memory_listeners: dict[Reservation, Callable[[], None]] = {}
-        """Who is told when `is_crowded` changes."""
+        """Called when `is_response_memory_full` changes."""
 
     @property
     def items(self) -> int:
         return self.usage.items
 
     def start_accepting(self) -> None:
-        """Ready for work."""
+        """Become ready and accept requests."""
         self.is_accepting = self.is_ready = True
 
     def mark_unready(self) -> None:
-        """Be unready, so that nobody is sent here any more; who still comes is let in."""
+        """Become unready, so that load balancers send no more requests; those that still come are accepted."""
         self.is_ready = False
 
     def stop_accepting(self) -> None:
-        """Take nothing more; what was taken goes on."""
+        """Refuse new requests; those that were accepted continue."""
         self.is_accepting = self.is_ready = False
 
     def reserve(self, tenant: Tenant, limits: ServerConfig) -> Reservation:
@@ -117,14 +117,14 @@ class LoadShedder:
             )
 
     def update_idle(self) -> None:
-        """Items came or went."""
+        """Notify `wait_idle` after the number of items has changed."""
         if self.usage.items:
             self._idle.clear()
         else:
             self._idle.set()
 
     def update_response_memory(self) -> None:
-        """Bytes of answers came or went. Crowded, it is so until an eighth is free: telling everybody takes a while."""
+        """Update `is_response_memory_full`, which stays true until an eighth is free: notifying takes time."""
         max_bytes = self._capacity.response_bytes
         is_full = self.usage.response_bytes >= (
             max_bytes - max_bytes // 8 if self.is_response_memory_full else max_bytes
@@ -135,7 +135,7 @@ class LoadShedder:
                 listener()
 
     async def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until every answer is delivered; False when it took too long."""
+        """Wait until every response is delivered; False if that took too long."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -150,7 +150,7 @@ class LoadShedder:
 
 
 class Reservation:
-    """What one request holds of the service."""
+    """What one request holds."""
 
     __slots__ = ("_capacity", "_load_shedder", "_share", "_tenant_usage", "_usage")
 
@@ -168,7 +168,7 @@ class Reservation:
         self.release()
 
     def reserve_body(self, total_bytes: int) -> None:
-        """Room for a body of this size in all, told before it is read or as it grows; less than before gives back.
+        """Hold this many bytes for the body, before it is read or as it grows; fewer than before releases the rest.
 
         Raises:
             OverShare, Unavailable: there is none for now.
@@ -184,7 +184,7 @@ class Reservation:
         self._usage.body_bytes = total_bytes
 
     def reserve_items(self, count: int) -> None:
-        """Room for these items, once.
+        """Hold room for the items of the request, once.
 
         Raises:
             TooLarge: more than the service ever holds at one time.
@@ -205,7 +205,7 @@ class Reservation:
         self._load_shedder.update_idle()
 
     def reserve_response(self, size_bytes: int, *, force: bool = False) -> bool:
-        """Keep so many more bytes of an answer; False, and nothing is kept, where there is no room and no need."""
+        """Hold more bytes of a response; False, with nothing held, if there is no room and `force` is not set."""
         total_usage = self._load_shedder.usage
         if not force and total_usage.response_bytes + size_bytes > self._capacity.response_bytes:
             return False
@@ -215,22 +215,22 @@ class Reservation:
         return True
 
     def release_response(self, size_bytes: int) -> None:
-        """So many bytes of the answer were handed over."""
+        """Release bytes of the response that were handed over."""
         self._load_shedder.usage.response_bytes -= size_bytes
         self._usage.response_bytes -= size_bytes
         self._load_shedder.update_response_memory()
 
     @property
     def is_response_memory_full(self) -> bool:
-        """The service keeps as many bytes of answers as it may."""
+        """As the load shedder has it."""
         return self._load_shedder.is_response_memory_full
 
     def add_response_memory_listener(self, listener: Callable[[], None]) -> None:
-        """Call `told` whenever `is_crowded` changes, as long as the place is held."""
+        """Call `listener` whenever `is_response_memory_full` changes, until the release."""
         self._load_shedder.response_memory_listeners[self] = listener
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """Release everything."""
         usage, tenant_usage, total_usage = self._usage, self._tenant_usage, self._load_shedder.usage
         tenant_usage.items -= usage.items
         tenant_usage.body_bytes -= usage.body_bytes
@@ -248,7 +248,7 @@ def _compute_share(tenant: Tenant, capacity: Capacity) -> float:
 
 
 def _check_capacity(tenant_used: int, total_used: int, requested: int, capacity: int, share: float) -> None:
-    """Take so many more, or raise; who holds nothing yet is never over its share."""
+    """Raise if there is no room for `requested` more; a tenant that holds nothing is never over its share."""
     total_after = total_used + requested
     if tenant_used and share < 1 and total_after > capacity / 2 and tenant_used + requested > capacity * share:
         raise OverShare(

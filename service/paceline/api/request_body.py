@@ -1,4 +1,4 @@
-"""A request's body: checked for its type, read up to the limit as far as there is room for it, decoded once."""
+"""Read the body of a request: check its type, read up to the limit and as far as there is room, decode it once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paceline.batch.json_decoding import decode_json
 from paceline.units import format_size
 
 LARGE_REQUEST_BYTES = 32 * 1024
-"""A larger body is looked at part by part, and what goes into the head of a request may not be larger."""
+"""Bytes. A larger body is checked part by part, and what goes into the head of a request may not be larger."""
 
 _JSON_CONTENT_TYPE = re.compile(rb"application/(?:[\w.!#$&^-]+\+)?json", re.IGNORECASE)
 T = TypeVar("T")

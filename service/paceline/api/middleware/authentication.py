@@ -1,4 +1,4 @@
-"""Who asks: the API key of a request, compared in constant time. It is read here and goes nowhere else."""
+"""The API key of a request, compared in constant time. It is read here and passed on nowhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GetApiKeys = Callable[[], tuple[ApiKeyConfig, ...]]
 
 
 class ApiKeyMiddleware:
-    """Lets through who has a key, and notes whose it is; everybody where none are configured."""
+    """Accepts requests with a known key, and puts its tenant into the scope; without configured keys, all requests."""
 
     def __init__(self, app: ASGIApp, get_api_keys: GetApiKeys) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class ApiKeyMiddleware:
 
     def _find_tenant(self, presented_key: bytes) -> Tenant | None:
         found = None
-        for key, tenant in self._key_tenants:  # to the end, so that the time taken tells nothing
+        for key, tenant in self._key_tenants:  # to the end, so that the time taken reveals nothing
             if compare_digest(key, presented_key):
                 found = tenant
         return found

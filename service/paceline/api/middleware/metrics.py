@@ -1,4 +1,4 @@
-"""Times every request to the service itself, as one pure ASGI layer around the app.
+"""Time every request to the service itself, as one pure ASGI layer around the app.
 
 | label | closed set |
 |---|---|
@@ -25,7 +25,7 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 
 class HttpMetricsMiddleware:
-    """Reports each request once, when its answer has ended. Place it outside whatever else may answer."""
+    """Reports each request once, when its response has ended. Outermost: whatever else responds is inside."""
 
     def __init__(self, app: ASGIApp, observe: ObserveRequest) -> None:
         self._app = app
@@ -55,10 +55,10 @@ class HttpMetricsMiddleware:
             await self._app(scope, receive_and_record_disconnect, send_and_record_status)
         except Exception:
             if status_label is None and not disconnected:
-                status_label = "5xx"  # what the server answers in the app's place
+                status_label = "5xx"  # what `ServerErrorMiddleware`, outside, responds with
             raise
         finally:
-            # No start, and no error of ours: the caller went away, or the server gave the request up.
+            # No start and no error: the caller disconnected, or the server cancelled the request.
             duration_s = time.perf_counter() - began_at
             self._observe(route_label(scope), method_label(scope), status_label or "disconnected", duration_s)
 

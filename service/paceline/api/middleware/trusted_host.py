@@ -1,4 +1,4 @@
-"""The Host header is checked, so that a web page cannot point its own name at this service and talk to it."""
+"""Check the Host header, so that a web page cannot point its own name at this service and talk to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GetAllowedHosts = Callable[[], Collection[str]]
 
 
 class TrustedHostMiddleware:
-    """Lets through requests that were meant for this service.
+    """Accepts requests that name this service.
 
     On loopback only loopback's own names pass, on any port; beyond it only `names`, and all where there are none.
     """

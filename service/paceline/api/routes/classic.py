@@ -23,7 +23,7 @@ from paceline.batch.field_types import DEFAULT_DEADLINE_S, MAX_VALUE, cap_priori
 from paceline.model import Batch, Item, ItemRetry, Outcome, Priority, Strategy
 
 NO_RESPONSE_STATUS = 0
-"""In place of the status of a request that got none."""
+"""Stands for the status of a request that got no response."""
 
 _match_integer = re.compile(r"[0-9]{1,10}").fullmatch
 

@@ -1,4 +1,4 @@
-"""`POST /v1/compare` and the three classic forms: the same request many times, so that strategies can be told apart."""
+"""`POST /v1/compare`: the same request many times under each strategy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from paceline.upstream.registry import UpstreamRegistry
 from paceline.upstream.upstream import Upstream
 
 MAX_BODY_BYTES = 1024 * 1024
-"""The largest body of a comparison, which sends it some hundred times."""
+"""Bytes. Small, as a comparison sends its request some hundred times."""
 
 
 router = APIRouter(tags=["strategies"])
@@ -102,7 +102,7 @@ def _build_comparison(
 
 
 def _resolve_rate(body: CompareRequest, upstream: Upstream) -> Rate | None:
-    """What the token bucket lets through: the rate given, else the upstream's own, where it has one."""
+    """The rate of the token bucket: the one given, else the upstream's own if it has one."""
     if body.rate is not UNSET:
         try:
             rate = parse_rate(body.rate)
@@ -115,7 +115,7 @@ def _resolve_rate(body: CompareRequest, upstream: Upstream) -> Rate | None:
 
 
 def resolve_upstream(item: Item, registry: UpstreamRegistry, tenant: Tenant) -> Upstream:
-    """Where a request would go.
+    """The upstream that a request would go to.
 
     Raises:
         Invalid, Forbidden: nowhere, or where this caller may not reach.

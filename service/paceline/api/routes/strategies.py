@@ -1,4 +1,4 @@
-"""`GET /v1/strategies`: what a batch may say under `strategy`, and what that does."""
+"""`GET /v1/strategies`: the values of `strategy`, and what each does."""
 
 from __future__ import annotations
 

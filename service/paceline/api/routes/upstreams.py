@@ -1,4 +1,4 @@
-"""`/v1/upstreams`: how each declared upstream stands; pause it, retune it, reset it. Nothing here survives a reload."""
+"""`/v1/upstreams`: the live state of each declared upstream; pause it, change its rate, reset it, until a reload."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def change_upstream(upstream: UpstreamDep, patch: UpstreamPatchDep) -> Ups
 
 
 def _apply_patch(upstream: Upstream, patch: UpstreamPatch) -> None:
-    """Reset first, so that what is asked for besides holds; nothing is done unless all of it can be."""
+    """Reset first, so that the other changes stay; nothing is done unless all of it is valid."""
     if patch.reset is UNSET and patch.rate is UNSET and patch.paused is UNSET:
         raise Invalid("the body changes nothing; give paused, rate or reset")
     rates = None if patch.rate is UNSET else _parse_rates(patch.rate)
