@@ -20,7 +20,7 @@ from paceline.api.errors import Invalid
 from paceline.api.load_shedding import DECODED_BYTE_WEIGHT, Reservation
 from paceline.api.request_body import LARGE_REQUEST_BYTES, read_body
 from paceline.api.schemas.requests import BatchOutline, BatchWithRawItems, ItemOutline
-from paceline.batch.batch_request import BatchRequest, FetchRequest
+from paceline.batch.batch_request import BatchOptions, BatchRequest, FetchRequest
 from paceline.batch.input_errors import FieldError
 from paceline.batch.json_decoding import check_utf8, decode_json, decode_part
 from paceline.batch.validation import build_batch, build_fetch_batch, check_item, check_item_count
@@ -122,17 +122,8 @@ async def _decode_in_slices(body: bytes, outline: BatchOutline, reservation: Res
             await asyncio.sleep(0)
             began_at = time.perf_counter()
     reservation.reserve_body(DECODED_BYTE_WEIGHT * len(body) - (DECODED_BYTE_WEIGHT - 1) * payload_bytes)
-    return BatchRequest(
-        requests=items,
-        strategy=options.strategy,
-        max_concurrency=options.max_concurrency,
-        rate=options.rate,
-        deadline=options.deadline,
-        priority=options.priority,
-        on_failure=options.on_failure,
-        retry=options.retry,
-        defaults=defaults,
-    )
+    shared = {name: getattr(options, name) for name in BatchOptions.__struct_fields__}
+    return BatchRequest(requests=items, defaults=defaults, **shared)
 
 
 def _decode_defaults(raw: Raw) -> Defaults:

@@ -12,8 +12,9 @@ from paceline.api.errors import Unauthorized, problem_response
 from paceline.config.server import ApiKeyConfig
 from paceline.model import Tenant
 
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths that need no key."""
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+"""Paths that need no key: a browser cannot send one with a page, and the description says nothing of this service."""
+_PUBLIC_FOLDER = "/docs/"
 
 GetApiKeys = Callable[[], tuple[ApiKeyConfig, ...]]
 
@@ -29,7 +30,7 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         keys = self._get_api_keys()
-        if scope["type"] == "http" and keys and scope["path"] not in PUBLIC_PATHS:
+        if scope["type"] == "http" and keys and not is_public(scope["path"]):
             if keys is not self._cached_keys:
                 self._cached_keys = keys
                 self._key_tenants = [(key.key.get_secret_value().encode(), _to_tenant(key)) for key in keys]
@@ -50,6 +51,11 @@ class ApiKeyMiddleware:
             if compare_digest(key, presented_key):
                 found = tenant
         return found
+
+
+def is_public(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in PUBLIC_PATHS or path.startswith(_PUBLIC_FOLDER)
 
 
 def _to_tenant(key: ApiKeyConfig) -> Tenant:

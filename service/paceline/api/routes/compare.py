@@ -39,7 +39,7 @@ CompareRequestDep = Annotated[CompareRequest, Depends(json_body(CompareRequest, 
 @router.post(
     "/v1/compare",
     operation_id="compare",
-    summary="The same request `n` times under each strategy (and engine), one after another.",
+    summary="The same request many times under each strategy (and engine), one after another.",
     responses={
         200: {
             "description": "One result for each strategy and engine.",

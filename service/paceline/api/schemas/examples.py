@@ -138,8 +138,8 @@ UPSTREAM_RESPONSE: Example = {
     "breaker": "closed",
 }
 UPSTREAM_PATCHES: dict[str, Example] = {
-    "pause": {"summary": "Hold everything back", "value": {"paused": True}},
     "retune": {"summary": "Another rate", "value": {"rate": [{"limit": 40, "per": "1m", "burst": 5}]}},
+    "pause": {"summary": "Hold everything back", "value": {"paused": True}},
     "reset": {"summary": "As configured, what was learned forgotten", "value": {"reset": True}},
 }
 
@@ -194,7 +194,7 @@ PROBLEM_RESPONSES: dict[int, Example] = {
         "type": "about:blank",
         "title": "Unprocessable Content",
         "status": 422,
-        "detail": "requests[3].timeout is negative; write zero or more seconds",
+        "detail": "requests[3].timeout is negative; give it more than zero seconds",
         "code": "invalid",
         "field": "requests[3].timeout",
     },

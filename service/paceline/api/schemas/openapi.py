@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from paceline.api.content_negotiation import JSON
 from paceline.api.errors import PROBLEM_TYPE, reason_phrase
-from paceline.api.middleware.authentication import PUBLIC_PATHS
+from paceline.api.middleware.authentication import is_public
 from paceline.api.problem_code import ProblemCode
 from paceline.api.schemas.components import REF_TEMPLATE, Schema, describe_codes, msgspec_components
 from paceline.api.schemas.examples import PROBLEM_RESPONSES
@@ -113,7 +113,7 @@ def _build_document(app: FastAPI, max_items: int, *, keyed: bool) -> Schema:
     if keyed:
         components["securitySchemes"] = _SECURITY_SCHEMES
     for path, _, operation in _iter_operations(document):
-        _add_common_problems(operation, keyed=keyed and path not in PUBLIC_PATHS)
+        _add_common_problems(operation, keyed=keyed and not is_public(path))
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "num_requests":
                 parameter["schema"]["maximum"] = max_items

@@ -6,7 +6,7 @@
 | `server.pre_stop` passes | the same, while load balancers notice |
 | stop accepting | new requests get 503 `draining` |
 | `server.drain` passes, or nothing is left | batches in flight finish |
-| stop the runner | what is left gets outcomes of `cancelled`, and is delivered |
+| stop the runner | the other items end as `cancelled`, or `rejected` if never sent; every response is delivered |
 | stop the server | connections close (`uvicorn_server.py`) |
 """
 
