@@ -64,21 +64,14 @@ def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Met
     app.include_router(classic.router)
     app.include_router(health.router)
     app.include_router(docs.router)
-    _add_head_routes(app)
+    _answer_head(app)
     app.openapi = openapi_builder(app, lambda: service.config.server)  # type: ignore[method-assign] # FastAPI's way
     return app
 
 
-def _add_head_routes(app: FastAPI) -> None:
+def _answer_head(app: FastAPI) -> None:
     """Answer HEAD on every GET route, as load balancers ask; the server leaves the content out."""
-    for route in list(iter_route_contexts(app.routes)):
-        if isinstance(route.original_route, APIRoute) and "GET" in (route.methods or ()):
-            assert route.path is not None
-            assert route.endpoint is not None
-            app.add_api_route(
-                route.path,
-                route.endpoint,
-                methods=["HEAD"],
-                response_model=route.response_model,
-                include_in_schema=False,
-            )
+    for route in iter_route_contexts(app.routes):
+        methods = route.original_route.methods if isinstance(route.original_route, APIRoute) else None
+        if methods is not None and "GET" in methods:
+            methods.add("HEAD")

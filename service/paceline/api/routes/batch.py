@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.api.batch_reader import BatchDep
+from paceline.api.batch_reader import read_batch
 from paceline.api.batch_responses import JsonBatchResponse, StreamingBatchResponse
 from paceline.api.content_negotiation import EVENT_STREAM, JSON, NDJSON, negotiate_media_type
-from paceline.api.dependencies import ReservationDep, ServiceDep
+from paceline.api.dependencies import service_of
+from paceline.api.load_shedding import Reservation
+from paceline.api.reserved_response import ReservedResponse
 from paceline.api.schemas import examples
 from paceline.api.schemas.openapi import json_response, problem_responses, request_body
 from paceline.api.schemas.responses import BatchResponse
@@ -32,10 +32,6 @@ _RESPONSE["content"] |= {
 }
 
 
-async def get_media_type(request: Request) -> str:
-    return negotiate_media_type(request.scope, (JSON, NDJSON, EVENT_STREAM))
-
-
 @router.post(
     "/v1/batch",
     operation_id="batch",
@@ -44,17 +40,19 @@ async def get_media_type(request: Request) -> str:
     responses={200: _RESPONSE, **problem_responses(400, 406, 413, 415, 422, 503)},
     openapi_extra=request_body(BatchRequest, examples.BATCH_REQUESTS),
 )
-async def run_batch(
-    reservation: ReservationDep,
-    media_type: Annotated[str, Depends(get_media_type)],
-    batch: BatchDep,
-    service: ServiceDep,
-) -> Response:
+async def run_batch(request: Request) -> Response:
     """Send each request as fast as its upstream allows and no faster.
 
     The response is one JSON document in request order, or a stream of outcomes in the order in which they come, as
     `Accept` asks.
     """
+    return ReservedResponse(request, _run_batch)
+
+
+async def _run_batch(request: Request, reservation: Reservation) -> Response:
+    service = service_of(request)
+    media_type = negotiate_media_type(request.scope, (JSON, NDJSON, EVENT_STREAM))
+    batch = await read_batch(request, reservation)
     max_bytes = service.config.server.max_batch_response
     if media_type == JSON:
         return JsonBatchResponse(service.runner, batch, reservation, max_bytes)

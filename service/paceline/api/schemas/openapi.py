@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from warnings import catch_warnings, simplefilter
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -99,13 +100,17 @@ def _problem_response(status: int) -> Schema:
 
 
 def _build_document(app: FastAPI, max_items: int, *, keyed: bool) -> Schema:
-    document = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        routes=app.routes,
-        tags=app.openapi_tags,
-    )
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # that GET and HEAD of a route have one operation id
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+    for operations in document["paths"].values():
+        operations.pop("head", None)
     components = document["components"]
     components["schemas"] |= msgspec_components(max_items)
     for name in ("HTTPValidationError", "ValidationError"):  # an invalid request is answered with a problem
