@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paceline.app import Service
@@ -161,6 +161,7 @@ async def test_what_is_under_way_already_counts(
 
 
 @examples(15)
+@example([[], [], [], [], [], [], [], [], [], [0, 3], [], [], [3], [9]], Strategy.ADAPTIVE)
 @given(
     needs=st.lists(st.lists(st.integers(0, 39), max_size=3), min_size=1, max_size=40),
     strategy=st.sampled_from([Strategy.ADAPTIVE, Strategy.BOUNDED, Strategy.SEQUENTIAL]),

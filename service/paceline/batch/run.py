@@ -206,9 +206,13 @@ class BatchRun:
 
 
 async def _wait_for_dependencies(dependencies: Sequence[asyncio.Task[Outcome]]) -> Outcome | None:
-    """Wait for the dependencies of an item; return the first that was no success, at once."""
-    for dependency in dependencies:
-        outcome = await asyncio.shield(dependency)
+    """Wait for the dependencies of an item; return the first that was no success, at once.
+
+    All are watched from the start: items that become ready at one moment then continue in the order of the batch, as
+    the plan has them, however many dependencies each had.
+    """
+    for dependency in [asyncio.shield(each) for each in dependencies]:
+        outcome = await dependency
         if outcome.outcome is not OutcomeKind.SUCCESS:
             return outcome
     return None
