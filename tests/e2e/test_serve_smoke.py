@@ -31,3 +31,13 @@ async def test_a_declared_limit_is_used_and_never_passed(serve: StartServer, dem
     assert answer["summary"]["succeeded"] == 60
     stats = await api.stats()
     assert (stats["accepted"], stats["refused"]) == (60, 0)
+
+
+async def test_every_path_that_answers_get_answers_head(serve: StartServer, upstream: ScriptedUpstream) -> None:
+    server = await serve({"upstreams": {"api": upstream_config(upstream.url)}})
+    _, document = await server.get("/openapi.json")
+    paths = [path for path, operations in document["paths"].items() if "get" in operations and "{" not in path]
+    assert "/healthz" in paths
+    for path in (*paths, "/v1/upstreams/api", "/docs", "/docs/swagger-ui.css", "/openapi.json"):
+        async with server.http.head(path) as response:
+            assert (path, response.status, await response.read()) == (path, 200, b"")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
@@ -24,6 +24,18 @@ from paceline.api.routes import batch, classic, compare, docs, fetch, health, pl
 from paceline.api.schemas.openapi import DESCRIPTION, TAGS, openapi_builder
 from paceline.batch.input_errors import InputError
 from paceline.telemetry.metrics import Metrics
+
+_ROUTERS = (
+    fetch.router,  # first: the application tries one after another, and this one has the least to do
+    batch.router,
+    plan.router,
+    strategies.router,
+    upstreams.router,
+    compare.router,
+    classic.router,
+    health.router,
+    docs.router,
+)
 
 
 def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Metrics, *, loopback: bool) -> FastAPI:
@@ -55,23 +67,15 @@ def create_app(service: ServiceProtocol, load_shedder: LoadShedder, metrics: Met
     app.state.service = service
     app.state.load_shedder = load_shedder
     app.state.render_metrics = metrics.render
-    app.include_router(fetch.router)  # first: the router tries one after another, and this one has the least to do
-    app.include_router(batch.router)
-    app.include_router(plan.router)
-    app.include_router(strategies.router)
-    app.include_router(upstreams.router)
-    app.include_router(compare.router)
-    app.include_router(classic.router)
-    app.include_router(health.router)
-    app.include_router(docs.router)
-    _answer_head(app)
+    for router in _ROUTERS:
+        _answer_head(router)
+        app.include_router(router)
     app.openapi = openapi_builder(app, lambda: service.config.server)  # type: ignore[method-assign] # FastAPI's way
     return app
 
 
-def _answer_head(app: FastAPI) -> None:
+def _answer_head(router: APIRouter) -> None:
     """Answer HEAD on every GET route, as load balancers ask; the server leaves the content out."""
-    for route in iter_route_contexts(app.routes):
-        methods = route.original_route.methods if isinstance(route.original_route, APIRoute) else None
-        if methods is not None and "GET" in methods:
-            methods.add("HEAD")
+    for route in router.routes:
+        if isinstance(route, APIRoute) and route.methods is not None and "GET" in route.methods:
+            route.methods.add("HEAD")

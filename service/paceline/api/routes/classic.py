@@ -48,7 +48,7 @@ def _documentation(how: str) -> dict[str, Any]:
     """The keyword arguments of a classic route."""
     return {
         "operation_id": f"classic_{how.replace(' ', '_')}",
-        "summary": f"The request of `compare.target`, {how}, on the httpx engine, one attempt each.",
+        "summary": f"The request of compare.target, {how}, on the httpx engine, one attempt each.",
         "responses": {
             200: {
                 "description": "The status of each response.",
