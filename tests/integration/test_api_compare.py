@@ -18,7 +18,7 @@ RATE = [{"limit": 20, "per": "200ms"}]
 async def test_a_comparison_measures_each_strategy(upstream: ScriptedUpstream):
     upstream.script_response("/x", json={})
     # The upstream shares this test's event loop: on a busy machine it may count a request long after it was written.
-    async with start_api(one_upstream_config(upstream.url, rate=RATE, transit="200ms")) as api:
+    async with start_api(one_upstream_config(upstream.url, rate=RATE, transit="2s")) as api:
         answer = await api.request("POST", "/v1/compare", {"request": X, "n": 30})
     assert answer.status == 200, answer.body
     assert (answer.body["upstream"], answer.body["n"], answer.body["unpaced"]) == ("api", 30, False)
