@@ -17,7 +17,6 @@ from paceline.api.load_shedding import LoadShedder, Reservation
 from paceline.api.problem_code import ProblemCode
 from paceline.batch.runner import BatchRunner
 from paceline.config import Config
-from paceline.config.server import ServerConfig
 from paceline.model import Tenant
 from paceline.upstream.registry import UpstreamRegistry
 from paceline.upstream.upstream import Upstream
@@ -64,20 +63,12 @@ async def get_tenant(request: Request) -> Tenant:
     return tenant_of(request)
 
 
-async def get_server_config(request: Request) -> ServerConfig:
-    return service_of(request).config.server
-
-
 async def get_service(request: Request) -> ServiceProtocol:
     return service_of(request)
 
 
 async def get_registry(request: Request) -> UpstreamRegistry:
     return service_of(request).registry
-
-
-async def get_runner(request: Request) -> BatchRunner:
-    return service_of(request).runner
 
 
 async def get_load_shedder(request: Request) -> LoadShedder:
@@ -129,10 +120,8 @@ def visible_upstreams(registry: UpstreamRegistry, tenant: Tenant) -> list[Upstre
 
 
 TenantDep = Annotated[Tenant, Depends(get_tenant)]
-ServerConfigDep = Annotated[ServerConfig, Depends(get_server_config)]
 ServiceDep = Annotated[ServiceProtocol, Depends(get_service)]
 RegistryDep = Annotated[UpstreamRegistry, Depends(get_registry)]
-RunnerDep = Annotated[BatchRunner, Depends(get_runner)]
 LoadShedderDep = Annotated[LoadShedder, Depends(get_load_shedder)]
 RenderMetricsDep = Annotated[RenderMetrics, Depends(get_metrics_renderer)]
 UpstreamDep = Annotated[Upstream, Depends(get_upstream)]

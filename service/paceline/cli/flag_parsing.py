@@ -144,7 +144,7 @@ def read_api_key(variable: str | None, file: Path | None, environ: Mapping[str, 
         source = f"--key-file: {file}"
     elif variable is not None:
         if variable not in environ:
-            # The value is not repeated: somebody may have given the key itself.
+            # The value is not repeated: the caller may have given the key itself.
             raise UsageError("--key: names an environment variable, and there is none of that name; set it first")
         key, source = environ[variable].strip(), f"--key: {variable}"
     else:

@@ -18,7 +18,7 @@ class BatchWithRawItems(BatchOptions, frozen=True, forbid_unknown_fields=True, k
 
 
 class BatchOutline(Struct, frozen=True):
-    """Where the large parts of a batch begin and end; what else there is has been looked at by nobody."""
+    """Where the large parts of a batch begin and end; all other fields are still unread."""
 
     requests: list[Raw]
     defaults: Raw = Raw()
